@@ -1,0 +1,433 @@
+"""The configuration: frozen Structs, defaults with a reason, durations that are durations, secrets that stay secret.
+
+One YAML file, or a folder whose *.yaml fragments are merged by top-level key (lists are joined, mappings are merged,
+a scalar given twice is an error). Every error names its key. The Config of a plug-in stands beside its class; here its
+part stays raw and is read by `plugin_config` when the plug-in is known.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import yaml
+
+from aiopsd.errors import ConfigError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
+
+
+class Duration(float):
+    """Seconds, written as Prometheus does: `30s`, `5m`, `1h30m`, `7d`.
+
+    >>> Duration.parse("1h30m")
+    5400.0
+    """
+
+    @classmethod
+    def parse(cls, text: object) -> "Duration":
+        if text == 0 or text == "0":
+            return cls(0.0)
+        if not isinstance(text, str) or not _DURATION.fullmatch(text):
+            raise ValueError(f"not a duration: {text!r} (write `30s`, `5m`, `1h30m`)")
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdwy])", text)
+        return cls(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+class Secret:
+    """A value that no repr, log or error shows. Written in place, as `{file: PATH}` or as `{env: NAME}`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @classmethod
+    def parse(cls, raw: object) -> "Secret":
+        if isinstance(raw, str):
+            return cls(raw)
+        if isinstance(raw, dict) and len(raw) == 1:
+            ((how, what),) = raw.items()
+            if how == "file" and isinstance(what, str):
+                try:
+                    return cls(Path(what).read_text(encoding="utf-8").strip())
+                except OSError as e:
+                    raise ValueError(f"cannot read the secret's file: {e}") from None
+            if how == "env" and isinstance(what, str):
+                if what not in os.environ:
+                    raise ValueError(f"environment variable {what} is not set")
+                return cls(os.environ[what])
+        raise ValueError("a secret is a text, {file: PATH} or {env: NAME}")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every part of the configuration. kw_only is not inherited by msgspec: repeat it."""
+
+
+# --------------------------------------------------------------------------- the daemon
+
+
+class HttpConfig(Section, frozen=True, kw_only=True):
+    listen: str = "127.0.0.1:9095"  # loopback by default: there is no authentication unless a token is set
+    external_url: str = ""  # what links in notifications start with; "" = http://<listen>
+    route_prefix: str = ""
+    token: Secret | None = None  # bearer token that writes must carry
+    max_body: int = 32 * 1024 * 1024  # bytes after decompression; larger is 413
+    commit_timeout: Duration = Duration(10.0)  # a write that is not safe by then is answered 503
+
+
+class LogConfig(Section, frozen=True, kw_only=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class JournalConfig(Section, frozen=True, kw_only=True):
+    retention: Duration = Duration(7 * 86400.0)  # a week of "why was I paged" and of replay
+    sync: Literal["full", "normal"] = "full"  # normal: a power cut may lose the last moments, kill -9 never does
+
+
+class MetricLogConfig(Section, frozen=True, kw_only=True):
+    """The local log that HTTP-pushed metrics go through."""
+
+    partitions: int = 1  # more than one pays with workers > 1 only
+    retention: Duration = Duration(86400.0)
+    max_bytes: int = 8 * 1024**3
+    sync: Literal["full", "normal"] = "full"
+
+
+class SnapshotConfig(Section, frozen=True, kw_only=True):
+    every: Duration = Duration(300.0)  # bounds the replay at start
+
+
+class StoreConfig(Section, frozen=True, kw_only=True):
+    retention: Duration = Duration(90 * 86400.0)  # of resolved incidents and their timelines
+
+
+class SourceConfig(Section, frozen=True, kw_only=True):
+    """One input log. Exactly one of `kafka`, `files` says where it is; its keys are that stream's Config."""
+
+    name: str
+    kind: Literal["metrics", "alerts", "topology", "changes"]
+    format: str = ""  # "": json for metrics, prometheus for alerts, edges for topology, changes for changes
+    keyed_by: Literal["service", "series", "none"] = "service"
+    on_offset_lost: Literal["stop", "earliest"] = "earliest"  # earliest: go on and record the gap
+    kafka: dict[str, Any] | None = None
+    files: dict[str, Any] | None = None
+
+    def stream(self) -> tuple[str, dict[str, Any]]:
+        """(stream plug-in, its raw options)."""
+        given = [(k, v) for k, v in (("kafka", self.kafka), ("files", self.files)) if v is not None]
+        if len(given) != 1:
+            raise ConfigError(f"source `{self.name}` needs exactly one of `kafka`, `files`", "$.sources")
+        return given[0]
+
+    def decoder(self) -> str:
+        default = {"metrics": "json", "alerts": "prometheus", "topology": "edges", "changes": "changes"}
+        return self.format or default[self.kind]
+
+
+class ServiceRule(Section, frozen=True, kw_only=True):
+    """One way to find the service of a label set: all of `match` (anchored RE2), then `service` with $name replaced."""
+
+    match: dict[str, str] = {}
+    service: str
+
+
+class ServicesConfig(Section, frozen=True, kw_only=True):
+    """How labels map to a service, for metrics as for alerts: rules first, then the first label that is there."""
+
+    rules: tuple[ServiceRule, ...] = ()
+    labels: tuple[str, ...] = ("service", "service_name", "app", "app_kubernetes_io_name", "deployment", "job")
+    strip: tuple[str, ...] = ()  # anchored RE2 with one group: what of the label's value is the name
+    aliases: dict[str, str] = {}
+
+
+class TopologyConfig(Section, frozen=True, kw_only=True):
+    files: tuple[str, ...] = ()  # YAML files; always win, never age
+    stale_after: Duration = Duration(86400.0)  # an edge not seen for so long no longer joins alerts
+
+
+# --------------------------------------------------------------------------- detection
+
+
+class ThresholdRule(Section, frozen=True, kw_only=True):
+    """A fixed limit on the raw value of matching series, with hysteresis and a minimum duration."""
+
+    name: str
+    match: dict[str, str] = {}  # label -> anchored RE2; __name__ is the metric
+    above: float | None = None
+    below: float | None = None
+    clear: float | None = None  # back inside this value; None: the limit itself
+    min_duration: Duration = Duration(0.0)
+    severity: Literal["info", "warning", "critical"] = "warning"
+
+
+class SignalRule(Section, frozen=True, kw_only=True):
+    """What a metric is: its kind and the direction that harms. First match wins; before the built-in name rules."""
+
+    match: dict[str, str] = {}
+    kind: Literal["latency", "errors", "availability", "traffic", "saturation", "resource", "other"] = "other"
+    harm: Literal["high", "low", "both", "none"] = "both"
+    counter: bool | None = None  # None: by the name (_total, _count, _sum, _bucket)
+
+
+class OnlineRule(Section, frozen=True, kw_only=True):
+    """A river model on selected series, its statistic calibrated through the bank's own envelope."""
+
+    match: dict[str, str] = {}
+    model: str = "anomaly.StandardAbsoluteDeviation"  # name below the river package
+    params: dict[str, Any] = {}
+    max_series: int = 1000  # load budget: the first series that match
+
+
+class ModelRule(Section, frozen=True, kw_only=True):
+    """A watched model: the series that carry its error bits (0 or 1) or its input features."""
+
+    name: str
+    errors: dict[str, str] = {}  # matchers of the error-bit series, watched by ADWIN
+    inputs: dict[str, str] = {}  # matchers of its input series, watched by the block CUSUM
+
+
+class DriftConfig(Section, frozen=True, kw_only=True):
+    enabled: bool = True
+    models: tuple[ModelRule, ...] = ()
+    adwin_delta: float = 0.002  # river's default; 0 false alarms on error bits at it, see docs
+
+
+class DetectConfig(Section, frozen=True, kw_only=True):
+    threshold: float = 0.5  # of the score; one meaning for every detector
+    min_duration: Duration = Duration(0.0)  # the score must stay that high for so long before it is an event
+    resolve_after: Duration = Duration(900.0)  # quiet for so long ends the event
+    memory: Duration = Duration(0.0)  # half-life of the envelopes in time; 0: 4000 samples
+    growth: float = 0.25  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
+    no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
+    join: Literal["service", "series"] = "service"
+    evict_after: Duration = Duration(86400.0)  # a series not seen for so long is forgotten
+    signals: tuple[SignalRule, ...] = ()
+    thresholds: tuple[ThresholdRule, ...] = ()
+    online: tuple[OnlineRule, ...] = ()
+    drift: DriftConfig = DriftConfig()
+
+
+# --------------------------------------------------------------------------- correlation
+
+
+class CorrelateConfig(Section, frozen=True, kw_only=True):
+    resolve_timeout: Duration = Duration(300.0)  # Alertmanager's default, for alerts without endsAt
+    window: Duration = Duration(180.0)  # how far apart two related alerts may start
+    hops: int = 2  # graph distance that joins
+    resolve_after: Duration = Duration(300.0)  # an incident resolves when nothing fired for so long
+    reopen_within: Duration = Duration(900.0)  # the same trouble again within this reopens instead of opening
+    retention: Duration = Duration(86400.0)  # of resolved alerts and incidents in the stage's memory
+    change_window: Duration = Duration(3600.0)  # a change so long before the onset is a candidate cause
+    open_on_anomaly: bool = True  # an anomaly that joins nothing opens an incident (that pages only by policy)
+
+
+class RetrainingConfig(Section, frozen=True, kw_only=True):
+    cooldown: Duration = Duration(6 * 3600.0)  # per subject
+    budget: int = 10  # requests a day over all subjects
+    trainers: tuple[dict[str, Any], ...] = ()  # each: {<kind>: {options}}
+
+
+# --------------------------------------------------------------------------- routing, in Alertmanager's shape
+
+
+class RouteConfig(Section, frozen=True, kw_only=True):
+    """A node of the routing tree. Unset intervals and group_by are inherited; `receiver` too."""
+
+    receiver: str = ""
+    group_by: tuple[str, ...] | None = None  # None at the root: by incident. ["..."]: every label
+    matchers: tuple[str, ...] = ()
+    group_wait: Duration | None = None
+    group_interval: Duration | None = None
+    repeat_interval: Duration | None = None
+    page_anomalies: bool | None = None  # True: an incident of anomalies alone is notified too; root default False
+    continue_: bool = msgspec.field(default=False, name="continue")
+    routes: tuple["RouteConfig", ...] = ()
+
+
+class InhibitRule(Section, frozen=True, kw_only=True):
+    source_matchers: tuple[str, ...] = ()
+    target_matchers: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
+    name: str = ""
+
+
+class DeliveryConfig(Section, frozen=True, kw_only=True):
+    timeout: Duration = Duration(10.0)  # of one attempt
+    give_up_after: Duration = Duration(86400.0)  # then the row is `failed`, counted and shown
+    max_backoff: Duration = Duration(300.0)
+    rate: float = 2.0  # requests a second per destination: PagerDuty documents 120 a minute, Slack 1 a second
+
+
+class Config(Section, frozen=True, kw_only=True):
+    data_dir: str = "aiopsd-data"
+    workers: int = 0
+    http: HttpConfig = HttpConfig()
+    log: LogConfig = LogConfig()
+    journal: JournalConfig = JournalConfig()
+    metric_log: MetricLogConfig = MetricLogConfig()
+    snapshots: SnapshotConfig = SnapshotConfig()
+    store: StoreConfig = StoreConfig()
+    sources: tuple[SourceConfig, ...] = ()
+    services: ServicesConfig = ServicesConfig()
+    topology: TopologyConfig = TopologyConfig()
+    rules: tuple[str, ...] = ()  # folders of rule packs
+    detect: DetectConfig = DetectConfig()
+    correlate: CorrelateConfig = CorrelateConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
+    route: RouteConfig = RouteConfig()
+    receivers: tuple[dict[str, Any], ...] = ()  # {name: ..., <kind>_configs: [{...}]}
+    inhibit_rules: tuple[InhibitRule, ...] = ()
+    delivery: DeliveryConfig = DeliveryConfig()
+
+
+T = TypeVar("T")
+
+
+def _dec_hook(kind: type, raw: object) -> object:
+    if kind in (Duration, Secret):
+        return kind.parse(raw)  # type: ignore[attr-defined]  # both have it; msgspec hands us the bare class
+    raise NotImplementedError(kind)  # msgspec's protocol for "not mine"
+
+
+def plugin_config(kind: type[T], raw: object, path: str) -> T:
+    """Read the raw options of a plug-in into its Config.
+
+    Raises:
+        ConfigError: names the key below `path`.
+    """
+    try:
+        return msgspec.convert(raw, kind, dec_hook=_dec_hook)
+    except msgspec.ValidationError as e:
+        text, _, where = str(e).partition(" - at `$")
+        raise ConfigError(text, path + where.rstrip("`")) from None
+
+
+def receivers(config: Config) -> Iterator[tuple[str, str, int, dict[str, Any], str]]:
+    """(receiver, kind, index, raw options, path) of every integration, in order."""
+    for i, receiver in enumerate(config.receivers):
+        for key, items in receiver.items():
+            if key == "name":
+                continue
+            path = f"$.receivers[{i}].{key}"
+            if not key.endswith("_configs"):
+                raise ConfigError(f"unknown field `{key}` (integrations end in _configs)", path)
+            if not isinstance(items, list):
+                raise ConfigError("expected a list", path)
+            for j, raw in enumerate(items):
+                if not isinstance(raw, dict):
+                    raise ConfigError("expected a mapping", f"{path}[{j}]")
+                yield receiver["name"], key.removesuffix("_configs"), j, raw, f"{path}[{j}]"
+
+
+def trainers(config: Config) -> Iterator[tuple[str, int, dict[str, Any], str]]:
+    """(kind, index, raw options, path) of every trainer."""
+    for i, item in enumerate(config.retraining.trainers):
+        path = f"$.retraining.trainers[{i}]"
+        if len(item) != 1:
+            raise ConfigError("a trainer is one mapping {<kind>: {options}}", path)
+        ((kind, raw),) = item.items()
+        yield kind, i, raw or {}, f"{path}.{kind}"
+
+
+def load(text: str) -> Config:
+    """Read and check a configuration.
+
+    Raises:
+        ConfigError: not YAML, unknown key, wrong type or a broken rule between keys; `path` says where.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"not YAML: {e}") from None
+    config = plugin_config(Config, raw or {}, "$")
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    names = set()
+    for i, receiver in enumerate(config.receivers):
+        name = receiver.get("name")
+        if not isinstance(name, str) or not name:
+            raise ConfigError("a receiver needs a `name`", f"$.receivers[{i}].name")
+        if name in names:
+            raise ConfigError(f"receiver `{name}` is defined twice", f"$.receivers[{i}].name")
+        names.add(name)
+    list(receivers(config))
+    list(trainers(config))
+
+    def walk(route: RouteConfig, path: str) -> None:
+        if route.receiver and route.receiver not in names:
+            raise ConfigError(f"unknown receiver `{route.receiver}`", f"{path}.receiver")
+        for i, sub in enumerate(route.routes):
+            walk(sub, f"{path}.routes[{i}]")
+
+    walk(config.route, "$.route")
+    seen: set[str] = set()
+    for i, source in enumerate(config.sources):
+        if source.name in seen:
+            raise ConfigError(f"source `{source.name}` is defined twice", f"$.sources[{i}].name")
+        seen.add(source.name)
+        source.stream()
+    if config.workers < 0:
+        raise ConfigError("`workers` is 0 or more", "$.workers")
+
+
+def read(path: Path) -> tuple[Config, str]:
+    """(configuration, its text) of a file, or of a folder of *.yaml fragments merged in name order.
+
+    Raises:
+        ConfigError: unreadable, or any error of `load`.
+    """
+    try:
+        if not path.is_dir():
+            text = path.read_text(encoding="utf-8")
+            return load(text), text
+        merged: dict[str, Any] = {}
+        for part in sorted(path.glob("*.yaml")):
+            raw = yaml.safe_load(part.read_text(encoding="utf-8")) or {}
+            if not isinstance(raw, dict):
+                raise ConfigError("expected a mapping at the top", part.name)
+            for key, value in raw.items():
+                if key not in merged:
+                    merged[key] = value
+                elif isinstance(value, list) and isinstance(merged[key], list):
+                    merged[key] = merged[key] + value
+                elif isinstance(value, dict) and isinstance(merged[key], dict):
+                    twice = sorted(set(value) & set(merged[key]))
+                    if twice:
+                        raise ConfigError(f"`{twice[0]}` is given twice ({part.name})", f"$.{key}.{twice[0]}")
+                    merged[key] = merged[key] | value
+                else:
+                    raise ConfigError(f"given twice ({part.name})", f"$.{key}")
+        text = yaml.safe_dump(merged, sort_keys=True)
+        return load(text), text
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from None
+    except yaml.YAMLError as e:
+        raise ConfigError(f"not YAML: {e}") from None
+
+
+def config_hash(text: str) -> str:
+    """16 hex digits of the configuration's text: under which rules a decision was made."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,349 @@
+"""Every boundary on one page: what a stage, a detector, a log, the journal, a store and a destination promise.
+
+Conformance suites in `aiopsd.testing.checks` hold each implementation to the docstrings here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from aiopsd.model import (
+    Alert,
+    AuditEntry,
+    Body,
+    Effect,
+    Entry,
+    Incident,
+    JournalRecord,
+    LogRecord,
+    Notification,
+    RetrainRequest,
+    Silence,
+    Snapshot,
+    SourcePos,
+)
+
+# --------------------------------------------------------------------------- the core
+
+
+class CorrelateLike(Protocol):
+    """The stage of one correlation domain: a deterministic function of the journal."""
+
+    def step(self, records: Sequence[JournalRecord]) -> list[Effect]:
+        """Effects of these records, in order. `step(a + b)` equals `step(a) + step(b)`, bit for bit."""
+        ...
+
+    def wake_at(self) -> float | None:
+        """Stamp at which a Tick is wanted if nothing else arrives; None: never."""
+        ...
+
+    def snapshot(self) -> Snapshot: ...
+
+
+class DetectLike(Protocol):
+    """The stage of one partition of a metric log."""
+
+    def step(self, records: Sequence[LogRecord]) -> list[Effect]:
+        """`Append` and `Reject` effects of these records, in order of their offsets; batch-invariant like the other."""
+        ...
+
+    def evidence(self, services: Sequence[str], since: float) -> list[Any]:
+        """`model.Evidence` of these services, sub-threshold included; reads state and changes none."""
+        ...
+
+    def snapshot(self) -> Snapshot: ...
+
+
+class Detector(Protocol):
+    """Scores samples of many series. One row is one series; arrays have one element per sample, rows are unique."""
+
+    def score(
+        self, rows: NDArray[np.intp], ts: NDArray[np.float64], values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Score in [0, 1) for each sample, 0.5 is the decision point; mutates nothing."""
+        ...
+
+    def learn(self, rows: NDArray[np.intp], ts: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        """Take these samples into the state. Score before you learn."""
+        ...
+
+    def snapshot(self) -> Snapshot: ...
+
+
+# --------------------------------------------------------------------------- logs
+
+
+class Owner(Protocol):
+    """Whoever holds the positions of a stream: asked when partitions come, told before they go."""
+
+    async def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
+        """Next offset to read for each partition; None: the stream's own default (earliest)."""
+        ...
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        """Finish the step, commit, release. When this returns, somebody else may own the partitions."""
+        ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A partitioned log of raw records: local, Kafka, files, memory. Offsets belong to the reader's store, not to it.
+
+    Reading: `start(owner)`, then `poll`. Writing: `append` returns when the records are as safe as the log can make
+    them. A stream that cannot write raises StreamError(retry=False).
+    """
+
+    name: str
+
+    async def start(self, owner: Owner | None = None) -> None:
+        """Connect; with an owner, take partitions and position each where the owner says.
+
+        Raises:
+            OffsetLost: an owner's offset is outside the log and the policy is "stop".
+        """
+        ...
+
+    async def poll(self, limit: int, wait: float) -> list[LogRecord]:
+        """At most `limit` records in offset order per partition; [] after `wait` seconds without any."""
+        ...
+
+    async def append(self, entries: Sequence[Entry]) -> list[SourcePos]:
+        """Append all or raise; returns each entry's place.
+
+        Raises:
+            Full: no space; nothing was written.
+            StreamError: broker away or record refused.
+        """
+        ...
+
+    def pause(self, partitions: Sequence[int]) -> None: ...
+
+    def resume(self, partitions: Sequence[int]) -> None: ...
+
+    async def lag(self) -> dict[int, int]:
+        """Records between the read position and the end of the log, for each assigned partition."""
+        ...
+
+    async def trim(self, before: Mapping[int, int]) -> None:
+        """The reader will never again need offsets below these; the log may drop them by its own retention."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """The one durable, ordered, replayable sequence of a correlation domain. One writer process.
+
+    Stamps are given at append: max(last stamp, clock()). `origin` dedupes: a body whose origin (source, partition) is
+    at or below the high-water mark that the journal holds for it is not appended again.
+    """
+
+    async def start(self) -> None: ...
+
+    async def append(self, bodies: Sequence[Body], origins: Sequence[SourcePos | None] | None = None) -> int:
+        """Offset of the last record of these bodies, all in one atomic, synced write (group commit across callers).
+
+        Bodies of one call that share one origin are appended or dropped together. When every body was known already,
+        returns the current end - 1 (whose commit covers them).
+
+        Raises:
+            Full: no space; nothing was written.
+        """
+        ...
+
+    async def read(self, after: int, limit: int) -> list[JournalRecord]:
+        """Up to `limit` records with offset > after, in order, at once (may be []).
+
+        Raises:
+            OffsetLost: `after` + 1 is below the retained beginning.
+        """
+        ...
+
+    async def wait(self, after: int, timeout: float | None) -> bool:
+        """True as soon as a record with offset > after exists; False after `timeout` seconds."""
+        ...
+
+    def end(self) -> int:
+        """Offset that the next record will get; 0 for an empty journal."""
+        ...
+
+    async def high_water(self, source: str) -> dict[int, int]:
+        """Highest offset of `source` that the journal holds or once held, by partition."""
+        ...
+
+    async def trim(self, before: int) -> None:
+        """Records below `before` are behind every snapshot; drop those older than the retention."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+# --------------------------------------------------------------------------- the store
+
+
+class SnapshotRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The current snapshot of a stage: what it covers and where it lies. `position` is the last offset inside it."""
+
+    name: str  # "correlate", or "detect/<source>/<partition>"
+    position: int
+    config_hash: str
+    written_at: float
+    path: str
+    sha256: str
+    size: int
+
+
+class OutboxRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One delivery that is due, under way or done. Order within (destination, dedup_key) is by `seq`."""
+
+    seq: int
+    id: str
+    destination: str
+    dedup_key: str
+    item: Notification | RetrainRequest
+    state: str  # pending | delivered | superseded | failed
+    attempts: int = 0
+    next_at: float = 0.0  # not before this time (UTC seconds)
+    error: str = ""
+    incident: str = ""
+    created_at: float = 0.0
+    done_at: float = 0.0
+    receipt: dict[str, str] = {}  # what the receiver said: Slack channel and ts, run id of a job
+
+
+class Store(Protocol):
+    """Decisions and positions. `commit` is the one transaction verb; everything else is a query or an outbox mark."""
+
+    async def start(self) -> None: ...
+
+    async def commit(
+        self,
+        effects: Sequence[Effect],
+        position: int,
+        config_hash: str,
+        *,
+        config_text: str = "",
+    ) -> None:
+        """Write decisions, outbox rows and the journal position in one transaction.
+
+        Effects used: Upsert, Forget, Notify, Retrain, Audit; the others are ignored. An outbox row whose id exists is
+        left alone. `position` must not go back.
+
+        Raises:
+            Fenced: another process has opened this store since.
+            Full: no space; nothing changed.
+        """
+        ...
+
+    async def position(self) -> tuple[int, str, str]:
+        """(offset of the last committed journal record or -1, config hash, config text) of the last commit."""
+        ...
+
+    async def put_snapshot(self, name: str, position: int, config_hash: str, snapshot: Snapshot) -> SnapshotRef:
+        """Write the snapshot as files (chunked, synced), then make it current in a transaction; drop the previous."""
+        ...
+
+    async def snapshot(self, name: str) -> tuple[SnapshotRef, Snapshot] | None:
+        """The current snapshot, its checksum verified.
+
+        Raises:
+            Corrupt: the file is not what was written.
+        """
+        ...
+
+    # outbox -----------------------------------------------------------------
+    async def outbox(self, *, states: Sequence[str] = ("pending",), limit: int = 1000) -> list[OutboxRow]:
+        """Rows by seq."""
+        ...
+
+    async def mark(
+        self,
+        seq: int,
+        state: str,
+        *,
+        attempts: int | None = None,
+        next_at: float = 0.0,
+        error: str = "",
+        receipt: Mapping[str, str] | None = None,
+        at: float = 0.0,
+    ) -> None: ...
+
+    async def receipts(self, destination: str, dedup_key: str) -> dict[str, str]:
+        """Receipts of earlier deliveries of this key to this destination, later ones over earlier ones."""
+        ...
+
+    # queries ----------------------------------------------------------------
+    async def incidents(
+        self, *, states: Sequence[str] = (), limit: int = 100, before: float | None = None, service: str = ""
+    ) -> list[Incident]: ...
+
+    async def incident(self, incident_id: str) -> Incident | None: ...
+
+    async def alerts(self, *, incident: str = "", states: Sequence[str] = ()) -> list[Alert]: ...
+
+    async def silences(self) -> list[Silence]: ...
+
+    async def timeline(self, incident: str = "", *, limit: int = 1000) -> list[AuditEntry]: ...
+
+    async def prune(self, before: float) -> int:
+        """Drop resolved incidents with their alerts and timelines, and done outbox rows, older than `before`."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+# --------------------------------------------------------------------------- destinations
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as bytes: what `encode` decided and `send` only carries out."""
+
+    method: str
+    url: str
+    body: bytes
+    headers: dict[str, str] = {}
+
+
+class Session(Protocol):
+    """What a notifier needs of an HTTP client; aiohttp behind it, a fake in golden tests."""
+
+    async def request(
+        self, method: str, url: str, *, data: bytes, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """(status, headers with lower-case names, body). Raises DeliveryError(NETWORK | TIMEOUT, retry=True)."""
+        ...
+
+
+class Notifier(Protocol):
+    """One integration of a receiver. `Config` is a frozen Struct; the constructor stores it and does nothing else."""
+
+    Config: ClassVar[type[msgspec.Struct]]
+
+    def __init__(self, config: Any, session: Session) -> None: ...
+
+    def encode(self, item: Notification, receipt: Mapping[str, str]) -> Request | None:
+        """The request for this notification, pure; None when there is nothing to say."""
+        ...
+
+    async def send(self, item: Notification, receipt: Mapping[str, str]) -> dict[str, str]:
+        """Encode and deliver; returns what is worth remembering for the next message of the same dedup_key.
+
+        Raises:
+            DeliveryError: with the reason, whether to retry, and the receiver's Retry-After.
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """Takes retraining requests; idempotent by dedup_key."""
+
+    Config: ClassVar[type[msgspec.Struct]]
+
+    async def send(self, item: RetrainRequest, receipt: Mapping[str, str]) -> dict[str, str]: ...
+
+
+Clock = Callable[[], float]
