@@ -305,7 +305,7 @@ T = TypeVar("T")
 
 def _dec_hook(kind: type, raw: object) -> object:
     if kind in (Duration, Secret):
-        return kind.parse(raw)  # type: ignore[attr-defined]  # both have it; msgspec hands us the bare class
+        return kind.parse(raw)
     raise NotImplementedError(kind)  # msgspec's protocol for "not mine"
 
 

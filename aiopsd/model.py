@@ -102,7 +102,7 @@ class Direction(StrEnum):
 class Evidence(Noun, frozen=True, kw_only=True):
     """One signal of one service as the detectors see it: which range it left, by how much, since when.
 
-    `deviation` counts robust scales (`scale`, in the metric's unit) from `normal` in the harmful direction; 0 is normal.
+    `deviation` counts robust scales (`scale`, in the metric's unit) from `normal` in the harmful direction.
     `lead_in` is the deviation that was there before `onset` already (chronic trouble explains nothing new).
     `low`/`high` bound what would be normal now. `kind` is the class of the signal: latency, errors, availability,
     traffic, saturation, resource or other.
@@ -130,7 +130,7 @@ class Evidence(Noun, frozen=True, kw_only=True):
 class Anomaly(Noun, frozen=True, kw_only=True, tag="anomaly"):
     """A service (or one series) left its normal range; an alert with a fixed label set once it is in the journal.
 
-    One anomaly has one `id` from its onset to its end; `revision` counts its updates. `state` is "firing" or "resolved".
+    One anomaly has one `id` from onset to end; `revision` counts its updates. `state` is "firing" or "resolved".
     """
 
     id: str
@@ -494,7 +494,7 @@ class AuditEntry(Noun, frozen=True, kw_only=True, tag="audit"):
 
     incident: str  # "" for what belongs to no incident
     stamp: float
-    kind: str  # opened | alert | grouped | root | merged | notified | suppressed | ack | resolved | reopened | silence | ...
+    kind: str  # opened, alert, grouped, root, merged, notified, suppressed, ack, resolved, reopened, silence, ...
     text: str
     reason: str = ""
     actor: str = ""
@@ -543,7 +543,7 @@ class AskEvidence(Noun, frozen=True, kw_only=True, tag="ask"):
 
 
 class Reject(Noun, frozen=True, kw_only=True, tag="reject"):
-    """A record, or a part of one, that cannot be used: counted, logged, and sent to the dead letter when it is whole."""
+    """A record, or a part of one, that cannot be used: counted, logged, a dead letter when whole."""
 
     pos: SourcePos
     reason: str  # closed enum errors.DecodeReason

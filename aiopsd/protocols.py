@@ -347,3 +347,44 @@ class Trainer(Protocol):
 
 
 Clock = Callable[[], float]
+
+
+# --------------------------------------------------------------------------- the door
+
+
+class Door(Protocol):
+    """What HTTP handlers may ask of the runtime. An answer means that the record is safe."""
+
+    async def push_metrics(self, body: bytes, format: str) -> None:
+        """Check the body and append it to the metric log; returns when it is there.
+
+        Raises:
+            DecodeError: it can never be accepted (answer 400).
+            Full, StreamError: not now (answer 503, never 429: Prometheus drops samples on 429).
+        """
+        ...
+
+    async def submit(self, bodies: Sequence[Body]) -> int:
+        """Append to the journal and wait until the step that holds it is committed; its offset.
+
+        Raises:
+            TimeoutError: safe in the journal, but not decided within http.commit_timeout (answer 503).
+            Full, StreamError: not now (answer 503).
+        """
+        ...
+
+    def readiness(self) -> dict[str, str]:
+        """Empty when ready; else what we wait for, by part."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Positions, lag, outbox, sources, uptime: plain data for /api/v1/status."""
+        ...
+
+    async def reload(self) -> None:
+        """Load the configuration again and swap.
+
+        Raises:
+            ConfigError: the old configuration stays.
+        """
+        ...
