@@ -186,6 +186,7 @@ class AlertBatch(Noun, frozen=True, kw_only=True, tag="alerts"):
 
     alerts: tuple[AlertIn, ...]
     sender: str = ""  # format of the sender: prometheus, alertmanager, ...
+    sent_at: float = 0.0  # when the broker took it, for what came through a log: tells a backlog from news
 
 
 class Edge(Noun, frozen=True, kw_only=True):
@@ -297,6 +298,15 @@ class EvidenceDigest(Noun, frozen=True, kw_only=True, tag="digest"):
     partition: int = 0
 
 
+class Started(Noun, frozen=True, kw_only=True, tag="started"):
+    """The daemon came up: what happened since the previous stamp, nobody saw.
+
+    Deadlines that stand for a sender's silence start anew from here: our absence must not resolve an alert.
+    """
+
+    version: str = ""
+
+
 class Tick(Noun, frozen=True, kw_only=True, tag="tick"):
     """Time passed and nothing else did: appended by the runtime at a stage's wake_at()."""
 
@@ -313,6 +323,7 @@ Body: TypeAlias = (
     | AckIncident
     | ResolveIncident
     | Verdict
+    | Started
     | Tick
 )
 
@@ -517,6 +528,14 @@ class Upsert(Noun, frozen=True, kw_only=True, tag="upsert"):
     item: Alert | Incident | Silence
 
 
+class Touch(Noun, frozen=True, kw_only=True, tag="touch"):
+    """A firing alert was sent again and only its end moved: for the read model, no row is written."""
+
+    fingerprint: str
+    ends_at: float
+    updated_at: float
+
+
 class Forget(Noun, frozen=True, kw_only=True, tag="forget"):
     """A kept item reached the end of its retention in the stage; `kind` is alert, incident or silence."""
 
@@ -556,7 +575,7 @@ class Audit(Noun, frozen=True, kw_only=True, tag="audit_effect"):
     entry: AuditEntry
 
 
-Effect: TypeAlias = Append | Upsert | Forget | Notify | Retrain | AskEvidence | Reject | Audit
+Effect: TypeAlias = Append | Upsert | Touch | Forget | Notify | Retrain | AskEvidence | Reject | Audit
 
 
 # --------------------------------------------------------------------------- snapshots
