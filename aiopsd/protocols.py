@@ -256,8 +256,10 @@ class Store(Protocol):
         ...
 
     # outbox -----------------------------------------------------------------
-    async def outbox(self, *, states: Sequence[str] = ("pending",), limit: int = 1000) -> list[OutboxRow]:
-        """Rows by seq."""
+    async def outbox(
+        self, *, states: Sequence[str] = ("pending",), limit: int = 1000, incident: str = ""
+    ) -> list[OutboxRow]:
+        """Rows by seq; with `incident`, only that incident's."""
         ...
 
     async def mark(
@@ -279,7 +281,9 @@ class Store(Protocol):
     # queries ----------------------------------------------------------------
     async def incidents(
         self, *, states: Sequence[str] = (), limit: int = 100, before: float | None = None, service: str = ""
-    ) -> list[Incident]: ...
+    ) -> list[Incident]:
+        """Newest first by (opened_at, id); `before`: only those with opened_at < before."""
+        ...
 
     async def incident(self, incident_id: str) -> Incident | None: ...
 
