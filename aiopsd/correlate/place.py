@@ -1,0 +1,62 @@
+"""Where in the graph an alert sits: its service, and the node and zone under it when its labels tell."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from aiopsd.model import Alert
+from aiopsd.topology import Topology
+
+# Labels that name the thing that is in trouble, most telling first: used when an alert has no service of its own.
+SUBJECTS = (
+    "service",
+    "service_name",
+    "app",
+    "deployment",
+    "workload",
+    "pod",
+    "target",
+    "job",
+    "instance",
+    "node",
+    "host",
+)
+HOSTS = ("node", "host", "hostname", "nodename")
+ZONES = ("zone", "availability_zone", "topology_kubernetes_io_zone", "failure_domain")
+
+
+class Place(NamedTuple):
+    """`vertex` is the name in the graph ("" when nothing tells); `under` the node and zone it shares with others."""
+
+    vertex: str
+    under: tuple[str, ...]
+
+
+def place_of(alert: Alert, topology: Topology) -> Place:
+    """The vertex of an alert: its service if the graph knows it, else the first label that does, else the raw name."""
+    labels = alert.labels
+    vertex = ""
+    if alert.service:
+        vertex = topology.resolve(alert.service)
+    if vertex not in topology:
+        for name in _subjects(labels):
+            found = topology.resolve(name)
+            if found in topology:
+                vertex = found
+                break
+            vertex = vertex or name
+    under = []
+    for keys in (HOSTS, ZONES):
+        for key in keys:
+            if labels.get(key):
+                name = topology.resolve(labels[key])
+                if name != vertex:
+                    under.append(name)
+                break
+    return Place(vertex, tuple(under))
+
+
+def _subjects(labels: Mapping[str, str]) -> Iterator[str]:
+    for key in SUBJECTS:
+        value = labels.get(key)
+        if value:
+            yield value

@@ -1,0 +1,427 @@
+"""Who depends on whom: the service graph, fed by several sources that each know a part of it.
+
+In come `TopologyUpdate` records (YAML files, edge records, edges read from metrics); out go neighbours, distances and
+diffs. An edge runs caller -> callee; a node that a service runs on and the zone of a node are callees too, so trouble
+of a shared node climbs to its services as trouble of a callee climbs to its callers. One source never erases what
+another one says. This module refuses to know alerts and clocks.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import yaml
+
+from aiopsd.errors import ConfigError
+from aiopsd.model import Edge, Node, TopologyUpdate
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
+FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
+_WORD = re.compile(r"[a-z]+|\d+")
+_POD = re.compile(r"-[a-f0-9]{6,10}-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
+
+
+class EdgeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What all sources together say of one edge. Times are the stamps of the first and last update that named it."""
+
+    kind: str
+    weight: float
+    confidence: float  # 1 - product of the sources' doubts
+    first_seen: float
+    last_seen: float
+    sources: tuple[str, ...]
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True):
+    """What an update changed in the merged graph: pairs (caller, callee) and node names, sorted."""
+
+    added: tuple[tuple[str, str], ...] = ()
+    removed: tuple[tuple[str, str], ...] = ()
+    nodes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.nodes)
+
+
+class _Seen(msgspec.Struct):
+    """One source's word on one edge."""
+
+    kind: str
+    weight: float
+    confidence: float
+    first: float
+    last: float
+
+
+class Topology:
+    """The merged graph and its memory of who said what.
+
+    Args:
+        stale_after: seconds after which an edge that no source has named again leaves the graph; files never age.
+        resume: what `snapshot()` returned.
+    """
+
+    def __init__(self, stale_after: float, resume: dict[str, Any] | None = None) -> None:
+        self.stale_after = stale_after
+        self.version = 0
+        self._said: dict[str, dict[tuple[str, str], _Seen]] = {}
+        self._nodes: dict[str, Node] = {}
+        self._pinned: dict[str, str] = {}  # node -> the file that described it
+        self._down: dict[str, dict[str, None]] = {}
+        self._up: dict[str, dict[str, None]] = {}
+        self._graph: nx.DiGraph[str] | None = None
+        self._near: dict[tuple[str, int], dict[str, int]] = {}
+        self._below: dict[tuple[str, int], dict[str, int]] = {}
+        self._above: dict[tuple[str, int], dict[str, int]] = {}
+        self._resolved: dict[str, str] = {}
+        self._folded: dict[str, str] | None = None
+        if resume is not None:
+            self._nodes = {n["name"]: msgspec.convert(n, Node) for n in resume["nodes"]}
+            for source, rows in resume["said"].items():
+                self._said[source] = {(u, v): _Seen(*rest) for u, v, *rest in rows}
+            self._down = {u: dict.fromkeys(vs) for u, vs in resume["down"]}
+            self._up = {v: dict.fromkeys(us) for v, us in resume["up"]}
+            self._pinned = dict(resume["pinned"])
+            self.version = resume["version"]
+
+    # ----------------------------------------------------------------------- change
+
+    def apply(self, update: TopologyUpdate, stamp: float) -> Diff:
+        """Take what one source says at `stamp`; the difference it makes to the merged graph."""
+        said = self._said.setdefault(update.source, {})
+        fresh: list[str] = []
+        touched: dict[tuple[str, str], None] = {}
+        for node in update.nodes:
+            old = self._nodes.get(node.name)
+            if old is None:
+                fresh.append(node.name)
+            if update.source.startswith(FILE_PREFIX):
+                self._pinned[node.name] = update.source
+            elif node.name in self._pinned:
+                continue
+            if old != node:
+                self._nodes[node.name] = node
+                self._graph = None
+        keep: dict[tuple[str, str], None] = {}
+        for edge in update.edges:
+            pair = (edge.caller, edge.callee)
+            keep[pair] = None
+            if edge.caller == edge.callee or not edge.caller or not edge.callee:
+                continue
+            have = said.get(pair)
+            if have is None:
+                said[pair] = _Seen(edge.kind, edge.weight, edge.confidence, stamp, stamp)
+                touched[pair] = None
+            else:
+                have.kind, have.weight, have.confidence, have.last = edge.kind, edge.weight, edge.confidence, stamp
+        gone = [(e.caller, e.callee) for e in update.removed]
+        if update.replace:
+            gone += [pair for pair in said if pair not in keep]
+        for pair in gone:
+            if said.pop(pair, None) is not None:
+                touched[pair] = None
+        return self._settle(touched, fresh)
+
+    def expire(self, stamp: float) -> Diff:
+        """Drop what no source has named for `stale_after` seconds; files never age."""
+        touched: dict[tuple[str, str], None] = {}
+        for source, said in self._said.items():
+            if source.startswith(FILE_PREFIX):
+                continue
+            for pair in [p for p, seen in said.items() if stamp - seen.last > self.stale_after]:
+                del said[pair]
+                touched[pair] = None
+        return self._settle(touched, [])
+
+    def _settle(self, touched: Iterable[tuple[str, str]], fresh: list[str]) -> Diff:
+        added, removed = [], []
+        for pair in touched:
+            u, v = pair
+            have = v in self._down.get(u, ())
+            want = any(pair in said for said in self._said.values())
+            if want and not have:
+                added.append(pair)
+                self._down.setdefault(u, {})[v] = None
+                self._up.setdefault(v, {})[u] = None
+                for name in pair:
+                    if name not in self._nodes:
+                        self._nodes[name] = Node(name=name)
+                        fresh.append(name)
+            elif have and not want:
+                removed.append(pair)
+                del self._down[u][v]
+                del self._up[v][u]
+        diff = Diff(added=tuple(sorted(added)), removed=tuple(sorted(removed)), nodes=tuple(sorted(set(fresh))))
+        if diff:
+            self.version += 1
+            self._graph = None
+            for cache in (self._near, self._below, self._above):
+                cache.clear()
+            if diff.nodes:
+                self._resolved.clear()
+                self._folded = None
+        return diff
+
+    # ----------------------------------------------------------------------- questions
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._nodes
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Every vertex, in order of appearance."""
+        return tuple(self._nodes)
+
+    def node(self, name: str) -> Node | None:
+        return self._nodes.get(name)
+
+    def kind(self, name: str) -> str:
+        """Kind of a vertex as its source named it; "" when unknown."""
+        node = self._nodes.get(name)
+        return node.kind if node else ""
+
+    def callees(self, name: str) -> Sequence[str]:
+        return tuple(self._down.get(name, ()))
+
+    def callers(self, name: str) -> Sequence[str]:
+        return tuple(self._up.get(name, ()))
+
+    def edge(self, caller: str, callee: str) -> EdgeInfo | None:
+        pair = (caller, callee)
+        words = [(source, said[pair]) for source, said in self._said.items() if pair in said]
+        if not words:
+            return None
+        words.sort(key=lambda w: (not w[0].startswith(FILE_PREFIX), -w[1].last, w[0]))
+        doubt = 1.0
+        for _, seen in words:
+            doubt *= 1.0 - min(1.0, max(0.0, seen.confidence))
+        best = words[0][1]
+        return EdgeInfo(
+            kind=best.kind,
+            weight=best.weight,
+            confidence=1.0 - doubt,
+            first_seen=min(seen.first for _, seen in words),
+            last_seen=max(seen.last for _, seen in words),
+            sources=tuple(source for source, _ in words),
+        )
+
+    def near(self, name: str, hops: int) -> dict[str, int]:
+        """Undirected distance of everything within `hops` of `name`, itself included with 0; nearest first.
+
+        The dict is shared: do not change it.
+        """
+        return self._walk(self._near, name, hops, self._down, self._up)
+
+    def below(self, name: str, hops: int) -> dict[str, int]:
+        """Distance to what `name` depends on within `hops` steps along the calls, itself included with 0; shared."""
+        return self._walk(self._below, name, hops, self._down)
+
+    def above(self, name: str, hops: int) -> dict[str, int]:
+        """Distance to what depends on `name` within `hops` steps, itself included with 0; shared."""
+        return self._walk(self._above, name, hops, self._up)
+
+    @staticmethod
+    def _walk(
+        cache: dict[tuple[str, int], dict[str, int]], name: str, hops: int, *steps: Mapping[str, Mapping[str, None]]
+    ) -> dict[str, int]:
+        key = (name, hops)
+        known = cache.get(key)
+        if known is not None:
+            return known
+        out, queue = {name: 0}, deque([name])
+        while queue:
+            here = queue.popleft()
+            distance = out[here] + 1
+            if distance > hops:
+                break
+            for step in steps:
+                for other in step.get(here, ()):
+                    if other not in out:
+                        out[other] = distance
+                        queue.append(other)
+        if len(cache) > 20_000:  # bounds memory with names that are not in the graph
+            cache.clear()
+        cache[key] = out
+        return out
+
+    # ----------------------------------------------------------------------- names
+
+    def resolve(self, name: str) -> str:
+        """The vertex that `name` means: exact, then folded spelling, then host and pod forms, then a near spelling.
+
+        A name that is in no source is returned as it is; "" stays "". Two names whose numbers differ are never the
+        same service, however near their spelling.
+        """
+        if not name or name in self._nodes:
+            return name
+        known = self._resolved.get(name)
+        if known is None:
+            known = self._find(name)
+            if len(self._resolved) > 20_000:
+                self._resolved.clear()
+            self._resolved[name] = known
+        return known
+
+    def _find(self, name: str) -> str:
+        folded = self._fold_table()
+        forms = [name]
+        if "/" in name:
+            forms.append(name.rsplit("/", 1)[1])
+        host = forms[-1].rsplit(":", 1)[0] if ":" in forms[-1] else forms[-1]
+        forms.append(host)
+        if "." in host:
+            forms.append(host.split(".", 1)[0])
+        for form in forms:
+            hit = folded.get(fold(form))
+            if hit:
+                return hit
+        for form in forms:
+            short = form
+            for _ in range(2):
+                cut = _POD.sub("", short)
+                if cut == short:
+                    break
+                short = cut
+                if short in self._nodes:
+                    return short
+                hit = folded.get(fold(short))
+                if hit:
+                    return hit
+        return self._fuzzy(name, folded) or name
+
+    def _fold_table(self) -> dict[str, str]:
+        if self._folded is None:
+            table: dict[str, str] = {}
+            for known in self._nodes:
+                key = fold(known)
+                table[key] = "" if key in table else known  # two names that fold alike: neither may be guessed
+            self._folded = table
+        return self._folded
+
+    def _fuzzy(self, name: str, folded: Mapping[str, str]) -> str:
+        from rapidfuzz import fuzz, process
+
+        digits = [w for w in _WORD.findall(name.casefold()) if w.isdigit()]
+        pool = [k for k, v in folded.items() if v and [w for w in _WORD.findall(k) if w.isdigit()] == digits]
+        if not pool or len(name) < 4:
+            return ""
+        found = process.extract(fold(name), pool, scorer=fuzz.ratio, limit=2, score_cutoff=FUZZY_BAR)
+        if not found or (len(found) > 1 and found[1][1] > found[0][1] - 3.0):
+            return ""  # nothing, or two that are as near: no guess
+        return folded[found[0][0]]
+
+    # ----------------------------------------------------------------------- export
+
+    @property
+    def graph(self) -> "nx.DiGraph[str]":
+        """A networkx view of the merged graph, rebuilt after a change; do not change it."""
+        if self._graph is None:
+            import networkx as nx
+
+            g: nx.DiGraph[str] = nx.DiGraph()
+            for name, node in self._nodes.items():
+                g.add_node(name, kind=node.kind, **{f"label_{k}": v for k, v in node.labels.items()})
+            for u, vs in self._down.items():
+                for v in vs:
+                    info = self.edge(u, v)
+                    if info is not None:
+                        attrs = msgspec.to_builtins(info)
+                        attrs["sources"] = ",".join(info.sources)
+                        g.add_edge(u, v, **attrs)
+            self._graph = g
+        return self._graph
+
+    def to_json(self) -> dict[str, Any]:
+        """Nodes and edges as plain data, in order of appearance."""
+        edges = []
+        for u, vs in self._down.items():
+            for v in vs:
+                info = self.edge(u, v)
+                if info is not None:
+                    edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info)})
+        nodes = [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()]
+        return {"version": self.version, "nodes": nodes, "edges": edges}
+
+    def to_graphml(self) -> str:
+        """GraphML (graphml.graphdrawing.org), as yEd and Gephi read it."""
+        import networkx as nx
+
+        return "\n".join(nx.generate_graphml(self.graph))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain data for `resume`."""
+        return {
+            "version": self.version,
+            "nodes": [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()],
+            "said": {
+                source: [[u, v, s.kind, s.weight, s.confidence, s.first, s.last] for (u, v), s in said.items()]
+                for source, said in self._said.items()
+            },
+            "down": [[u, list(vs)] for u, vs in self._down.items() if vs],
+            "up": [[v, list(us)] for v, us in self._up.items() if us],
+            "pinned": dict(self._pinned),
+        }
+
+
+def fold(name: str) -> str:
+    """A spelling-blind form: case, separators and leading zeros of numbers do not count.
+
+    >>> fold("Cart_Service.v02") == fold("cart-service-v2")
+    True
+    """
+    return "-".join(w.lstrip("0") or "0" if w.isdigit() else w for w in _WORD.findall(name.casefold()))
+
+
+class _FileEdge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    caller: str
+    callee: str
+    kind: str = "calls"
+    weight: float = 1.0
+
+
+class _FileNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: str = "service"
+    labels: dict[str, str] = {}
+    calls: tuple[str, ...] = ()
+    runs_on: tuple[str, ...] = ()
+    located_in: tuple[str, ...] = ()
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    nodes: dict[str, _FileNode | None] = {}
+    edges: tuple[_FileEdge, ...] = ()
+
+
+def read_yaml(text: str, name: str) -> TopologyUpdate:
+    """A topology file as an update that replaces what the same file said before.
+
+    `nodes` maps a name to {kind, labels, calls, runs_on, located_in}, all optional; `edges` is a list of
+    {caller, callee, kind, weight}.
+
+    Raises:
+        ConfigError: not YAML, or not of this shape; names the key.
+    """
+    try:
+        raw = yaml.safe_load(text) or {}
+        data = msgspec.convert(raw, _File)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"not YAML: {e}", name) from None
+    except msgspec.ValidationError as e:
+        message, _, where = str(e).partition(" - at `$")
+        raise ConfigError(message, name + where.rstrip("`")) from None
+    nodes: dict[str, Node] = {}
+    edges = [Edge(caller=e.caller, callee=e.callee, kind=e.kind, weight=e.weight) for e in data.edges]
+    for key, given in data.nodes.items():
+        item = given or _FileNode()
+        nodes[key] = Node(name=key, kind=item.kind, labels=item.labels)
+        for kind, targets in (("calls", item.calls), ("runs_on", item.runs_on), ("located_in", item.located_in)):
+            edges += [Edge(caller=key, callee=other, kind=kind) for other in targets]
+    return TopologyUpdate(source=FILE_PREFIX + name, edges=tuple(edges), nodes=tuple(nodes.values()), replace=True)
