@@ -1,0 +1,821 @@
+"""CorrelateStage: the journal in, decisions out.
+
+Enters: journal records (alerts, anomalies, digests, drift, topology, changes, commands, ticks). Leaves: effects (rows
+to write, notifications, retraining requests, questions to the detect side, audit lines). It composes grouping, root
+cause, incident lifecycle, silences, routing and retraining, and owns the one clock they share: the stamp of the record
+at hand, or of the timer that is due before it.
+
+Timers are exact: before a record is handled, every timer due at or before its stamp fires, ordered by due, kind, key.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from aiopsd import incidents as lifecycle
+from aiopsd.config import Config, trainers
+from aiopsd.correlate.grouping import Grouper, Placement
+from aiopsd.correlate.rootcause import rank
+from aiopsd.incidents import IllegalMove, Move
+from aiopsd.model import (
+    AckIncident,
+    Alert,
+    AlertBatch,
+    AlertIn,
+    AlertState,
+    Anomaly,
+    AskEvidence,
+    Audit,
+    AuditEntry,
+    ChangeEvent,
+    DriftDetected,
+    Effect,
+    Evidence,
+    EvidenceDigest,
+    ExpireSilence,
+    Forget,
+    Incident,
+    IncidentState,
+    JournalRecord,
+    Notify,
+    NotifyReason,
+    PutSilence,
+    ResolveIncident,
+    Retrain,
+    Silence,
+    Snapshot,
+    Started,
+    Tick,
+    TopologyUpdate,
+    Touch,
+    Upsert,
+    Verdict,
+    content_id,
+    fingerprint,
+)
+from aiopsd.retraining import Retraining
+from aiopsd.routing import Dispatcher
+from aiopsd.services import ServiceMapper
+from aiopsd.silences import SilenceBook
+from aiopsd.topology import Topology
+
+VERSION = 1
+RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
+LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
+ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
+ANOMALY_LABEL = "aiopsd_kind"
+MANUAL = "resolved by an operator"
+
+# kinds of timers, in the order in which they fire when due together
+_END, _QUIET, _ACK, _RANK, _FORGET_ALERT, _FORGET_INCIDENT, _SWEEP = range(7)
+SWEEP_EVERY = 3600.0  # s; topology ages slowly
+
+
+class CorrelateStage:
+    """The decisions of one correlation domain as a deterministic function of its journal."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        services: ServiceMapper,
+        topology: Topology,
+        grouper: Grouper,
+        silences: SilenceBook,
+        dispatcher: Dispatcher,
+        retraining: Retraining,
+        trainers: Sequence[str],
+        resume: dict[str, Any] | None,
+    ) -> None:
+        self.config = config
+        self.services = services
+        self.topology = topology
+        self.grouper = grouper
+        self.silences = silences
+        self.dispatcher = dispatcher
+        self.retraining = retraining
+        self.trainers = tuple(trainers)
+        self.alerts: dict[str, Alert] = {}
+        self.incidents: dict[str, Incident] = {}
+        self.changes: dict[str, ChangeEvent] = {}
+        self.offset = -1
+        self.now = 0.0
+        self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
+        self._asked: dict[str, int] = {}  # incident -> number of services at the last question
+        self._last_fired: dict[str, float] = {}  # incident -> stamp of the last move from firing to none
+        self._timers: list[tuple[float, int, str]] = []
+        self._ends: dict[str, float] = {}  # alert -> due of its one live end timer; others in the heap are stale
+        self._ranking: dict[str, float] = {}
+        self._out: list[Effect] = []
+        self._touched_alerts: dict[str, None] = {}
+        self._touched_incidents: dict[str, None] = {}
+        if resume is not None:
+            self._resume(resume)
+        else:
+            self._timer(SWEEP_EVERY, _SWEEP, "")
+
+    # ------------------------------------------------------------------ the contract
+
+    def step(self, records: Sequence[JournalRecord]) -> list[Effect]:
+        """Effects of these records, in order; see protocols.CorrelateLike."""
+        self._out = out = []
+        for record in records:
+            body = record.body
+            if type(body) is Started:
+                self._started(record.stamp)
+            self._fire(record.stamp)
+            self.now = max(self.now, record.stamp)
+            self.offset = record.offset
+            handler = _HANDLERS.get(type(body))
+            if handler is not None:
+                handler(self, body)
+            self._flush()
+            self._fire(record.stamp)
+        self._out = []
+        return out
+
+    def wake_at(self) -> float | None:
+        """Stamp of the earliest timer; a Tick is wanted then."""
+        due = self._timers[0][0] if self._timers else None
+        for other in (self.grouper.wake_at(), self.dispatcher.wake_at()):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
+
+    def snapshot(self) -> Snapshot:
+        """All state as plain data."""
+        return Snapshot(
+            kind="correlate",
+            version=VERSION,
+            meta={
+                "offset": self.offset,
+                "now": self.now,
+                "alerts": msgspec.to_builtins(list(self.alerts.values())),
+                "incidents": msgspec.to_builtins(list(self.incidents.values())),
+                "changes": msgspec.to_builtins(list(self.changes.values())),
+                "digests": {k: msgspec.to_builtins(v) for k, v in self._digests.items()},
+                "asked": dict(self._asked),
+                "last_fired": dict(self._last_fired),
+                "timers": [list(t) for t in self._timers],
+                "ends": dict(self._ends),
+                "ranking": dict(self._ranking),
+                "topology": self.topology.snapshot(),
+                "grouper": self.grouper.snapshot(),
+                "silences": self.silences.snapshot(),
+                "dispatcher": self.dispatcher.snapshot(),
+                "retraining": self.retraining.snapshot(),
+            },
+        )
+
+    def _resume(self, meta: dict[str, Any]) -> None:
+        self.offset, self.now = meta["offset"], meta["now"]
+        self.alerts = {a.fingerprint: a for a in msgspec.convert(meta["alerts"], list[Alert])}
+        self.incidents = {i.id: i for i in msgspec.convert(meta["incidents"], list[Incident])}
+        self.changes = {c.id: c for c in msgspec.convert(meta["changes"], list[ChangeEvent])}
+        self._digests = {k: msgspec.convert(v, dict[str, Evidence]) for k, v in meta["digests"].items()}
+        self._asked = dict(meta["asked"])
+        self._last_fired = dict(meta["last_fired"])
+        self._timers = [(float(d), int(k), str(key)) for d, k, key in meta["timers"]]
+        self._ends = dict(meta["ends"])
+        self._ranking = dict(meta["ranking"])
+
+    # ------------------------------------------------------------------ time
+
+    def _timer(self, due: float, kind: int, key: str) -> None:
+        heapq.heappush(self._timers, (due, kind, key))
+
+    def _expect_end(self, alert: Alert) -> None:
+        """One live timer an alert, however often it is sent again: it is moved only when the end comes sooner."""
+        due = self._ends.get(alert.fingerprint)
+        if alert.ends_at and (due is None or alert.ends_at < due):
+            self._ends[alert.fingerprint] = alert.ends_at
+            self._timer(alert.ends_at, _END, alert.fingerprint)
+
+    def _fire(self, until: float) -> None:
+        """Fire what is due, at the exact time at which it was due."""
+        rounds = 0
+        while (due := self.wake_at()) is not None and due <= until:
+            rounds = rounds + 1 if due <= self.now else 0
+            if rounds > 100_000:
+                raise RuntimeError(f"a timer due at {due} does not go away: a bug in wake_at()")
+            self.now = max(self.now, due)
+            while self._timers and self._timers[0][0] <= self.now:
+                when, kind, key = heapq.heappop(self._timers)
+                self._on_timer(when, kind, key)
+            wake = self.grouper.wake_at()
+            if wake is not None and wake <= self.now:
+                for placement in self.grouper.reassess(self.now):
+                    self._merge_all(placement)
+            self._flush()
+            wake = self.dispatcher.wake_at()
+            if wake is not None and wake <= self.now:
+                self._dispatch()
+
+    def _dispatch(self) -> None:
+        for effect in self.dispatcher.due(self.now):
+            if isinstance(effect, Audit) and effect.entry.offset < 0:
+                effect = Audit(entry=replace(effect.entry, offset=self.offset))
+            self._out.append(effect)
+            if isinstance(effect, Notify):
+                self._notified(effect)
+
+    def _notified(self, effect: Notify) -> None:
+        note = effect.notification
+        if note.incident is None:
+            return
+        incident = self.incidents.get(note.incident.id)
+        self._audit(
+            note.incident.id,
+            "notified",
+            f"{note.action} to {note.destination}",
+            reason=str(note.reason),
+        )
+        if incident is not None and not incident.paged:
+            self._put(replace(incident, paged=True))
+            self._flush()
+
+    def _on_timer(self, when: float, kind: int, key: str) -> None:
+        if kind == _END:
+            if self._ends.get(key) != when:
+                return
+            del self._ends[key]
+            alert = self.alerts.get(key)
+            if alert is None or alert.state is not AlertState.FIRING or not alert.ends_at:
+                return
+            if alert.ends_at > self.now:
+                self._expect_end(alert)
+            else:
+                self._resolve_alert(alert, alert.ends_at)
+        elif kind == _QUIET:
+            incident = self.incidents.get(key)
+            if (
+                incident is not None
+                and not incident.firing
+                and incident.state in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED)
+                and self._last_fired.get(key, 0.0) + self.config.correlate.resolve_after <= self.now
+            ):
+                self._close(incident, Move.QUIET, "nothing fired for correlate.resolve_after")
+        elif kind == _ACK:
+            incident = self.incidents.get(key)
+            if (
+                incident is not None
+                and incident.state is IncidentState.ACKNOWLEDGED
+                and 0 < incident.ack_until <= self.now
+            ):
+                self._put(replace(incident, state=lifecycle.move(incident.state, Move.ACK_ENDED)))
+                self._audit(key, "ack", "acknowledgement ended and it still fires", reason="ack ended")
+                self._tell(key)
+        elif kind == _RANK:
+            if self._ranking.get(key) == when:
+                del self._ranking[key]
+                self._rank(key)
+        elif kind == _FORGET_ALERT:
+            alert = self.alerts.get(key)
+            if alert is not None and alert.state is AlertState.RESOLVED:
+                if alert.updated_at + self.config.correlate.retention > self.now:
+                    self._timer(alert.updated_at + self.config.correlate.retention, _FORGET_ALERT, key)
+                else:
+                    del self.alerts[key]
+                    self._out.append(Forget(kind="alert", id=key))
+        elif kind == _FORGET_INCIDENT:
+            incident = self.incidents.get(key)
+            if incident is not None and incident.state in (IncidentState.RESOLVED, IncidentState.MERGED):
+                end = incident.updated_at + self.config.correlate.retention
+                if end > self.now:
+                    self._timer(end, _FORGET_INCIDENT, key)
+                else:
+                    self._forget_incident(key)
+        elif kind == _SWEEP:
+            self._timer(self.now + SWEEP_EVERY, _SWEEP, "")
+            self._topology_changed(self.topology.expire(self.now), "expired")
+            horizon = self.now - self.config.correlate.change_window - self.config.correlate.retention
+            for change in [c for c in self.changes.values() if c.ts < horizon]:
+                del self.changes[change.id]
+            for silence_id in self.silences.expire_old(self.now, self.config.correlate.retention):
+                self._out.append(Forget(kind="silence", id=silence_id))
+
+    def _forget_incident(self, key: str) -> None:
+        incident = self.incidents.pop(key)
+        self._digests.pop(key, None)
+        self._asked.pop(key, None)
+        self._last_fired.pop(key, None)
+        self.grouper.forget(key)
+        self.dispatcher.forget(incident)
+        self._out.append(Forget(kind="incident", id=key))
+
+    def _started(self, stamp: float) -> None:
+        """Our own absence must not resolve an alert: what ends by a sender's silence gets a new term from here."""
+        for fp, alert in self.alerts.items():
+            if alert.state is AlertState.FIRING and alert.ends_at and alert.ends_at > self.now:
+                term = max(alert.ends_at - alert.updated_at, self.config.correlate.resolve_timeout)
+                self.alerts[fp] = replace(alert, ends_at=max(alert.ends_at, stamp + term))
+
+    # ------------------------------------------------------------------ alerts
+
+    def _on_alerts(self, batch: AlertBatch) -> None:
+        late = batch.sent_at > 0 and self.now - batch.sent_at > LATE_AFTER
+        for given in batch.alerts:
+            self._on_alert(given, late)
+
+    def _on_alert(self, given: AlertIn, late: bool) -> None:
+        fp = fingerprint(given.labels)
+        old = self.alerts.get(fp)
+        now = self.now
+        ends, timeout = given.ends_at, False
+        if not ends:
+            ends, timeout = now + self.config.correlate.resolve_timeout, True
+        starts = given.starts_at or (min(given.ends_at, now) if given.ends_at else now)
+        firing = ends > now
+        if old is not None and old.state is AlertState.FIRING:
+            if firing:
+                self._again(old, given, starts, ends, timeout)
+            else:
+                self._resolve_alert(replace(old, annotations=given.annotations or old.annotations), ends)
+            return
+        if not firing:
+            return  # the end of what we never saw fire, or already know to be over
+        alert = Alert(
+            fingerprint=fp,
+            labels=given.labels,
+            annotations=given.annotations,
+            starts_at=starts,
+            ends_at=ends,
+            updated_at=now,
+            service=self.topology.resolve(self.services.service(given.labels)),
+            anomaly=given.labels.get(ANOMALY_LABEL) == "anomaly",
+            generator_url=given.generator_url,
+            timeout=timeout,
+        )
+        self._fires(alert, late)
+
+    def _again(self, old: Alert, given: AlertIn, starts: float, ends: float, timeout: bool) -> None:
+        """The same alert, still firing: only its end moves, unless the sender says something new of it."""
+        if timeout and not old.timeout and old.ends_at > self.now:
+            ends, timeout = old.ends_at, False  # an explicit end beats our timeout
+        starts = min(starts, old.starts_at)
+        new = replace(
+            old,
+            ends_at=ends,
+            timeout=timeout,
+            updated_at=self.now,
+            starts_at=starts,
+            annotations=given.annotations,
+            generator_url=given.generator_url,
+        )
+        self.alerts[old.fingerprint] = new
+        self._expect_end(new)
+        if starts == old.starts_at and given.annotations == old.annotations:
+            self._out.append(Touch(fingerprint=old.fingerprint, ends_at=ends, updated_at=self.now))
+        else:
+            self._touched_alerts[old.fingerprint] = None
+            self.dispatcher.alert(new, self.incidents.get(new.incident), self.now)
+
+    def _fires(self, alert: Alert, late: bool) -> None:
+        placement = self.grouper.place(alert, self.now)
+        alert = replace(alert, incident=placement.incident, group_reason=placement.reason)
+        self._keep(alert)
+        self._expect_end(alert)
+        self._merge_all(placement)
+        incident_id = self._living(placement.incident)
+        if not incident_id:
+            self._audit("", "suppressed", f"{_name(alert)}: {placement.reason}", reason="kept quiet")
+            self.dispatcher.alert(alert, None, self.now)
+            return
+        incident = self.incidents.get(incident_id)
+        if incident is None:
+            incident = Incident(
+                id=incident_id,
+                dedup_key=f"aiopsd-{incident_id}",
+                started_at=alert.starts_at,
+                opened_at=self.now,
+                updated_at=self.now,
+                late=late,
+            )
+            self._put(incident)
+            self._audit(incident_id, "opened", f"{_name(alert)} opened the incident", reason=placement.reason)
+        else:
+            self._audit(incident_id, "grouped", f"{_name(alert)} joined", reason=placement.reason)
+            if not late and incident.late and incident.state is not IncidentState.RESOLVED:
+                incident = replace(incident, late=False)
+        reopened = incident.state is IncidentState.RESOLVED
+        incident = replace(
+            incident,
+            state=lifecycle.move(incident.state, Move.ALERT),
+            started_at=min(incident.started_at, alert.starts_at) if not reopened else incident.started_at,
+            resolved_at=0.0,
+            reopened=incident.reopened + reopened,
+            acked_at=0.0 if reopened else incident.acked_at,
+            acked_by="" if reopened else incident.acked_by,
+            ack_until=0.0 if reopened else incident.ack_until,
+        )
+        self._put(self._summed(incident, alert.fingerprint))
+        if reopened:
+            self._audit(incident_id, "reopened", f"{_name(alert)} fires again", reason=placement.reason)
+        self._flush()
+        self.dispatcher.alert(self.alerts[alert.fingerprint], self.incidents[incident_id], self.now)
+        if reopened:
+            self._tell(incident_id, NotifyReason.REOPENED)
+        self._want_rank(incident_id)
+
+    def _resolve_alert(self, alert: Alert, ended: float) -> None:
+        alert = replace(alert, state=AlertState.RESOLVED, ends_at=ended, updated_at=self.now)
+        self._keep(alert)
+        self._timer(self.now + self.config.correlate.retention, _FORGET_ALERT, alert.fingerprint)
+        self.grouper.resolved(alert.fingerprint, self.now)
+        incident = self.incidents.get(alert.incident)
+        if incident is not None:
+            incident = self._summed(incident)
+            self._put(incident)
+            self._audit(incident.id, "alert", f"{_name(alert)} resolved")
+            if not incident.firing:
+                self._last_fired[incident.id] = self.now
+                self._timer(self.now + self.config.correlate.resolve_after, _QUIET, incident.id)
+        self._flush()
+        self.dispatcher.alert(alert, self.incidents.get(alert.incident), self.now)
+
+    def _on_anomaly(self, event: Anomaly) -> None:
+        """An anomaly is an alert with a fixed label set; its severity does not name it, so that it may change."""
+        labels = {
+            "alertname": "AiopsdAnomaly",
+            "service": event.service,
+            "signal": event.signal,
+            ANOMALY_LABEL: "anomaly",
+        }
+        labels |= {k: v for k, v in event.labels.items() if k not in labels and k in ("instance", "cluster", "node")}
+        fp = fingerprint(labels)
+        labels = {k: v for k, v in labels.items() if v} | {"severity": event.severity}
+        old = self.alerts.get(fp)
+        if event.state == "resolved":
+            if old is not None and old.state is AlertState.FIRING:
+                self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
+            return
+        annotations = {"summary": event.summary} if event.summary else {}
+        if old is not None and old.state is AlertState.FIRING:
+            new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
+            self._keep(new)
+            incident = self.incidents.get(new.incident)
+            if incident is not None:
+                self._put(self._summed(incident))
+                self._want_rank(incident.id)
+            self._flush()
+            self.dispatcher.alert(new, self.incidents.get(new.incident), self.now)
+            return
+        alert = Alert(
+            fingerprint=fp,
+            labels=labels,
+            annotations=annotations,
+            starts_at=event.onset,
+            ends_at=0.0,
+            updated_at=self.now,
+            service=self.topology.resolve(event.service),
+            anomaly=True,
+            evidence=event.evidence,
+        )
+        self._fires(alert, self.now - event.ts > LATE_AFTER + self.config.detect.resolve_after)
+
+    # ------------------------------------------------------------------ incidents
+
+    def _living(self, incident_id: str) -> str:
+        """The incident into which this one was merged, or itself."""
+        while (found := self.incidents.get(incident_id)) is not None and found.merged_into:
+            incident_id = found.merged_into
+        return incident_id
+
+    def _summed(self, incident: Incident, new: str = "") -> Incident:
+        """The incident with what follows from its alerts: services, severity, title, number firing."""
+        fps = (*incident.alerts, new) if new and new not in incident.alerts else incident.alerts
+        alerts = [a for fp in fps if (a := self.alerts.get(fp)) is not None]
+        services = tuple(dict.fromkeys(a.service for a in alerts if a.service))
+        runbook = next((a.annotations["runbook_url"] for a in alerts if a.annotations.get("runbook_url")), "")
+        return replace(
+            incident,
+            alerts=fps,
+            services=services or incident.services,
+            firing=sum(a.state is AlertState.FIRING for a in alerts),
+            severity=lifecycle.severity(alerts) if alerts else incident.severity,
+            title=lifecycle.title(alerts, services, incident.root),
+            runbook=runbook or incident.runbook,
+        )
+
+    def _merge_all(self, placement: Placement) -> None:
+        for source, target in placement.merged:
+            self._merge(source, self._living(target), placement.reason)
+
+    def _merge(self, source_id: str, target_id: str, reason: str) -> None:
+        source, target = self.incidents.get(source_id), self.incidents.get(target_id)
+        if source is None or target is None or source_id == target_id or source.state is IncidentState.MERGED:
+            return
+        moved = [fp for fp in source.alerts if fp not in target.alerts]
+        for fp in source.alerts:
+            alert = self.alerts.get(fp)
+            if alert is not None and alert.incident == source_id:
+                self._keep(replace(alert, incident=target_id, group_reason=f"merged: {reason}"))
+        state = target.state
+        if state is IncidentState.RESOLVED and source.firing:
+            state = lifecycle.move(state, Move.ALERT)
+        target = self._summed(
+            replace(
+                target,
+                state=state,
+                resolved_at=0.0 if state is not IncidentState.RESOLVED else target.resolved_at,
+                alerts=(*target.alerts, *moved),
+                merged_from=(*target.merged_from, source_id),
+                started_at=min(source.started_at, target.started_at),
+            )
+        )
+        source = replace(
+            source,
+            state=lifecycle.move(source.state, Move.MERGE),
+            merged_into=target_id,
+            firing=0,
+            resolved_at=source.resolved_at or self.now,
+        )
+        self._digests.setdefault(target_id, {}).update(self._digests.pop(source_id, {}))
+        self._ranking.pop(source_id, None)
+        self._put(source)
+        self._put(target)
+        self._timer(self.now + self.config.correlate.retention, _FORGET_INCIDENT, source_id)
+        self._audit(source_id, "merged", f"merged into {target_id}", reason=reason)
+        self._audit(target_id, "merged", f"{source_id} merged into this incident", reason=reason)
+        self._flush()
+        for fp in source.alerts:
+            if (alert := self.alerts.get(fp)) is not None:
+                self.dispatcher.alert(alert, self.incidents[target_id], self.now)
+        self._tell(source_id, NotifyReason.MERGED)
+        self._tell(target_id)
+        self._want_rank(target_id)
+
+    def _close(self, incident: Incident, what: Move, reason: str, actor: str = "") -> None:
+        self._put(
+            replace(
+                incident,
+                state=lifecycle.move(incident.state, what),
+                resolved_at=self.now,
+            )
+        )
+        self._ranking.pop(incident.id, None)
+        self._timer(self.now + self.config.correlate.retention, _FORGET_INCIDENT, incident.id)
+        self._audit(incident.id, "resolved", "incident resolved", reason=reason, actor=actor)
+        self._tell(incident.id, NotifyReason.ALL_RESOLVED)
+
+    def _tell(self, incident_id: str, reason: NotifyReason | None = None) -> None:
+        """Routing hears of the incident's newest state; it may hand back another dedup_key after a merge."""
+        self._flush()
+        incident = self.incidents.get(incident_id)
+        if incident is None:
+            return
+        key = self.dispatcher.incident(incident, self.now, reason)
+        if key and key != incident.dedup_key:
+            self._put(replace(incident, dedup_key=key))
+            self._flush()
+
+    # ------------------------------------------------------------------ causes
+
+    def _want_rank(self, incident_id: str) -> None:
+        if incident_id not in self._ranking:
+            due = self.now + RANK_DELAY
+            self._ranking[incident_id] = due
+            self._timer(due, _RANK, incident_id)
+
+    def _rank(self, incident_id: str) -> None:
+        incident = self.incidents.get(incident_id)
+        if incident is None or incident.state not in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED):
+            return
+        alerts = [a for fp in incident.alerts if (a := self.alerts.get(fp)) is not None]
+        if not alerts:
+            return
+        window = self.config.correlate.change_window
+        changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= self.now]
+        roots = rank(
+            alerts,
+            self.topology,
+            tuple(self._digests.get(incident_id, {}).values()),
+            changes,
+            onset=incident.started_at,
+            page=alerts[0],
+        )
+        self._ask(incident)
+        if not roots or roots == incident.roots:
+            return
+        before, after = incident.root, roots[0]
+        changed = before is None or before.service != after.service
+        incident = replace(incident, roots=roots, changes=tuple(c.id for r in roots[:1] for c in r.changes))
+        self._put(self._summed(incident))
+        if changed:
+            self._audit(
+                incident_id,
+                "root",
+                f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
+                reason=after.reason,
+            )
+        self._tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+
+    def _ask(self, incident: Incident) -> None:
+        """Ask for the evidence of the neighbourhood when the incident opened or reached another service."""
+        if self._asked.get(incident.id) == len(incident.services):
+            return
+        self._asked[incident.id] = len(incident.services)
+        near: dict[str, int] = {}
+        for service in incident.services:
+            for name, distance in self.topology.near(service, self.config.correlate.hops).items():
+                near[name] = min(distance, near.get(name, distance))
+            near.setdefault(service, 0)
+        wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
+        if wanted:
+            self._out.append(
+                AskEvidence(
+                    request_id=content_id("ask", incident.id, len(incident.services), incident.reopened),
+                    incident=incident.id,
+                    services=tuple(wanted),
+                    since=incident.started_at,
+                )
+            )
+
+    def _on_digest(self, digest: EvidenceDigest) -> None:
+        incident_id = self._living(digest.incident)
+        if incident_id not in self.incidents:
+            return
+        kept = self._digests.setdefault(incident_id, {})
+        for e in digest.evidence:
+            kept[f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"] = e
+        self._ranking.pop(incident_id, None)  # its timer finds nothing; the answer is ranked now
+        self._rank(incident_id)
+
+    def _on_topology(self, update: TopologyUpdate) -> None:
+        self._topology_changed(self.topology.apply(update, self.now), update.source)
+
+    def _topology_changed(self, diff: Any, source: str) -> None:
+        if not diff.added and not diff.removed:
+            return
+        self._audit("", "topology", f"{len(diff.added)} edges added, {len(diff.removed)} removed", reason=source)
+        for incident in list(self.incidents.values()):
+            if incident.state in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED):
+                self._want_rank(incident.id)
+
+    def _on_change(self, change: ChangeEvent) -> None:
+        service = self.topology.resolve(change.service)
+        self.changes[change.id] = replace(change, service=service)
+        for incident in list(self.incidents.values()):
+            if incident.state not in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED):
+                continue
+            if any(service in self.topology.near(s, self.config.correlate.hops) for s in incident.services):
+                self._audit(incident.id, "change", f"{change.kind} of {service}: {change.summary}".rstrip(": "))
+                self._want_rank(incident.id)
+
+    # ------------------------------------------------------------------ drift and commands
+
+    def _on_drift(self, drift: DriftDetected) -> None:
+        request, reason = self.retraining.decide(drift, self.now)
+        text = f"drift of {drift.subject} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        self._audit("", "drift", text, reason=reason)
+        if request is not None:
+            self._out.extend(Retrain(trainer=trainer, request=request) for trainer in self.trainers)
+
+    def _on_put_silence(self, command: PutSilence) -> None:
+        written = self.silences.put(command, self.now)
+        self._silenced(written, command.created_by)
+
+    def _on_expire_silence(self, command: ExpireSilence) -> None:
+        silence = self.silences.expire(command.id, self.now)
+        if silence is not None:
+            self._silenced([silence], command.actor)
+
+    def _silenced(self, written: Iterable[Silence], actor: str) -> None:
+        for silence in written:
+            self._out.append(Upsert(item=silence))
+            self._audit("", "silence", f"{silence.id} until {silence.ends_at:.0f}: {silence.comment}", actor=actor)
+
+    def _on_ack(self, command: AckIncident) -> None:
+        incident = self._commanded(command.incident, Move.ACK, command.actor)
+        if incident is None:
+            return
+        self._put(
+            replace(
+                incident,
+                state=lifecycle.move(incident.state, Move.ACK),
+                acked_at=self.now,
+                acked_by=command.actor,
+                ack_until=command.until,
+            )
+        )
+        if command.until:
+            self._timer(command.until, _ACK, incident.id)
+        self._audit(incident.id, "ack", command.comment or "acknowledged", actor=command.actor)
+        self._tell(incident.id, NotifyReason.ACKNOWLEDGED)
+
+    def _on_resolve(self, command: ResolveIncident) -> None:
+        incident = self._commanded(command.incident, Move.RESOLVE, command.actor)
+        if incident is not None:
+            self._close(incident, Move.RESOLVE, command.comment or MANUAL, command.actor)
+
+    def _commanded(self, incident_id: str, what: Move, actor: str) -> Incident | None:
+        """The incident that a command means, or None and an audit line that says why it was refused."""
+        incident = self.incidents.get(self._living(incident_id))
+        if incident is None:
+            self._audit("", "refused", f"{what}: unknown incident {incident_id}", actor=actor)
+            return None
+        try:
+            lifecycle.move(incident.state, what)
+        except IllegalMove as e:
+            self._audit(incident.id, "refused", str(e), actor=actor)
+            return None
+        return incident
+
+    def _on_verdict(self, verdict: Verdict) -> None:
+        incident_id = self._living(verdict.incident)
+        self._audit(incident_id, "verdict", f"{verdict.kind} {verdict.service}".strip(), verdict.comment, verdict.actor)
+        for placement in self.grouper.verdict(verdict, self.now):
+            self._merge_all(placement)
+        if incident_id in self.incidents:
+            self._want_rank(incident_id)
+
+    # ------------------------------------------------------------------ writing down
+
+    def _keep(self, alert: Alert) -> None:
+        self.alerts[alert.fingerprint] = alert
+        self._touched_alerts[alert.fingerprint] = None
+
+    def _put(self, incident: Incident) -> None:
+        self.incidents[incident.id] = incident
+        self._touched_incidents[incident.id] = None
+
+    def _flush(self) -> None:
+        """One row per changed alert and incident, in the order in which they changed first."""
+        if self._touched_alerts:
+            for fp in self._touched_alerts:
+                if fp in self.alerts:
+                    self._out.append(Upsert(item=self.alerts[fp]))
+            self._touched_alerts.clear()
+        if self._touched_incidents:
+            for key in self._touched_incidents:
+                incident = self.incidents.get(key)
+                if incident is not None:
+                    incident = replace(incident, revision=incident.revision + 1, updated_at=self.now)
+                    self.incidents[key] = incident
+                    self._out.append(Upsert(item=incident))
+            self._touched_incidents.clear()
+
+    def _audit(self, incident: str, kind: str, text: str, reason: str = "", actor: str = "") -> None:
+        self._out.append(
+            Audit(
+                entry=AuditEntry(
+                    incident=incident,
+                    stamp=self.now,
+                    kind=kind,
+                    text=text,
+                    reason=reason,
+                    actor=actor,
+                    offset=self.offset,
+                )
+            )
+        )
+
+
+def _name(alert: Alert) -> str:
+    where = alert.service or alert.labels.get("instance", "")
+    what = alert.labels.get("alertname", "alert") if not alert.anomaly else f"anomaly of {alert.labels.get('signal')}"
+    return f"{what} ({where})" if where else what
+
+
+_HANDLERS: dict[type, Callable[[CorrelateStage, Any], None]] = {
+    AlertBatch: CorrelateStage._on_alerts,
+    Anomaly: CorrelateStage._on_anomaly,
+    DriftDetected: CorrelateStage._on_drift,
+    EvidenceDigest: CorrelateStage._on_digest,
+    TopologyUpdate: CorrelateStage._on_topology,
+    ChangeEvent: CorrelateStage._on_change,
+    PutSilence: CorrelateStage._on_put_silence,
+    ExpireSilence: CorrelateStage._on_expire_silence,
+    AckIncident: CorrelateStage._on_ack,
+    ResolveIncident: CorrelateStage._on_resolve,
+    Verdict: CorrelateStage._on_verdict,
+}
+assert Tick not in _HANDLERS  # a tick only lets the timers fire
+
+
+def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
+    """The stage, new or from a snapshot of its own; construction is recovery.
+
+    Raises:
+        ValueError: the snapshot is of another kind or of a newer version.
+        ConfigError: a matcher, route or rule of the configuration is wrong.
+    """
+    if resume is not None and (resume.kind != "correlate" or resume.version > VERSION):
+        raise ValueError(f"cannot resume from a snapshot of {resume.kind} version {resume.version}")
+    meta = resume.meta if resume is not None else {}
+    topology = Topology(config.topology.stale_after, meta.get("topology"))
+    silences = SilenceBook(meta.get("silences"))
+    return CorrelateStage(
+        config,
+        services=ServiceMapper(config.services),
+        topology=topology,
+        grouper=Grouper(config.correlate, topology, meta.get("grouper")),
+        silences=silences,
+        dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
+        retraining=Retraining(config.retraining, meta.get("retraining")),
+        trainers=[f"{kind}[{index}]" for kind, index, _, _ in trainers(config)],
+        resume=meta or None,
+    )
