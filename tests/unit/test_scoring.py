@@ -1,0 +1,208 @@
+"""The scorers on cases small enough to be worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from simulations.scoring import (
+    PROFILES,
+    Labelled,
+    Nab,
+    alarms_of_rows,
+    at_budget,
+    cut,
+    joined,
+    score_alarms,
+    score_at,
+    sigmoid,
+    windows_of_labels,
+)
+
+DAY = 86400.0
+
+
+def series(n: int, *windows: tuple[int, int], first: int = -1, step: float = 300.0) -> Labelled:
+    points = tuple(a for a, _ in windows)
+    return Labelled("a/one.csv", np.arange(n) * step, np.zeros(n), windows, points, first)
+
+
+def at_rows(n: int, *rows: int, score: float = 1.0) -> np.ndarray:
+    out = np.zeros(n)
+    out[list(rows)] = score
+    return out
+
+
+# --------------------------------------------------------------------------- NAB
+
+
+def test_probation_is_fifteen_percent_and_never_more_than_750_rows() -> None:
+    """NAB does not score the first 15 % of a file, at most 15 % of 5,000 rows."""
+    assert [series(100).probation, series(40_000).probation] == [15, 750]
+
+
+def test_sigmoid_is_the_published_curve() -> None:
+    """2 / (1 + e^5x) - 1, and -1 beyond three window widths."""
+    expected = [2 / (1 + math.exp(-5)) - 1, 0.0, 2 / (1 + math.exp(5)) - 1, -1.0]
+
+    assert sigmoid([-1.0, 0.0, 1.0, 3.1]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_silence_scores_zero_and_detection_at_window_start_scores_a_hundred(profile: str) -> None:
+    """The scale's ends: a detector that never fires, and one that fires once at the first row of every window."""
+    corpus = [series(200, (100, 119), (150, 169))]
+    nab = Nab(corpus)
+
+    assert nab.at([np.zeros(200)], 0.5, profile) == 0.0
+    assert nab.at([at_rows(200, 100, 150)], 0.5, profile) == pytest.approx(100.0)
+
+
+def test_late_detection_earns_its_place_on_the_sigmoid() -> None:
+    """A hit on the k-th row of a window of width w earns sigmoid(-(w - k) / w), relative to the first row's."""
+    nab = Nab([series(200, (100, 119))])
+    earned = float(sigmoid(-10 / 20)) / float(sigmoid(-1.0))
+
+    assert nab.at([at_rows(200, 110)], 0.5, "standard") == pytest.approx(100 * (earned + 1) / 2)
+
+
+def test_false_positive_costs_its_weight_far_from_a_window_and_less_just_behind_it() -> None:
+    """A row before any window costs the full weight; one row after a window costs sigmoid(1 / (width - 1)) of it."""
+    nab = Nab([series(200, (100, 119))])
+    hit, w = at_rows(200, 100), PROFILES["standard"][2]
+
+    assert nab.at([hit + at_rows(200, 50)], 0.5, "standard") == pytest.approx(100 - 100 * w / 2)
+    near = w * float(sigmoid(1 / 19))
+    assert nab.at([hit + at_rows(200, 120)], 0.5, "standard") == pytest.approx(100 + 100 * near / 2)
+
+
+def test_only_the_best_detection_of_a_window_counts() -> None:
+    """Firing on every row of a window earns what its first row earns, neither more nor less."""
+    nab = Nab([series(200, (100, 119))])
+    every = at_rows(200, *range(100, 120))
+
+    assert nab.at([every], 0.5, "standard") == pytest.approx(100.0)
+
+
+def test_rows_in_the_probation_neither_earn_nor_cost() -> None:
+    """A false positive in the first 15 % changes nothing."""
+    nab = Nab([series(200, (100, 119))])
+    hit = at_rows(200, 100)
+
+    assert nab.at([hit], 0.5, "standard") == nab.at([hit + at_rows(200, 3, 7)], 0.5, "standard")
+
+
+def test_low_fn_profile_punishes_a_missed_window_twice() -> None:
+    """With two windows and one found at once: (1 - 2) against silence -4 and perfection 2 is 50 of 100."""
+    nab = Nab([series(200, (100, 119), (150, 169))])
+
+    assert nab.at([at_rows(200, 100)], 0.5, "reward_low_FN_rate") == pytest.approx(100 * (1 - 2 + 4) / 6)
+
+
+def test_sweep_finds_the_threshold_that_brute_force_finds() -> None:
+    """The best threshold of the sweep is the best over every distinct score, recomputed one by one."""
+    rng = np.random.default_rng(5)
+    corpus = [series(300, (100, 120), (200, 230)), series(200, (90, 99))]
+    scores = [np.round(rng.random(300), 2), np.round(rng.random(200), 2)]
+    nab = Nab(corpus)
+
+    def by_hand(threshold: float) -> float:
+        total = 0.0
+        for s, score in zip(corpus, scores, strict=True):
+            fired = [i for i in range(s.probation, len(score)) if score[i] >= threshold]
+            gain, window = nab._gain(s)
+            for k in range(len(s.windows)):
+                inside = [gain[i] for i in fired if window[i] == k]
+                total += max(inside) if inside else -1.0
+            total += sum(0.11 * gain[i] for i in fired if window[i] < 0)
+        return 100 * (total + 3) / 6
+
+    thresholds = np.unique(np.concatenate(scores))
+    brute = max(by_hand(float(t)) for t in thresholds)
+    best, threshold = nab.best(scores, "standard")
+    assert best == pytest.approx(max(brute, 0.0))
+    assert nab.at(scores, threshold, "standard") == pytest.approx(best)
+
+
+# --------------------------------------------------------------------------- events
+
+
+def test_labelled_rows_become_windows_one_row_early_and_three_late() -> None:
+    """Runs separated by at most three unlabelled rows are one event; grace joins what then overlaps."""
+    label = np.zeros(40, dtype=bool)
+    label[[10, 14, 30]] = True
+
+    s = windows_of_labels("x", np.arange(40.0), np.zeros(40), label)
+    assert (joined(label), s.windows, s.points) == ([(10, 14), (30, 30)], ((9, 17), (29, 33)), (10, 30))
+
+
+def test_alarm_rows_join_over_twelve_and_are_cut_at_seventy_two() -> None:
+    """Rows 0..99 without a gap are two alarms, 0..71 and 72..99; a gap of 13 rows separates."""
+    assert alarms_of_rows(np.arange(100)) == [(0, 71), (72, 99)]
+    assert alarms_of_rows([0, 12, 25]) == [(0, 12), (25, 25)]
+    assert alarms_of_rows([]) == []
+
+
+def test_always_on_is_not_perfect() -> None:
+    """First guard: an alarm that never ends is cut, so its pieces away from the event are false."""
+    s = series(720, (300, 310), first=0)
+
+    figures = score_alarms([s], [[(0, 719)]])
+    assert (10, pytest.approx(1 / 10)) == (figures.alarms, figures.precision)
+    assert cut([(0, 143)]) == [(0, 71), (72, 143)]
+
+
+def test_long_alarm_finds_the_next_event_by_touch_but_not_by_onset() -> None:
+    """Second guard: an alarm that starts in one event and reaches into the next has found one, by the onset reading."""
+    s = series(200, (50, 60), (80, 90), first=0)
+
+    figures = score_alarms([s], [[(55, 85)]])
+    assert (figures.recall, figures.onset_recall, figures.onset_false_per_day, figures.alarms) == (1.0, 0.5, 0.0, 1)
+
+
+def test_alarm_that_starts_before_its_event_is_right_by_touch_and_false_by_onset() -> None:
+    """The strict reading takes only alarms that start inside an event."""
+    s = series(int(DAY / 300) + 1, (50, 60), first=0)
+
+    figures = score_alarms([s], [[(45, 52)]])
+    assert (figures.precision, figures.false_per_day) == (1.0, 0.0)
+    assert (figures.onset_recall, figures.onset_false_per_day) == (0.0, 1.0)
+
+
+def test_rates_are_per_scored_day_and_delay_is_from_the_labelled_row() -> None:
+    """Two days after the probation with three false alarms is 1.5 a day; the delay counts from the label."""
+    n = int(3 * DAY / 300) + 1
+    s = series(n, (400, 420), first=int(DAY / 300))
+
+    figures = score_alarms([s], [[(10, 12), (300, 301), (404, 406), (500, 500), (700, 710)]])
+    assert (pytest.approx(1.5), 4, 4.0, 1200.0) == (
+        figures.false_per_day,
+        figures.alarms,
+        figures.delay_rows,
+        figures.delay_seconds,
+    )
+    assert (0.25, 1.0, pytest.approx(0.4)) == (figures.precision, figures.recall, figures.f1)
+
+
+def test_budget_takes_the_lowest_threshold_within_it() -> None:
+    """One event at score .9, false alarms at .95, .5 and .4 over ten days: a budget of .2 a day allows two of them."""
+    n = int(10 * DAY / 300) + 1
+    s = series(n, (1000, 1010), first=0)
+    score = at_rows(n, 1000, score=0.9) + at_rows(n, 100, score=0.95)
+    score += at_rows(n, 500, score=0.5) + at_rows(n, 2000, score=0.4)
+
+    found = at_budget([s], [score], 0.2)
+    assert found is not None
+    assert (0.5, 1.0, pytest.approx(0.2)) == (found[0], found[1].onset_recall, found[1].onset_false_per_day)
+    tight = at_budget([s], [score], 0.05)
+    assert tight is None
+
+
+def test_saturated_score_has_no_threshold_within_the_budget() -> None:
+    """A detector that says 1.0 twenty times a day cannot be brought under a budget by any threshold."""
+    n = int(DAY / 300) + 1
+    s = series(n, (100, 101), first=0)
+    score = at_rows(n, *range(0, n, 14))
+
+    assert score_at([s], [score], 1.0).onset_false_per_day > 1
+    assert at_budget([s], [score], 0.2) is None
