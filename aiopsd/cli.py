@@ -1,5 +1,145 @@
-"""The command line: parses arguments, prints, sets the exit code."""
+"""The command line: parses arguments, prints, sets the exit code.
+
+Exit codes: 0 fine, 1 it ran and failed, 2 the arguments or the configuration are wrong.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+
+from aiopsd import __version__
+from aiopsd.config import LogConfig, read
+from aiopsd.errors import AiopsdError, ConfigError
 
 
-def main() -> int:
-    raise SystemExit("not built yet")
+def logs(config: LogConfig) -> None:
+    """Structured logs on standard error: JSON lines, or readable ones with `format: console`."""
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if config.format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads."""
+    from aiopsd.app import Daemon  # numpy, river and the rest are not loaded to print a usage line
+
+    config, _ = read(args.config)
+    logs(config.log)
+
+    async def main() -> None:
+        daemon = Daemon(args.config)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, stop.set)
+        hang_up = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+
+        async def reloads() -> None:
+            while True:
+                await hang_up.wait()
+                hang_up.clear()
+                await daemon.reload()
+
+        async with asyncio.TaskGroup() as tasks:
+            reloading = tasks.create_task(reloads(), name="reload")
+            await daemon.run(stop)
+            reloading.cancel()
+
+    try:
+        asyncio.run(main())
+    except* AiopsdError as group:
+        for error in _leaves(group):
+            print(f"aiopsd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for e in group.exceptions:
+        found += _leaves(e) if isinstance(e, BaseExceptionGroup) else [e]
+    return found
+
+
+def check_config(args: argparse.Namespace) -> int:
+    """Read the configuration and build everything that needs no network."""
+    from aiopsd.app import check
+
+    config, _ = read(args.config)
+    check(config)
+    print(f"{args.config}: fine ({len(config.sources)} sources, {len(config.receivers)} receivers)")
+    return 0
+
+
+def worker(args: argparse.Namespace) -> int:
+    """A detect worker of a running daemon: joins the consumer groups and its share of the local metric log."""
+    from aiopsd.worker_app import main
+
+    return main(args.connect, args.index)
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Play a recorded journal through a configuration and print what would have been decided."""
+    from aiopsd.replay import main
+
+    return main(args.config, args.journal, as_json=args.json, against=args.against)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = argparse.ArgumentParser(prog="aiopsd", description="Metrics and alerts in, one explained incident out.")
+    top.add_argument("--version", action="version", version=f"aiopsd {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    for name, function, text in (
+        ("run", run, "run the daemon"),
+        ("check-config", check_config, "check a configuration and say what is wrong, with its key"),
+    ):
+        command(name, function, text).add_argument("-c", "--config", type=Path, required=True, metavar="FILE|DIR")
+    sub = command("replay", replay, "play a recorded journal through a configuration and print the decisions")
+    sub.add_argument("-c", "--config", type=Path, required=True, metavar="FILE|DIR")
+    sub.add_argument("--against", type=Path, metavar="FILE|DIR", help="a second configuration: print the differences")
+    sub.add_argument("--json", action="store_true", help="one JSON line per decision")
+    sub.add_argument("journal", type=Path, help="journal.db, or the data folder that holds it")
+    sub = command("worker", worker, "a detect worker process of a running daemon (started by it for `workers: N`)")
+    sub.add_argument("--connect", type=Path, required=True, metavar="SOCKET")
+    sub.add_argument("--index", type=int, default=0, help="which share of the local metric log is read")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.function(args))
+    except ConfigError as e:
+        print(f"aiopsd: {e}", file=sys.stderr)
+        return 2
+    except AiopsdError as e:
+        print(f"aiopsd: {e}", file=sys.stderr)
+        return 1

@@ -255,6 +255,19 @@ class Store(Protocol):
         """
         ...
 
+    async def snapshot_ref(self, name: str) -> SnapshotRef | None:
+        """Where the current snapshot lies, without reading it: a worker process reads it itself."""
+        ...
+
+    async def adopt_snapshot(self, ref: SnapshotRef) -> None:
+        """Make current a snapshot file that a worker process wrote; as the second half of put_snapshot.
+
+        Raises:
+            Fenced: another process has opened this store since.
+            Corrupt: there is no such file of that size.
+        """
+        ...
+
     # outbox -----------------------------------------------------------------
     async def outbox(
         self, *, states: Sequence[str] = ("pending",), limit: int = 1000, incident: str = ""

@@ -618,21 +618,31 @@ class CorrelateStage:
         if self._asked.get(incident.id) == len(incident.services):
             return
         self._asked[incident.id] = len(incident.services)
+        question = self._question(incident)
+        if question is not None:
+            self._out.append(question)
+
+    def _question(self, incident: Incident) -> AskEvidence | None:
         near: dict[str, int] = {}
         for service in incident.services:
             for name, distance in self.topology.near(service, self.config.correlate.hops).items():
                 near[name] = min(distance, near.get(name, distance))
             near.setdefault(service, 0)
         wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
-        if wanted:
-            self._out.append(
-                AskEvidence(
-                    request_id=content_id("ask", incident.id, len(incident.services), incident.reopened),
-                    incident=incident.id,
-                    services=tuple(wanted),
-                    since=incident.started_at,
-                )
-            )
+        if not wanted:
+            return None
+        return AskEvidence(
+            request_id=content_id("ask", incident.id, len(incident.services), incident.reopened),
+            incident=incident.id,
+            services=tuple(wanted),
+            since=incident.started_at,
+        )
+
+    def questions(self) -> list[AskEvidence]:
+        """What the open incidents would ask now; changes nothing. For a start: questions are not kept across one."""
+        living = (IncidentState.OPEN, IncidentState.ACKNOWLEDGED)
+        asked = [self._question(i) for i in self.incidents.values() if i.state in living and i.id in self._asked]
+        return [q for q in asked if q is not None]
 
     def _on_digest(self, digest: EvidenceDigest) -> None:
         incident_id = self._living(digest.incident)

@@ -1,0 +1,260 @@
+"""DetectHost: one metric log through a DetectStage per partition; events into the journal, answers to questions.
+
+A stage steps in a thread of its own, in slices short enough that the event loop (HTTP, heartbeats) stays alive. The
+position of a partition is that of its snapshot: after a crash the records since are scored again, and the journal
+drops the events that it holds already.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import structlog
+
+from aiopsd.errors import Fenced, StoreError, StreamError
+from aiopsd.metrics import Metrics
+from aiopsd.model import Anomaly, Append, AskEvidence, DriftDetected, EvidenceDigest, LogRecord, Reject, Snapshot
+from aiopsd.pipeline.detect import DetectStage
+from aiopsd.protocols import Clock, Stream
+from aiopsd.runtime.dead import DeadLetters
+from aiopsd.runtime.home import Claim, Home
+
+SLICE_SECONDS = 0.02  # aim of one step: alert timing is never hostage to metric batches
+COALESCE = 0.1  # s; a numpy round costs the same however small, so records are collected for so long
+POLL_RECORDS = 20_000
+RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+
+R = TypeVar("R")
+Build = Callable[[int, Snapshot | None], DetectStage]
+
+
+class Shard:
+    """One partition in hand: its claim, its stage and the last offset inside the stage."""
+
+    def __init__(self, claim: Claim, stage: DetectStage, position: int) -> None:
+        self.claim, self.stage, self.position = claim, stage, position
+        self.saved = position
+        self.slice = 64  # records a step, adapted to SLICE_SECONDS
+
+
+class DetectHost:
+    """Owner of the partitions of one metric log."""
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        stream: Stream,
+        build: Build,
+        home: Home,
+        dead: DeadLetters,
+        metrics: Metrics,
+        clock: Clock,
+        snapshot_every: float,
+    ) -> None:
+        self.source, self.stream, self.home, self.dead = source, stream, home, dead
+        self.metrics, self.clock, self.snapshot_every = metrics, clock, snapshot_every
+        self._build = build
+        self._log = structlog.get_logger("detect").bind(source=source)
+        self._shards: dict[int, Shard] = {}
+        self._busy = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"detect-{source}")
+        self.trouble = "starting"
+
+    # ------------------------------------------------------------------ the owner's side of the stream
+
+    async def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
+        """Take over: claim, load the snapshot, go on behind it."""
+        start: dict[int, int | None] = {}
+        async with self._busy:
+            for partition in sorted(partitions):
+                held = await self.home.claim(self.source, partition)
+                stage = await self._in_thread(self._build, partition, held.snapshot)
+                self._shards[partition] = Shard(held.claim, stage, held.position)
+                start[partition] = held.position + 1 if held.position >= 0 else None
+                self._log.info("partition taken", partition=partition, position=held.position)
+        return start
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        """Finish the step, save, let go."""
+        async with self._busy:
+            for partition in sorted(partitions):
+                shard = self._shards.get(partition)
+                if shard is not None:
+                    await self._save(shard)
+                    del self._shards[partition]
+                    self._log.info("partition released", partition=partition, position=shard.position)
+
+    # ------------------------------------------------------------------ the loop
+
+    async def run(self) -> None:
+        """Poll, step, append until cancelled."""
+        self.trouble = "connecting"
+        await self.stream.start(self)
+        self.trouble = ""
+        next_save = self.clock() + self.snapshot_every
+        next_lag = self.clock()
+        while True:
+            records = await self._poll()
+            if records:
+                async with self._busy:
+                    await self._step(records)
+            now = self.clock()
+            if now >= next_save:
+                await self.snapshot()
+                next_save = self.clock() + self.snapshot_every
+            if now >= next_lag:
+                for partition, lag in (await self.stream.lag()).items():
+                    self.metrics.lag.labels(self.source, str(partition)).set(lag)
+                next_lag = now + 5.0
+
+    async def _poll(self) -> list[LogRecord]:
+        """Records of about COALESCE seconds, or sooner when they are many."""
+        try:
+            records = await self.stream.poll(POLL_RECORDS, 1.0)
+            if records and len(records) < POLL_RECORDS // 4:
+                await asyncio.sleep(COALESCE)
+                records += await self.stream.poll(POLL_RECORDS - len(records), 0.0)
+        except StreamError as e:
+            if not e.retry:
+                self.metrics.source_stopped.labels(self.source).set(1)
+                raise
+            self._complain(e)
+            await asyncio.sleep(RETRY_FIRST)
+            return []
+        self.trouble = ""
+        return records
+
+    async def _step(self, records: Sequence[LogRecord]) -> None:
+        by_partition: dict[int, list[LogRecord]] = {}
+        for record in records:
+            by_partition.setdefault(record.partition, []).append(record)
+        for partition, part in by_partition.items():
+            shard = self._shards.get(partition)
+            if shard is None:
+                continue  # revoked while they were fetched: the next owner reads them
+            at = 0
+            while at < len(part):
+                chunk = part[at : at + shard.slice]
+                at += len(chunk)
+                if not await self._slice(shard, chunk):
+                    break
+            self.metrics.records.labels(self.source).inc(len(part))
+
+    async def _slice(self, shard: Shard, chunk: Sequence[LogRecord]) -> bool:
+        """One step of one stage; False when the partition turned out to be somebody else's."""
+        began = self.clock()
+        before = shard.stage.samples
+        effects = await self._in_thread(shard.stage.step, chunk)
+        took = max(self.clock() - began, 1e-4)
+        self.metrics.detect_seconds.observe(took)
+        self.metrics.samples.labels(self.source).inc(shard.stage.samples - before)
+        shard.slice = max(1, min(POLL_RECORDS, int(len(chunk) * SLICE_SECONDS / took) or 1, shard.slice * 2))
+        shard.position = chunk[-1].offset
+        events = [e for e in effects if isinstance(e, Append)]
+        if events and not await self._append(shard, events):
+            return False
+        rejects = [e for e in effects if isinstance(e, Reject)]
+        if rejects:
+            await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in chunk})
+        label = str(shard.claim.partition)
+        self.metrics.series.labels(self.source, label).set(shard.stage.series)
+        self.metrics.watermark.labels(self.source, label).set(shard.stage.watermark)
+        return True
+
+    async def _append(self, shard: Shard, events: Sequence[Append]) -> bool:
+        """Into the journal, however often it takes: the next slice waits, the log keeps what comes meanwhile."""
+        pause = RETRY_FIRST
+        while True:
+            try:
+                await self.home.append(shard.claim, events)
+                break
+            except Fenced as e:
+                self._log.warning("partition lost to another worker", partition=shard.claim.partition, error=str(e))
+                self._shards.pop(shard.claim.partition, None)
+                return False
+            except (StoreError, StreamError) as e:
+                self._complain(e)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_MOST)
+        self.trouble = ""
+        for event in events:
+            if isinstance(event.body, Anomaly):
+                self.metrics.anomalies.labels(event.body.state).inc()
+            elif isinstance(event.body, DriftDetected):
+                self.metrics.drifts.labels(event.body.kind).inc()
+        return True
+
+    def _complain(self, error: Exception) -> None:
+        if self.trouble != str(error):
+            self._log.error("waiting", error=str(error))
+        self.trouble = str(error)
+
+    async def _in_thread(self, function: Callable[..., R], *args: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    # ------------------------------------------------------------------ questions and snapshots
+
+    async def ask(self, question: AskEvidence) -> None:
+        """Answer with what the banks know of these services now; one digest per partition that knows any."""
+        async with self._busy:
+            shards = list(self._shards.values())
+            answers = [(s, await self._in_thread(s.stage.evidence, question.services, question.since)) for s in shards]
+        for shard, evidence in answers:
+            if evidence:
+                await self.home.answer(
+                    EvidenceDigest(
+                        request_id=question.request_id,
+                        incident=question.incident,
+                        asof=shard.stage.watermark,
+                        evidence=tuple(evidence),
+                        partition=shard.claim.partition,
+                    )
+                )
+
+    async def snapshot(self) -> None:
+        """Save every partition that moved; its log may then drop what is older."""
+        async with self._busy:
+            for shard in list(self._shards.values()):
+                await self._save(shard)
+
+    async def _save(self, shard: Shard) -> None:
+        if shard.position == shard.saved:
+            return
+        began = self.clock()
+        try:
+            snapshot = await self._in_thread(shard.stage.snapshot)
+            await self.home.save(shard.claim, shard.position, snapshot)
+            shard.saved = shard.position
+            await self.stream.trim({shard.claim.partition: shard.position + 1})
+        except Fenced:
+            self._shards.pop(shard.claim.partition, None)
+        except (StoreError, StreamError) as e:
+            self.metrics.write_errors.labels("snapshot").inc()
+            self._log.error("snapshot refused, the old one stays", error=str(e))
+        else:
+            label = f"detect/{self.source}/{shard.claim.partition}"
+            self.metrics.snapshot_seconds.labels(label).set(self.clock() - began)
+            self.metrics.snapshot_time.labels(label).set(self.clock())
+
+    async def rebuild(self, build: Build) -> None:
+        """Go on under another configuration, each stage from its own state.
+
+        Raises:
+            ConfigError: it cannot be built; nothing changed.
+        """
+        async with self._busy:
+            new = {
+                partition: await self._in_thread(build, partition, shard.stage.snapshot())
+                for partition, shard in self._shards.items()
+            }
+            self._build = build
+            for partition, stage in new.items():
+                self._shards[partition].stage = stage
+
+    async def stop(self) -> None:
+        """Save and leave the stream."""
+        await self.snapshot()
+        await self.stream.stop()
+        self._thread.shutdown(wait=True)
