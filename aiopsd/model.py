@@ -448,6 +448,7 @@ class NotifyReason(StrEnum):
     REPEAT = "repeat interval elapsed"
     ROOT_CHANGED = "probable root cause changed"
     ACKNOWLEDGED = "acknowledged"
+    ACK_ENDED = "acknowledgement ended and it still fires"
     MERGED = "merged into another incident"
     REOPENED = "reopened"
 

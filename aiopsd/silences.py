@@ -1,8 +1,8 @@
 """Matchers and silences: who asked that which alerts stay quiet, and until when.
 
 Enters: matcher texts, silence commands, stamps. Leaves: compiled matchers, silences to write, and the ids of the
-silences that cover a label set now. Semantics are Alertmanager's (prometheus/alertmanager: silence/silence.go, pkg/labels): matchers
-are fully anchored RE2, a missing label is an empty one, a set must have a matcher that does not match the empty text,
+silences that cover a label set now. Semantics are Alertmanager's (its silence/silence.go and pkg/labels): matchers are
+fully anchored RE2, a missing label is an empty one, a set must have a matcher that does not match the empty text,
 editing what an active silence covers makes a new one and ends the old one. A state (pending, active, expired) is never
 stored: it follows from the times and the stamp.
 
