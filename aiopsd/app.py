@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from aiopsd import __version__, plugins
-from aiopsd.config import Config, config_hash, plugin_config, read, receivers, trainers
+from aiopsd.config import Config, config_hash, load, plugin_config, read, receivers, trainers
 from aiopsd.decode import load_topology_yaml
 from aiopsd.errors import ConfigError, StreamError
 from aiopsd.metrics import Metrics
@@ -33,7 +33,7 @@ from aiopsd.runtime.detect import DetectHost
 from aiopsd.runtime.door import RuntimeDoor
 from aiopsd.runtime.home import LocalHome
 from aiopsd.runtime.ingest import IngestHost
-from aiopsd.runtime.worker import WorkerPool
+from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, WorkerPool
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
@@ -42,6 +42,8 @@ from aiopsd.web.server import build_app, serve
 PUSH = "push"  # name of the local log that HTTP-pushed metrics go through
 DRAIN_SECONDS = 10.0  # the outbox gets so long before the first new record; a dead receiver must not hold the rest
 ASKS = 1000  # questions for evidence that may wait; one more and the oldest is dropped and counted
+STOP_SECONDS = 15.0  # a step in progress gets so long to end when the daemon stops
+FIGURES_EVERY = 2.0  # s between two reports of a worker's metrics
 RESTART_KEYS = ("data_dir", "workers", "http", "journal", "metric_log", "store", "sources", "log")
 
 
@@ -174,7 +176,9 @@ class Daemon:
                 name=PUSH,
             )
             self.journal = journal
-            self.pool = WorkerPool(config, self.text, self.home, self.metrics) if config.workers else None
+            self.pool = (
+                WorkerPool(config, self.text, self.home, self.metrics, self.metric_log.trim) if config.workers else None
+            )
             self._make_hosts(dead)
             await self._live(stop, stack)
 
@@ -268,16 +272,20 @@ class Daemon:
                 self.ready.set()
         except* StopDaemon:
             pass
-        self._phase = "stopping"
-        for host in self._hosts:
-            await host.stop()
-        if self.pool is not None:
-            await self.pool.stop()
-        await self.correlate.snapshot()
         self._log.info("stopped", position=self.correlate.position)
 
     async def _watch_stop(self, stop: asyncio.Event) -> None:
+        """In order: sources finish their step and save, then the correlate stage, then the rest is cancelled."""
         await stop.wait()
+        self._phase = "stopping"
+        for host in self._hosts:
+            await host.finish(STOP_SECONDS)
+        if self.pool is not None:
+            await self.pool.stop()
+        for host in self._hosts:
+            await host.stop()
+        await self.correlate.finish(STOP_SECONDS)
+        await self.correlate.snapshot()
         raise StopDaemon
 
     async def _source(self, host: DetectHost | IngestHost) -> None:
@@ -362,6 +370,104 @@ class Daemon:
             await self._reload()
         except ConfigError:
             return
+
+
+class Worker:
+    """One detect worker process of a running daemon: see runtime/worker.py."""
+
+    def __init__(self, socket: Path, index: int, *, clock: Clock = time.time) -> None:
+        self.socket, self.index, self.clock = socket, index, clock
+        self.metrics = Metrics()
+        self.hosts: list[DetectHost] = []
+        self._told: asyncio.Queue[Ask | Rebuild | Quit] = asyncio.Queue(ASKS)
+        self._log = structlog.get_logger("worker").bind(worker=index)
+
+    async def run(self, ready: Callable[[Config], None]) -> None:
+        """Work until the daemon says quit. `ready` gets the configuration first (for the logs).
+
+        Raises:
+            StreamError: the daemon vanished.
+        """
+        reader, writer, welcome = await SocketHome.connect(self.socket, self.index)
+        config = load(welcome.text)
+        ready(config)
+        data = Path(config.data_dir)
+        home = SocketHome(reader, writer, data / "snapshots", self.clock, welcome.text)
+        self._make_hosts(config, home, welcome.workers)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(home), name="listen")
+                tasks.create_task(self._figures(home), name="figures")
+                tasks.create_task(self._obey(home), name="obey")
+                for host in self.hosts:
+                    tasks.create_task(self._source(host), name=f"source-{host.source}")
+        except* StopDaemon:
+            pass
+        finally:
+            writer.close()
+
+    def _make_hosts(self, config: Config, home: SocketHome, workers: int) -> None:
+        data = Path(config.data_dir)
+        mine = [p for p in range(config.metric_log.partitions) if p % workers == self.index]
+        streams: list[tuple[str, Stream]] = []
+        if mine:
+            log = LocalLog.reader(data / "metrics", mine, self.clock, name=PUSH)
+            streams.append((PUSH, DaemonsLog(log, home)))
+        for i, source in enumerate(config.sources):
+            if source.kind == "metrics":
+                streams.append((source.name, open_stream(config, i, self.clock)))
+        for name, stream in streams:
+            self.hosts.append(
+                DetectHost(
+                    source=name,
+                    stream=stream,
+                    build=detect_builder(config, name),
+                    home=home,
+                    dead=DeadLetters(data / "dead-letter.jsonl", self.metrics),
+                    metrics=self.metrics,
+                    clock=self.clock,
+                    snapshot_every=config.snapshots.every,
+                )
+            )
+
+    async def _listen(self, home: SocketHome) -> None:
+        await home.listen(self._told.put)
+        raise StreamError("the daemon is gone", retry=False)
+
+    async def _obey(self, home: SocketHome) -> None:
+        """What the daemon tells, in order, beside the listener: an answer needs it to go on listening."""
+        while True:
+            message = await self._told.get()
+            if isinstance(message, Ask):
+                for host in self.hosts:
+                    await host.ask(message.question)
+            elif isinstance(message, Rebuild):
+                config = load(message.text)
+                home.text = message.text
+                for host in self.hosts:
+                    await host.rebuild(detect_builder(config, host.source))
+            else:
+                for host in self.hosts:
+                    await host.finish(STOP_SECONDS)
+                    await host.stop()
+                await self._send_figures(home)
+                raise StopDaemon
+
+    async def _figures(self, home: SocketHome) -> None:
+        while True:
+            await self._send_figures(home)
+            await asyncio.sleep(FIGURES_EVERY)
+
+    async def _send_figures(self, home: SocketHome) -> None:
+        await home.figures(self.metrics, {f"source {h.source}": h.trouble for h in self.hosts if h.trouble})
+
+    async def _source(self, host: DetectHost) -> None:
+        try:
+            await host.run()
+        except StreamError as e:
+            host.trouble = f"stopped: {e}"
+            self.metrics.source_stopped.labels(host.source).set(1)
+            self._log.error("source stopped", source=host.source, error=str(e))
 
 
 class StopDaemon(Exception):

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -65,8 +67,13 @@ def run(args: argparse.Namespace) -> int:
             await daemon.run(stop)
             reloading.cancel()
 
+    return _run(main())
+
+
+def _run(main: Coroutine[Any, Any, None]) -> int:
+    """Run to the end; errors that we raise on purpose are one line each."""
     try:
-        asyncio.run(main())
+        asyncio.run(main)
     except* AiopsdError as group:
         for error in _leaves(group):
             print(f"aiopsd: {error}", file=sys.stderr)
@@ -93,9 +100,10 @@ def check_config(args: argparse.Namespace) -> int:
 
 def worker(args: argparse.Namespace) -> int:
     """A detect worker of a running daemon: joins the consumer groups and its share of the local metric log."""
-    from aiopsd.worker_app import main
+    from aiopsd.app import Worker
 
-    return main(args.connect, args.index)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the daemon tells us when to stop
+    return _run(Worker(args.connect, args.index).run(lambda config: logs(config.log)))
 
 
 def replay(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from aiopsd import incidents as lifecycle
 from aiopsd.config import Config, trainers
-from aiopsd.correlate.grouping import Grouper, Placement
+from aiopsd.correlate.grouping import Grouper, Placement, Revision
 from aiopsd.correlate.rootcause import rank
 from aiopsd.incidents import IllegalMove, Move
 from aiopsd.model import (
@@ -207,8 +207,7 @@ class CorrelateStage:
                 self._on_timer(when, kind, key)
             wake = self.grouper.wake_at()
             if wake is not None and wake <= self.now:
-                for placement in self.grouper.reassess(self.now):
-                    self._merge_all(placement)
+                self._revise(self.grouper.reassess(self.now))
             self._flush()
             wake = self.dispatcher.wake_at()
             if wake is not None and wake <= self.now:
@@ -430,9 +429,7 @@ class CorrelateStage:
             incident = self._summed(incident)
             self._put(incident)
             self._audit(incident.id, "alert", f"{_name(alert)} resolved")
-            if not incident.firing:
-                self._last_fired[incident.id] = self.now
-                self._timer(self.now + self.config.correlate.resolve_after, _QUIET, incident.id)
+            self._settle(incident.id)
         self._flush()
         self.dispatcher.alert(alert, self.incidents.get(alert.incident), self.now)
 
@@ -503,6 +500,63 @@ class CorrelateStage:
     def _merge_all(self, placement: Placement) -> None:
         for source, target in placement.merged:
             self._merge(source, self._living(target), placement.reason)
+
+    def _revise(self, revisions: Iterable[Revision]) -> None:
+        """Second thoughts of the grouper: whole incidents that are one, or alerts that belong elsewhere."""
+        for revision in revisions:
+            if revision.kind == "merge":
+                self._merge(revision.source, self._living(revision.target), revision.reason)
+            else:
+                self._move(revision)
+
+    def _move(self, revision: Revision) -> None:
+        source = self.incidents.get(revision.source)
+        target_id = self._living(revision.target)
+        moved = [a for fp in revision.fingerprints if (a := self.alerts.get(fp)) is not None]
+        if not moved or target_id == revision.source:
+            return
+        for alert in moved:
+            self._keep(replace(alert, incident=target_id, group_reason=revision.reason))
+        if target_id:
+            started = min(a.starts_at for a in moved)
+            target = self.incidents.get(target_id)
+            if target is None:
+                target = Incident(
+                    id=target_id,
+                    dedup_key=f"aiopsd-{target_id}",
+                    started_at=started,
+                    opened_at=self.now,
+                    updated_at=self.now,
+                )
+                self._audit(target_id, "opened", f"split from {revision.source}", reason=revision.reason)
+            if any(a.state is AlertState.FIRING for a in moved):
+                target = replace(target, state=lifecycle.move(target.state, Move.ALERT), resolved_at=0.0)
+            fps = dict.fromkeys((*target.alerts, *(a.fingerprint for a in moved)))
+            target = replace(target, alerts=tuple(fps), started_at=min(target.started_at, started))
+            self._put(self._summed(target))
+            self._settle(target_id)
+        if source is not None:
+            gone = {a.fingerprint for a in moved}
+            source = replace(source, alerts=tuple(fp for fp in source.alerts if fp not in gone))
+            self._put(self._summed(source))
+            self._audit(
+                source.id, "split", f"{len(moved)} alerts moved to {target_id or 'no incident'}", revision.reason
+            )
+            self._settle(source.id)
+        self._flush()
+        for alert in moved:
+            kept = self.alerts[alert.fingerprint]
+            self.dispatcher.alert(kept, self.incidents.get(target_id), self.now)
+        for incident_id in (target_id, revision.source):
+            if incident_id in self.incidents:
+                self._tell(incident_id)
+                self._want_rank(incident_id)
+
+    def _settle(self, incident_id: str) -> None:
+        """Start the quiet period of an incident in which nothing fires any more."""
+        if not self.incidents[incident_id].firing:
+            self._last_fired[incident_id] = self.now
+            self._timer(self.now + self.config.correlate.resolve_after, _QUIET, incident_id)
 
     def _merge(self, source_id: str, target_id: str, reason: str) -> None:
         source, target = self.incidents.get(source_id), self.incidents.get(target_id)
@@ -737,8 +791,7 @@ class CorrelateStage:
     def _on_verdict(self, verdict: Verdict) -> None:
         incident_id = self._living(verdict.incident)
         self._audit(incident_id, "verdict", f"{verdict.kind} {verdict.service}".strip(), verdict.comment, verdict.actor)
-        for placement in self.grouper.verdict(verdict, self.now):
-            self._merge_all(placement)
+        self._revise(self.grouper.verdict(verdict, self.now))
         if incident_id in self.incidents:
             self._want_rank(incident_id)
 

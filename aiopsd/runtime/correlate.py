@@ -53,6 +53,8 @@ class CorrelateHost:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._busy = asyncio.Lock()
         self._snapshot_at = 0.0
+        self._ahead = False  # the stage took records whose decisions are not committed: no state to save
+        self._stopped = False
 
     # ------------------------------------------------------------------ recovery
 
@@ -124,8 +126,12 @@ class CorrelateHost:
                     await self._tick()
                 continue
             async with self._busy:
+                if self._stopped:
+                    return
+                self._ahead = True
                 effects = self.stage.step(records)
                 await self._commit(effects, records[-1].offset)
+                self._ahead = False
             now = self.clock()
             for record in records:
                 self.metrics.decision_seconds.observe(max(0.0, now - record.stamp))
@@ -215,12 +221,22 @@ class CorrelateHost:
         self._waiters.append((offset, future))
         await asyncio.wait_for(future, timeout)
 
+    async def finish(self, timeout: float) -> None:
+        """Let the step in progress commit, begin no other; one that hangs on a full disk is left to the replay."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._busy.acquire()
+        except TimeoutError:
+            return
+        self._stopped = True
+        self._busy.release()
+
     async def snapshot(self) -> None:
         """Write the state at the current position; the journal may then drop what is older."""
         async with self._busy:
             began = self.clock()
             position = self.position
-            if position < 0:
+            if position < 0 or self._ahead:
                 return
             taken = self.stage.snapshot()
             await self._save(taken, position)

@@ -36,6 +36,7 @@ class Shard:
         self.claim, self.stage, self.position = claim, stage, position
         self.saved = position
         self.slice = 64  # records a step, adapted to SLICE_SECONDS
+        self.ahead = False  # the stage took records whose events are not in the journal: no state to save
 
 
 class DetectHost:
@@ -60,6 +61,7 @@ class DetectHost:
         self._shards: dict[int, Shard] = {}
         self._busy = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"detect-{source}")
+        self._stopped = False
         self.trouble = "starting"
 
     # ------------------------------------------------------------------ the owner's side of the stream
@@ -99,6 +101,8 @@ class DetectHost:
             records = await self._poll()
             if records:
                 async with self._busy:
+                    if self._stopped:
+                        return
                     await self._step(records)
             now = self.clock()
             if now >= next_save:
@@ -146,15 +150,17 @@ class DetectHost:
         """One step of one stage; False when the partition turned out to be somebody else's."""
         began = self.clock()
         before = shard.stage.samples
+        shard.ahead = True
         effects = await self._in_thread(shard.stage.step, chunk)
         took = max(self.clock() - began, 1e-4)
         self.metrics.detect_seconds.observe(took)
         self.metrics.samples.labels(self.source).inc(shard.stage.samples - before)
         shard.slice = max(1, min(POLL_RECORDS, int(len(chunk) * SLICE_SECONDS / took) or 1, shard.slice * 2))
-        shard.position = chunk[-1].offset
         events = [e for e in effects if isinstance(e, Append)]
         if events and not await self._append(shard, events):
             return False
+        shard.position = chunk[-1].offset
+        shard.ahead = False
         rejects = [e for e in effects if isinstance(e, Reject)]
         if rejects:
             await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in chunk})
@@ -220,7 +226,7 @@ class DetectHost:
                 await self._save(shard)
 
     async def _save(self, shard: Shard) -> None:
-        if shard.position == shard.saved:
+        if shard.ahead or shard.position == shard.saved:
             return
         began = self.clock()
         try:
@@ -253,8 +259,20 @@ class DetectHost:
             for partition, stage in new.items():
                 self._shards[partition].stage = stage
 
+    async def finish(self, timeout: float) -> None:
+        """Let the step in progress end, begin no other; a step that hangs on a full disk is left to the replay."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._busy.acquire()
+        except TimeoutError:
+            return
+        self._stopped = True
+        self._busy.release()
+
     async def stop(self) -> None:
-        """Save and leave the stream."""
+        """Save and leave the stream; `finish` comes first."""
+        if not self._stopped:
+            return
         await self.snapshot()
         await self.stream.stop()
         self._thread.shutdown(wait=True)

@@ -130,5 +130,8 @@ class IngestHost:
             self._log.error("waiting", error=str(error))
         self.trouble = str(error)
 
+    async def finish(self, timeout: float) -> None:
+        """Nothing is held between polls, and what was polled is read again."""
+
     async def stop(self) -> None:
         await self.stream.stop()

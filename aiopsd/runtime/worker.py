@@ -11,18 +11,18 @@ On the wire: four bytes of length (big-endian), then msgpack of one of the struc
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
 import structlog
 
-from aiopsd.config import Config
+from aiopsd.config import Config, config_hash
 from aiopsd.errors import Fenced, StoreError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import Append, AskEvidence, EvidenceDigest, Noun, Snapshot
-from aiopsd.protocols import SnapshotRef
+from aiopsd.model import Append, AskEvidence, Entry, EvidenceDigest, LogRecord, Noun, Snapshot, SourcePos
+from aiopsd.protocols import Owner, SnapshotRef, Stream
 from aiopsd.runtime.home import Claim, Held, LocalHome, snapshot_name
 
 FRAME_MOST = 256 * 1024 * 1024
@@ -294,11 +294,14 @@ class SocketHome:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        write_snapshot: Callable[[str, int, Snapshot], Awaitable[SnapshotRef]],
-        read_snapshot: Callable[[SnapshotRef], Awaitable[Snapshot]],
+        text: str,
+        *,
+        write: Callable[[str, int, str, Snapshot], SnapshotRef],
+        read: Callable[[SnapshotRef], Snapshot],
     ) -> None:
         self._reader, self._writer = reader, writer
-        self._write_snapshot, self._read_snapshot = write_snapshot, read_snapshot
+        self._write_file, self._read_file = write, read
+        self.text = text
         self._calls: dict[int, asyncio.Future[Reply]] = {}
         self._next = 0
 
@@ -349,7 +352,7 @@ class SocketHome:
             raise StreamError("the daemon answered a claim without one", retry=False)
         if reply.ref is None:
             return Held(claim=reply.claim)
-        snapshot = await self._read_snapshot(reply.ref)
+        snapshot = await asyncio.to_thread(self._read_file, reply.ref)
         return Held(claim=reply.claim, position=reply.ref.position, snapshot=snapshot)
 
     async def append(self, claim: Claim, events: Sequence[Append]) -> None:
@@ -359,11 +362,12 @@ class SocketHome:
         await self._call(lambda n: AnswerCall(id=n, digest=digest))
 
     async def save(self, claim: Claim, position: int, snapshot: Snapshot) -> None:
-        ref = await self._write_snapshot(snapshot_name(claim.source, claim.partition), position, snapshot)
+        name = snapshot_name(claim.source, claim.partition)
+        ref = await asyncio.to_thread(self._write_file, name, position, config_hash(self.text), snapshot)
         await self._call(lambda n: SaveCall(id=n, claim=claim, ref=ref))
 
-    async def trim(self, before: dict[int, int]) -> None:
-        await self._call(lambda n: TrimCall(id=n, before=before))
+    async def trim(self, before: Mapping[int, int]) -> None:
+        await self._call(lambda n: TrimCall(id=n, before=dict(before)))
 
     async def figures(self, metrics: Metrics, troubles: dict[str, str]) -> None:
         """Send the worker's metrics up; the daemon shows them as its own."""
@@ -378,3 +382,35 @@ class SocketHome:
                     if not s.name.endswith("_created")
                 ]
         await _write(self._writer, Figures(values=values, troubles=troubles))
+
+
+class DaemonsLog:
+    """The daemon's metric log as a worker reads it: a reader's stream whose trimming is the daemon's to do."""
+
+    def __init__(self, log: Stream, home: SocketHome) -> None:
+        self._log, self._home = log, home
+        self.name = log.name
+
+    async def start(self, owner: Owner | None = None) -> None:
+        await self._log.start(owner)
+
+    async def poll(self, limit: int, wait: float) -> list[LogRecord]:
+        return await self._log.poll(limit, wait)
+
+    async def append(self, entries: Sequence[Entry]) -> list[SourcePos]:
+        raise StreamError(f"{self.name}: only the daemon writes this log", retry=False)
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        self._log.pause(partitions)
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        self._log.resume(partitions)
+
+    async def lag(self) -> dict[int, int]:
+        return await self._log.lag()
+
+    async def trim(self, before: Mapping[int, int]) -> None:
+        await self._home.trim(before)
+
+    async def stop(self) -> None:
+        await self._log.stop()
