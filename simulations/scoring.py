@@ -242,93 +242,147 @@ class EventScore:
     events: int
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """What the alarms of one series came to."""
+
+    alarms: int
+    touched: int
+    false: int
+    onset_false: int
+    events: int
+    found: int
+    begun: int
+    delays: tuple[tuple[float, float], ...]  # (rows, seconds) of each found event with a labelled row
+
+
+def _count(s: Labelled, given: Alarms) -> _Counts:
+    p = s.probation
+    mine = [(max(a, p), b) for a, b in cut(list(given)) if b >= p]
+    windows = [(max(a, p), b) for a, b in s.windows if b >= p]
+    first = np.array([a for a, _ in windows], dtype=np.int64)
+    last = np.array([b for _, b in windows], dtype=np.int64)
+    touched = onset_false = 0
+    found: dict[int, int] = {}
+    begun = set()
+    for a, b in mine:
+        k = int(np.searchsorted(last, a))  # the first event that has not ended at the alarm's first row
+        if k < len(windows) and first[k] <= b:
+            touched += 1
+            for w in range(k, int(np.searchsorted(first, b, side="right"))):
+                found.setdefault(w, max(a, int(first[w])))
+        if k < len(windows) and first[k] <= a:
+            begun.add(k)
+        else:
+            onset_false += 1
+    delays = []
+    for w, row in sorted(found.items()):
+        marked = [q for q in s.points if windows[w][0] <= q <= windows[w][1]]
+        if marked:
+            delays.append((float(row - marked[0]), float(s.ts[row] - s.ts[marked[0]])))
+    return _Counts(
+        alarms=len(mine),
+        touched=touched,
+        false=len(mine) - touched,
+        onset_false=onset_false,
+        events=len(windows),
+        found=len(found),
+        begun=len(begun),
+        delays=tuple(delays),
+    )
+
+
+def _sum(counts: Sequence[_Counts], days: float) -> EventScore:
+    alarms, events = sum(c.alarms for c in counts), sum(c.events for c in counts)
+    precision = sum(c.touched for c in counts) / alarms if alarms else 0.0
+    recall = sum(c.found for c in counts) / events if events else 0.0
+    delays = [d for c in counts for d in c.delays]
+    return EventScore(
+        precision=precision,
+        recall=recall,
+        f1=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        false_per_day=sum(c.false for c in counts) / days if days else 0.0,
+        onset_recall=sum(c.begun for c in counts) / events if events else 0.0,
+        onset_false_per_day=sum(c.onset_false for c in counts) / days if days else 0.0,
+        delay_rows=float(np.median([d[0] for d in delays])) if delays else float("nan"),
+        delay_seconds=float(np.median([d[1] for d in delays])) if delays else float("nan"),
+        alarms=alarms,
+        events=events,
+    )
+
+
 def score_alarms(corpus: Sequence[Labelled], alarms: Sequence[Alarms]) -> EventScore:
     """Touch reading (an alarm that touches an event is right) and onset reading (it must start inside) together.
 
     Alarms that end before the probation does are ignored, those that begin in it are cut to its end.
     """
-    hit = touched = n_events = n_alarms = false = started = onset_false = 0
-    days = 0.0
-    delays: list[float] = []
-    seconds: list[float] = []
-    for s, given in zip(corpus, alarms, strict=True):
-        p = s.probation
-        if s.days <= 0:
-            continue
-        days += s.days
-        mine = [(max(a, p), b) for a, b in cut(list(given)) if b >= p]
-        windows = [(max(a, p), b) for a, b in s.windows if b >= p]
-        first = np.array([a for a, _ in windows], dtype=np.int64)
-        last = np.array([b for _, b in windows], dtype=np.int64)
-        n_alarms += len(mine)
-        n_events += len(windows)
-        found: dict[int, int] = {}
-        begun = set()
-        for a, b in mine:
-            k = int(np.searchsorted(last, a))  # the first event that has not ended at the alarm's first row
-            if k < len(windows) and first[k] <= b:
-                touched += 1
-                for w in range(k, int(np.searchsorted(first, b, side="right"))):
-                    found.setdefault(w, max(a, int(first[w])))
-            else:
-                false += 1
-            if k < len(windows) and first[k] <= a:
-                begun.add(k)
-            else:
-                onset_false += 1
-        hit += len(found)
-        started += len(begun)
-        for w, row in found.items():
-            marked = [q for q in s.points if windows[w][0] <= q <= windows[w][1]]
-            if marked:
-                delays.append(row - marked[0])
-                seconds.append(float(s.ts[row] - s.ts[marked[0]]))
-    precision = touched / n_alarms if n_alarms else 0.0
-    recall = hit / n_events if n_events else 0.0
-    return EventScore(
-        precision=precision,
-        recall=recall,
-        f1=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        false_per_day=false / days if days else 0.0,
-        onset_recall=started / n_events if n_events else 0.0,
-        onset_false_per_day=onset_false / days if days else 0.0,
-        delay_rows=float(np.median(delays)) if delays else float("nan"),
-        delay_seconds=float(np.median(seconds)) if seconds else float("nan"),
-        alarms=n_alarms,
-        events=n_events,
-    )
+    scored = [(s, a) for s, a in zip(corpus, alarms, strict=True) if s.days > 0]
+    return _sum([_count(s, a) for s, a in scored], sum(s.days for s, _ in scored))
 
 
 def score_at(corpus: Sequence[Labelled], scores: Sequence[F64], threshold: float) -> EventScore:
     """Events at a fixed threshold of a score per sample."""
-    alarms = []
-    for s, score in zip(corpus, scores, strict=True):
-        rows = np.flatnonzero(np.asarray(score) >= threshold)
-        alarms.append(alarms_of_rows(rows[rows >= s.probation]))
-    return score_alarms(corpus, alarms)
+    return score_alarms(corpus, [_alarms_at(s, score, threshold) for s, score in zip(corpus, scores, strict=True)])
+
+
+def _alarms_at(s: Labelled, score: F64, threshold: float) -> Alarms:
+    rows = np.flatnonzero(np.asarray(score) >= threshold)
+    return alarms_of_rows(rows[rows >= s.probation])
+
+
+class Sweep:
+    """Events of a corpus at many thresholds, counted once per series, so that any part of it can be asked about.
+
+    Candidates are quantiles of the positive scores, dense towards the top: the false-alarm rate is not monotone in the
+    threshold (alarms grow together), so it cannot be searched by halving.
+    """
+
+    def __init__(self, corpus: Sequence[Labelled], scores: Sequence[F64], steps: int = 120) -> None:
+        self.corpus = list(corpus)
+        merged = np.concatenate([np.asarray(x)[s.probation :] for s, x in zip(corpus, scores, strict=True)])
+        merged = np.sort(merged[merged > 0])
+        ranks = np.unique(np.geomspace(1, len(merged), steps).astype(int)) if len(merged) else np.array([], dtype=int)
+        self.thresholds: list[float] = list(dict.fromkeys(merged[len(merged) - ranks].tolist()))
+        self._counts = [
+            [_count(s, _alarms_at(s, x, t)) for s, x in zip(corpus, scores, strict=True)] for t in self.thresholds
+        ]
+
+    def figures(self, i: int, files: Sequence[int] | None = None) -> EventScore:
+        """At the i-th threshold."""
+        files = range(len(self.corpus)) if files is None else files
+        scored = [f for f in files if self.corpus[f].days > 0]
+        return _sum([self._counts[i][f] for f in scored], sum(self.corpus[f].days for f in scored))
+
+    def within(self, per_day: float, files: Sequence[int] | None = None, *, onset: bool = True) -> int | None:
+        """Index of the lowest threshold whose false alarms stay within the budget; None when none is high enough.
+
+        `onset`: every alarm that does not start inside an event is false; else every one that touches none.
+        """
+        best = None
+        for i in range(len(self.thresholds)):
+            figures = self.figures(i, files)
+            if (figures.onset_false_per_day if onset else figures.false_per_day) <= per_day:
+                best = i
+        return best
+
+    def halves(self, per_day: float, splits: int = 20, seed: int = 0) -> tuple[float, float]:
+        """(onset recall, onset false alarms a series-day) of halves at the threshold of the other half; means."""
+        rng = np.random.default_rng(seed)
+        got = []
+        for _ in range(splits):
+            order = rng.permutation(len(self.corpus)).tolist()
+            left, right = order[: len(order) // 2], order[len(order) // 2 :]
+            for one, other in ((left, right), (right, left)):
+                i = self.within(per_day, one)
+                figures = self.figures(i, other) if i is not None else None
+                got.append((figures.onset_recall, figures.onset_false_per_day) if figures else (0.0, 0.0))
+        return float(np.mean([g[0] for g in got])), float(np.mean([g[1] for g in got]))
 
 
 def at_budget(
-    corpus: Sequence[Labelled], scores: Sequence[F64], per_day: float, *, onset: bool = True, steps: int = 100
+    corpus: Sequence[Labelled], scores: Sequence[F64], per_day: float, *, onset: bool = True
 ) -> tuple[float, EventScore] | None:
-    """(threshold, figures) at the lowest threshold whose false alarms stay within the budget; None when none does.
-
-    The rate is not monotone in the threshold (alarms grow together), so candidates are scanned: quantiles of the
-    positive scores, dense towards the top. A detector whose score saturates may have no threshold that is low enough.
-    """
-    merged = np.concatenate([np.asarray(x)[s.probation :] for s, x in zip(corpus, scores, strict=True)])
-    merged = np.sort(merged[merged > 0])
-    if not len(merged):
-        return None
-    best: tuple[float, EventScore] | None = None
-    misses = 0
-    for rank in np.unique(np.geomspace(1, len(merged), steps).astype(int)).tolist():
-        threshold = float(merged[len(merged) - rank])
-        figures = score_at(corpus, scores, threshold)
-        if (figures.onset_false_per_day if onset else figures.false_per_day) <= per_day:
-            best, misses = (threshold, figures), 0
-        else:
-            misses += 1
-            if misses > steps // 2:
-                break
-    return best
+    """(threshold, figures) at the lowest threshold within the budget; None for a score that saturates."""
+    sweep = Sweep(corpus, scores)
+    i = sweep.within(per_day, onset=onset)
+    return None if i is None else (sweep.thresholds[i], sweep.figures(i))
