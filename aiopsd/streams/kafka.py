@@ -61,7 +61,7 @@ class KafkaConfig(Section, frozen=True, kw_only=True):
 
     bootstrap_servers: tuple[str, ...]
     topic: str
-    group_id: str = "aiopsd"
+    group_id: str = ""  # "" = aiopsd-<source>: sources in one group would rebalance each other
     group_instance_id: str = ""  # set: static membership, a restart within session_timeout moves no partition
     client_id: str = "aiopsd"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -153,6 +153,7 @@ class KafkaStream:
     ) -> None:
         self.config, self.name, self.format = config, name, format
         self.on_offset_lost, self.on_gap, self.clock = on_offset_lost, on_gap, clock
+        self.group_id = config.group_id or f"aiopsd-{name}"
         self.waiting = ""
         self.stopped = ""
         self.gaps: list[OffsetLost] = []
@@ -193,7 +194,7 @@ class KafkaStream:
                 await self._join()
                 return
             except KafkaError as e:  # the broker went away between two steps
-                self.waiting = f"joining group {self.config.group_id}: {e}"
+                self.waiting = f"joining group {self.group_id}: {e}"
                 await asyncio.sleep(0.5)
 
     async def _reach(self) -> None:
@@ -316,10 +317,10 @@ class KafkaStream:
             KafkaError: the broker went away meanwhile; trying again can help.
         """
         c = self.config
-        self.waiting = f"joining group {c.group_id}"
+        self.waiting = f"joining group {self.group_id}"
         consumer = AIOKafkaConsumer(
             bootstrap_servers=list(c.bootstrap_servers),
-            group_id=c.group_id,
+            group_id=self.group_id,
             group_instance_id=c.group_instance_id or None,
             enable_auto_commit=False,
             auto_offset_reset="none",  # where to read is the owner's to say
@@ -327,7 +328,8 @@ class KafkaStream:
             session_timeout_ms=int(c.session_timeout * 1000),
             heartbeat_interval_ms=int(c.session_timeout * 300),
             rebalance_timeout_ms=int(c.rebalance_timeout * 1000),
-            partition_assignment_strategy=(StickyPartitionAssignor,),  # moves as little state as it can
+            # moves as little state as it can; aiokafka keeps its memory on the class: each member needs its own
+            partition_assignment_strategy=(type("Sticky", (StickyPartitionAssignor,), {}),),
             fetch_max_bytes=c.fetch_max_bytes,
             max_partition_fetch_bytes=c.max_partition_fetch_bytes,
             **self._client_options(),
@@ -339,7 +341,7 @@ class KafkaStream:
             await self._arrived.wait()
         except _NOT_ALLOWED as e:
             await self._leave()
-            raise StreamError(f"{self.name}: {self._user()} may not join group `{c.group_id}`: {e}") from e
+            raise StreamError(f"{self.name}: {self._user()} may not join group `{self.group_id}`: {e}") from e
         except BaseException:
             await self._leave()
             raise
@@ -350,7 +352,7 @@ class KafkaStream:
         try:
             await self._join()
         except KafkaError as e:
-            self.waiting = f"joining group {self.config.group_id}: {e}"
+            self.waiting = f"joining group {self.group_id}: {e}"
             await asyncio.sleep(min(wait, 0.5))
 
     async def _leave(self) -> None:
@@ -369,7 +371,7 @@ class KafkaStream:
         async with self._lock:
             self._arrived.clear()
             self._incoming = self._wanted = None
-            self.waiting = f"group {self.config.group_id} to rebalance"
+            self.waiting = f"group {self.group_id} to rebalance"
             await self._release()
 
     async def _release(self) -> None:

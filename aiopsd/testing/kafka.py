@@ -13,14 +13,17 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiokafka
 import trustme
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError, for_code
 
+from aiopsd.model import Entry, SourcePos
+from aiopsd.streams.kafka import KafkaConfig, KafkaStream
 from aiopsd.testing.services import Service, free_ports, require, unavailable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -186,6 +189,20 @@ class Broker(Service):
     def address(self, protocol: str = "PLAINTEXT") -> str:
         """`host:port` of a listener."""
         return f"127.0.0.1:{self.ports[protocol]}"
+
+    def config(self, topic: str, **options: Any) -> KafkaConfig:
+        """Configuration of a stream of this broker's topic, in a group of its own."""
+        given = {"bootstrap_servers": (self.address(),), "topic": topic, "group_id": f"group-{topic}"}
+        return KafkaConfig(**{**given, **options})
+
+    async def fill(self, topic: str, values: Sequence[bytes], partition: int | None = 0) -> list[SourcePos]:
+        """Write records of format json; their places."""
+        out = KafkaStream(self.config(topic), "fill", "json")
+        await out.start()
+        try:
+            return await out.append([Entry(value=v, format="json", partition=partition) for v in values])
+        finally:
+            await out.stop()
 
     def ssl_context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.ca_file))

@@ -1,8 +1,7 @@
-"""KafkaStream against a real Apache Kafka: reading, writing, the group, lost offsets, dead letters, broken brokers."""
+"""KafkaStream against a real Apache Kafka: reading and writing."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,76 +9,18 @@ import aiokafka
 import pytest
 
 from aiopsd.errors import StreamError
-from aiopsd.model import Entry, LogRecord
+from aiopsd.model import Entry
 from aiopsd.protocols import Stream
-from aiopsd.streams.kafka import KafkaConfig, KafkaStream
+from aiopsd.streams.kafka import KafkaStream
 from aiopsd.testing.kafka import Broker
+from aiopsd.testing.streams import Ledger, read, reading
 
 pytestmark = pytest.mark.kafka
 
 
-class Ledger:
-    """An owner that keeps positions in memory, as a store would on disk, and writes down what it was asked and told."""
-
-    def __init__(self, positions: Mapping[int, int] | None = None) -> None:
-        self.positions: dict[int, int] = dict(positions or {})
-        self.held: tuple[int, ...] = ()
-        self.story: list[tuple[str, tuple[int, ...]]] = []
-        self.seen: list[LogRecord] = []
-
-    async def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
-        self.held = tuple(partitions)
-        self.story.append(("assigned", self.held))
-        return {p: self.positions.get(p) for p in partitions}
-
-    async def revoked(self, partitions: Sequence[int]) -> None:
-        assert set(partitions) == set(self.held)
-        self.held = ()
-        self.story.append(("revoked", tuple(partitions)))
-
-    def take(self, records: Sequence[LogRecord]) -> None:
-        for record in records:
-            assert record.partition in self.held, "a record of a partition that was taken from us"
-            self.positions[record.partition] = record.offset + 1
-        self.seen.extend(records)
-
-
-def config(kafka: Broker, topic: str, **options: Any) -> KafkaConfig:
-    given: dict[str, Any] = {"bootstrap_servers": (kafka.address(),), "topic": topic, "group_id": f"group-{topic}"}
-    return KafkaConfig(**{**given, **options})
-
-
-@asynccontextmanager
-async def reading(stream: KafkaStream, owner: Ledger) -> AsyncIterator[KafkaStream]:
-    await stream.start(owner)
-    try:
-        yield stream
-    finally:
-        await stream.stop()
-
-
-async def read(stream: KafkaStream, owner: Ledger, count: int, timeout: float = 20.0) -> list[LogRecord]:
-    """Poll until the owner has `count` records in all."""
-    async with asyncio.timeout(timeout):
-        while len(owner.seen) < count:
-            owner.take(await stream.poll(500, 0.1))
-    return owner.seen
-
-
-async def poll_until(stream: KafkaStream, owner: Ledger, done: Callable[[], bool], timeout: float = 20.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not done():
-            owner.take(await stream.poll(500, 0.05))
-
-
-async def fill(kafka: Broker, topic: str, values: Sequence[bytes], partition: int | None = 0) -> None:
-    async with writing(kafka, topic) as out:
-        await out.append([Entry(value=v, format="json", partition=partition) for v in values])
-
-
 @asynccontextmanager
 async def writing(kafka: Broker, topic: str, **options: Any) -> AsyncIterator[KafkaStream]:
-    stream = KafkaStream(config(kafka, topic, **options), "out", "json")
+    stream = KafkaStream(kafka.config(topic, **options), "out", "json")
     await stream.start()
     try:
         yield stream
@@ -107,7 +48,7 @@ async def test_records_come_back_as_they_were_written(kafka: Broker) -> None:
 
     async with writing(kafka, topic) as out:
         places = await out.append(entries)
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         records = sorted(await read(stream, owner, 3), key=lambda r: (r.partition, r.offset))
 
     assert [(p.partition, p.offset) for p in places] == [(1, 0), (1, 1), (0, 0)]
@@ -129,7 +70,7 @@ async def test_a_tombstone_is_an_empty_value(kafka: Broker) -> None:
     await producer.stop()
     owner = Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         (record,) = await read(stream, owner, 1)
 
     assert (record.value, record.key) == (b"", b"gone")
@@ -157,7 +98,7 @@ async def test_every_compression_is_written_and_read(kafka: Broker, compression:
 
     async with writing(kafka, topic, compression_type=compression) as out:
         await out.append([Entry(value=v, format="json", partition=0) for v in values])
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         records = await read(stream, owner, 50)
 
     assert values == [r.value for r in records]
@@ -171,12 +112,12 @@ async def test_the_owner_says_where_to_read(kafka: Broker) -> None:
     async with writing(kafka, topic) as out:
         await out.append([Entry(value=v, format="json", partition=p) for p in range(3) for v in numbers(10)])
     first = Ledger()
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), first) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), first) as stream:
         await read(stream, first, 30)
         await stream.commit({0: 10, 1: 10, 2: 10})
     owner = Ledger({0: 7, 1: 10})
 
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         records = await read(stream, owner, 13)
         nothing_more = await stream.poll(10, 0.3)
 
@@ -188,11 +129,11 @@ async def test_the_owner_says_where_to_read(kafka: Broker) -> None:
 async def test_a_first_run_may_start_at_the_end(kafka: Broker) -> None:
     """start_at: latest skips what was there before us, and nothing after."""
     topic = await kafka.create_topic("latest")
-    await fill(kafka, topic, numbers(5))
+    await kafka.fill(topic, numbers(5))
     owner = Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic, start_at="latest"), "metrics", "json"), owner) as stream:
-        await fill(kafka, topic, numbers(5, start=5))
+    async with reading(KafkaStream(kafka.config(topic, start_at="latest"), "metrics", "json"), owner) as stream:
+        await kafka.fill(topic, numbers(5, start=5))
         records = await read(stream, owner, 5)
 
     assert numbers(5, start=5) == [r.value for r in records]
@@ -201,10 +142,10 @@ async def test_a_first_run_may_start_at_the_end(kafka: Broker) -> None:
 async def test_a_poll_keeps_its_limit_and_its_wait(kafka: Broker) -> None:
     """At most `limit` records, and [] after `wait` seconds without any."""
     topic = await kafka.create_topic("limit")
-    await fill(kafka, topic, numbers(25))
+    await kafka.fill(topic, numbers(25))
     owner = Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         sizes = [len(await stream.poll(10, 5.0)) for _ in range(3)]
         begun = time.monotonic()
         empty = await stream.poll(10, 0.3)
@@ -220,10 +161,10 @@ async def test_paused_partitions_give_nothing_until_resumed(kafka: Broker) -> No
     topic = await kafka.create_topic("pause", 2)
     owner = Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         stream.pause([0])
-        await fill(kafka, topic, numbers(5), partition=0)
-        await fill(kafka, topic, numbers(5), partition=1)
+        await kafka.fill(topic, numbers(5), partition=0)
+        await kafka.fill(topic, numbers(5), partition=1)
         await read(stream, owner, 5)
         while_paused = [r.partition for r in owner.seen] + [r.partition for r in await stream.poll(10, 0.3)]
         lag = await stream.lag()
@@ -238,20 +179,19 @@ async def test_paused_partitions_give_nothing_until_resumed(kafka: Broker) -> No
 async def test_lag_counts_what_is_left_to_read(kafka: Broker) -> None:
     """lag() is the distance from what was handed out to the end, and 0 behind a transaction's marker."""
     topic = await kafka.create_topic("lag")
-    await fill(kafka, topic, numbers(20))
+    await kafka.fill(topic, numbers(20))
     producer = aiokafka.AIOKafkaProducer(bootstrap_servers=kafka.address(), transactional_id="lag")
     await producer.start()
     owner = Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         at_start = await stream.lag()
         owner.take(await stream.poll(15, 5.0))
         after_15 = await stream.lag()
         async with producer.transaction():
             await producer.send_and_wait(topic, b"20", partition=0)
         await read(stream, owner, 21)
-        await poll_until(stream, owner, lambda: True)
-        await stream.poll(10, 0.2)
+        owner.take(await stream.poll(10, 0.2))  # steps over the marker
         at_end = await stream.lag()
     await producer.stop()
 
@@ -267,13 +207,13 @@ async def test_aborted_transactions_are_not_input(kafka: Broker) -> None:
     await producer.send_and_wait(topic, b"aborted", partition=0)
     await producer.abort_transaction()
     await producer.stop()
-    await fill(kafka, topic, [b"kept"])
+    await kafka.fill(topic, [b"kept"])
     committed, uncommitted = Ledger(), Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic), "m", "json"), committed) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "m", "json"), committed) as stream:
         await read(stream, committed, 1)
     options = {"isolation_level": "read_uncommitted"}
-    async with reading(KafkaStream(config(kafka, topic, **options), "m", "json"), uncommitted) as stream:
+    async with reading(KafkaStream(kafka.config(topic, **options), "m", "json"), uncommitted) as stream:
         await read(stream, uncommitted, 2)
 
     assert [r.value for r in committed.seen] == [b"kept"]
@@ -283,10 +223,10 @@ async def test_aborted_transactions_are_not_input(kafka: Broker) -> None:
 async def test_lag_tools_see_the_trimmed_position(kafka: Broker) -> None:
     """trim() commits the owner's offsets to the group, where kafka-consumer-groups and Burrow read them."""
     topic = await kafka.create_topic("lag-tools")
-    await fill(kafka, topic, numbers(9))
+    await kafka.fill(topic, numbers(9))
     owner = Ledger()
 
-    async with reading(KafkaStream(config(kafka, topic), "metrics", "json"), owner) as stream:
+    async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         await read(stream, owner, 9)
         await stream.trim({0: 6})
     async with kafka.admin() as admin:
