@@ -91,6 +91,7 @@ class HttpConfig(Section, frozen=True, kw_only=True):
     route_prefix: str = ""
     token: Secret | None = None  # bearer token that writes must carry
     max_body: int = 32 * 1024 * 1024  # bytes after decompression; larger is 413
+    max_pushes: int = 32  # request bodies in memory at once, metrics and the rest each; others wait on their sockets
     commit_timeout: Duration = Duration(10.0)  # a write that is not safe by then is answered 503
 
 

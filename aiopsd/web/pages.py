@@ -1,0 +1,291 @@
+"""The pages: what is open, and one incident from symptom to cause. Rendered here, no build step, no script needed.
+
+Labels and annotations are hostile input: the templates escape everything, links are http or https only, and the
+Content-Security-Policy forbids inline script. A form is taken from our own pages only (Fetch Metadata, Origin).
+"""
+
+import hashlib
+import hmac
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import jinja2
+from aiohttp import web
+
+from aiopsd.incidents import Move, rank_of
+from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, labels_text
+from aiopsd.projection import LIVE
+from aiopsd.web import drawing
+from aiopsd.web.api import alerts_of, command, deliveries_of, find_incident, timeline_of
+from aiopsd.web.site import SITE, Problem, Site, moment
+
+HERE = Path(__file__).parent
+CSP = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SESSION = "aiopsd_session"
+ACTOR = "aiopsd_actor"
+MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
+MOST_LINES = 300  # of a timeline on the page, the newest; the API has the rest
+
+
+# --------------------------------------------------------------------------- words and numbers
+
+
+def span(seconds: float) -> str:
+    """A duration in two units.
+
+    >>> span(42), span(3700), span(90000)
+    ('42s', '1h 01m', '1d 1h')
+    """
+    s = max(0, int(seconds))
+    if s < 60:
+        return f"{s}s"
+    if s < 3600:
+        return f"{s // 60}m" if s >= 600 else f"{s // 60}m {s % 60:02d}s"
+    if s < 86400:
+        return f"{s // 3600}h {s % 3600 // 60:02d}m"
+    return f"{s // 86400}d {s % 86400 // 3600}h"
+
+
+def stamp(ts: float, now: float) -> str:
+    """A time of day in UTC, with the date when it is not today's."""
+    at = moment(ts)
+    if at is None:
+        return ""
+    today = moment(now)
+    return f"{at:%H:%M:%S}" if today is not None and at.date() == today.date() else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def iso(ts: float) -> str:
+    at = moment(ts)
+    return at.isoformat() if at else ""
+
+
+def safe_url(text: str) -> str:
+    """The link when a browser may follow it (http, https), else ""."""
+    try:
+        parts = urlsplit(text.strip())
+    except ValueError:
+        return ""
+    return text.strip() if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def percent(share: float) -> str:
+    return f"{100 * min(1.0, max(0.0, share)):.0f}%"
+
+
+def level(severity: str) -> str:
+    """critical, warning or info: the colour class of a severity word."""
+    return ("info", "info", "warning", "critical", "critical", "critical")[rank_of(severity)]
+
+
+def environment() -> jinja2.Environment:
+    """The templates; everything that is not Markup of `drawing` is escaped."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(
+        span=span, iso=iso, safe_url=safe_url, percent=percent, number=drawing.number, level=level, path=_quote
+    )
+    env.globals.update(labels_text=labels_text)
+    return env
+
+
+def _quote(text: str) -> str:
+    return quote(text, safe="")
+
+
+ENVIRONMENT = web.AppKey("environment", jinja2.Environment)
+
+
+def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    """An HTML answer."""
+    site = request.app[SITE]
+    now = site.clock()
+    waits = site.door.readiness()
+    text = (
+        request.app[ENVIRONMENT]
+        .get_template(template)
+        .render(
+            base=site.base,
+            version=site.version,
+            now=now,
+            waits=waits,
+            stamp=lambda ts: stamp(ts, now),
+            token_wanted=site.config.http.token is not None and not session_ok(request),
+            actor=request.cookies.get(ACTOR, ""),
+            **values,
+        )
+    )
+    return web.Response(
+        text=text,
+        status=status,
+        content_type="text/html",
+        headers={"Content-Security-Policy": CSP, "Referrer-Policy": "same-origin", "Cache-Control": "no-store"},
+    )
+
+
+# --------------------------------------------------------------------------- reading
+
+
+async def index(request: web.Request) -> web.Response:
+    """GET /: what is open now, what ended lately, and whether pages reach their receivers."""
+    site = request.app[SITE]
+    live = sorted(
+        site.projection.incidents(states=LIVE),
+        key=lambda i: (i.state is not IncidentState.OPEN, -rank_of(i.severity), -i.opened_at, i.id),
+    )
+    done = site.projection.incidents(states=(IncidentState.RESOLVED, IncidentState.MERGED))
+    done.sort(key=lambda i: (i.updated_at, i.id), reverse=True)
+    figures = site.projection.figures()
+    failed = await site.store.outbox(states=("failed",), limit=50)
+    waiting = await site.store.outbox(states=("pending",), limit=1000)
+    return render(
+        request,
+        "index.html",
+        live=live,
+        done=done[:15],
+        firing=figures["alerts"]["firing"],
+        folded=sum(i.firing for i in live),
+        services=len({s for i in live for s in i.services}),
+        waiting=len(waiting),
+        failed=failed,
+    )
+
+
+async def incident(request: web.Request) -> web.Response:
+    """GET /incidents/{id}: the chain, the evidence, the graph around it, the timeline, the pages sent."""
+    site = request.app[SITE]
+    item = await find_incident(site, request.match_info["id"])
+    alerts = await alerts_of(site, item.id)
+    entries = await timeline_of(site, item.id)
+    deliveries = await deliveries_of(site, item.id)
+    firing = Counter(a.service for a in alerts if a.state == "firing")
+    view = drawing.neighbourhood(site.topology(), item, firing)
+    shown = evidence_of(item, [e for a in alerts for e in a.evidence])
+    return render(
+        request,
+        "incident.html",
+        item=item,
+        open=item.state in LIVE,
+        root=item.root,
+        alerts=alerts,
+        timeline=entries[-MOST_LINES:][::-1],
+        earlier=max(0, len(entries) - MOST_LINES),
+        deliveries=deliveries,
+        view=view,
+        graph=drawing.graph(view),
+        evidence=[(e, drawing.series(e)) for e in shown[:MOST_EVIDENCE]],
+        more_evidence=max(0, len(shown) - MOST_EVIDENCE),
+    )
+
+
+def evidence_of(item: Incident, more: list[Evidence]) -> list[Evidence]:
+    """What speaks for the causes, best candidate first, then that of the alerts; one entry per signal."""
+    found: dict[tuple[str, str, str], Evidence] = {}
+    for e in [*(e for root in item.roots for e in root.evidence), *more]:
+        key = (e.service, e.metric, labels_text(e.labels))
+        known = found.get(key)
+        if known is None or len(e.recent) > len(known.recent):
+            found[key] = e  # a dict keeps the place of the first
+    return list(found.values())
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def session_value(site: Site) -> str:
+    """What the session's cookie holds: proof of the token, not the token."""
+    token = site.config.http.token
+    return hmac.new(token.reveal().encode(), b"aiopsd page session", hashlib.sha256).hexdigest() if token else ""
+
+
+def session_ok(request: web.Request) -> bool:
+    return hmac.compare_digest(request.cookies.get(SESSION, "").encode(), session_value(request.app[SITE]).encode())
+
+
+def same_origin(request: web.Request) -> bool:
+    """Whether a form came from our own pages: Fetch Metadata where the browser sends it, else Origin, else Referer."""
+    fetch = request.headers.get("Sec-Fetch-Site")
+    if fetch is not None:
+        return fetch == "same-origin"
+    told = request.headers.get("Origin") or request.headers.get("Referer", "")
+    site = request.app[SITE]
+    ours = {request.host, urlsplit(site.config.http.external_url).netloc}
+    return bool(urlsplit(told).netloc) and urlsplit(told).netloc in ours
+
+
+async def act(request: web.Request) -> web.Response:
+    """POST /incidents/{id}/{ack,resolve}: the buttons of the page; answers 303 back to it."""
+    site = request.app[SITE]
+    if not same_origin(request):
+        raise Problem(403, "this form did not come from our own page", where="Origin")
+    form = await request.post()
+    token = site.config.http.token
+    entered = False
+    if token is not None and not session_ok(request):
+        entered = hmac.compare_digest(str(form.get("token", "")).encode(), token.reveal().encode())
+        if not entered:
+            raise Problem(401, "the token is missing or wrong", where="token")
+    actor = str(form.get("actor", "")).strip()[:100]
+    comment = str(form.get("comment", "")).strip()[:2000]
+    if not actor:
+        raise Problem(400, "say who you are", where="actor")
+    incident_id = request.match_info["id"]
+    if request.match_info["verb"] == "ack":
+        await command(site, incident_id, Move.ACK, AckIncident(incident=incident_id, actor=actor, comment=comment))
+    else:
+        await command(
+            site, incident_id, Move.RESOLVE, ResolveIncident(incident=incident_id, actor=actor, comment=comment)
+        )
+    back = web.Response(status=303, headers={"Location": f"{site.base}/incidents/{_quote(incident_id)}"})
+    cookie: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": request.secure}
+    cookie["path"] = site.base or "/"
+    back.set_cookie(ACTOR, quote(actor), max_age=90 * 86400, **cookie)
+    if entered:
+        back.set_cookie(SESSION, session_value(site), **cookie)
+    return back
+
+
+# --------------------------------------------------------------------------- static files
+
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+def files() -> dict[str, tuple[bytes, str]]:
+    """Name to (content, media type) of everything in static/; read once: nothing is opened while serving."""
+    return {
+        p.name: (p.read_bytes(), _TYPES[p.suffix]) for p in sorted((HERE / "static").iterdir()) if p.suffix in _TYPES
+    }
+
+
+FILES = web.AppKey("files", dict[str, tuple[bytes, str]])
+
+
+async def static(request: web.Request) -> web.Response:
+    """GET /static/{name}."""
+    found = request.app[FILES].get(request.match_info["name"])
+    if found is None:
+        raise Problem(404, f"no file {request.match_info['name']!r}")
+    return web.Response(body=found[0], content_type=found[1], headers={"Cache-Control": "max-age=300"})
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes of the pages."""
+    site = app[SITE]
+    app[ENVIRONMENT] = environment()
+    app[FILES] = files()
+    app.router.add_get(f"{site.base}/", index, name="page-index")
+    if site.base:
+        app.router.add_get(site.base, index, name="page-index-bare")
+    app.router.add_get(f"{site.base}/incidents/{{id}}", incident, name="page-incident")
+    app.router.add_post(f"{site.base}/incidents/{{id}}/{{verb:ack|resolve}}", act, name="page-act")
+    app.router.add_get(f"{site.base}/static/{{name}}", static, name="page-static")

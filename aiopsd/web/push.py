@@ -1,0 +1,112 @@
+"""What senders push over HTTP: metrics, Alertmanager's webhook, topology, changes. The answer means that it is safe.
+
+Overload, a full disk and a decision that takes too long are 503, never 429: Prometheus drops samples on 429 and sends
+them again on 503. 400 is for what can never be accepted. Remote write 2.0 is 415, which tells a sender to speak 1.0.
+"""
+
+from aiohttp import web
+
+from aiopsd.decode import decode_alerts, decode_changes, decode_topology
+from aiopsd.errors import DecodeError
+from aiopsd.model import AlertBatch
+from aiopsd.web.site import SITE, Problem, media_type, need_json, read_body, refusals
+
+REMOTE_WRITE = "remote-write"  # formats of aiopsd.decode
+JSON = "json"
+
+
+async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, ...] = ()) -> web.Response:
+    site = request.app[SITE]
+    async with site.metric_gate.place(site.config.http.commit_timeout):
+        body = await read_body(request, raw_encodings=raw_encodings)
+        try:
+            with refusals():
+                await site.door.push_metrics(body, format)
+        except DecodeError as e:
+            site.metrics.rejects.labels("push", e.reason).inc()
+            raise Problem(400, str(e), where="body") from None
+    return web.Response(status=204)
+
+
+async def remote_write(request: web.Request) -> web.Response:
+    """POST /api/v1/write: Prometheus remote write 1.0, snappy in block format."""
+    kind = request.headers.get("Content-Type", "application/x-protobuf")
+    parameters = kind.replace(" ", "").lower().split(";")[1:]
+    proto = next((p.removeprefix("proto=").strip('"') for p in parameters if p.startswith("proto=")), "")
+    if media_type(request) not in ("", "application/x-protobuf") or proto not in ("", "prometheus.writerequest"):
+        raise Problem(415, f"{kind!r}: this takes remote write 1.0 (application/x-protobuf)", where="Content-Type")
+    encoding = request.headers.get("Content-Encoding", "snappy").strip().lower()
+    if encoding != "snappy":
+        raise Problem(415, f"{encoding!r}: this takes snappy", where="Content-Encoding")
+    return await _metrics(request, REMOTE_WRITE, ("snappy",))
+
+
+async def json_metrics(request: web.Request) -> web.Response:
+    """POST /api/v1/metrics: our own JSON, one sample or a list."""
+    need_json(request)
+    return await _metrics(request, JSON)
+
+
+async def alertmanager(request: web.Request) -> web.Response:
+    """POST /api/v1/alertmanager: the body of Alertmanager's webhook receiver, version 4.
+
+    Good alerts beside bad ones are taken, the bad ones counted: a webhook sender never sends a 4xx again.
+    """
+    need_json(request)
+    site = request.app[SITE]
+    async with site.journal_gate.place(site.config.http.commit_timeout):
+        body = await read_body(request)
+        try:
+            alerts, bad = decode_alerts(body, "alertmanager")
+        except DecodeError as e:
+            site.metrics.rejects.labels("http", e.reason).inc()
+            raise Problem(400, str(e), where="body") from None
+        for _, reason, _ in bad:
+            site.metrics.rejects.labels("http", reason).inc()
+        if bad and not alerts:
+            index, reason, detail = bad[0]
+            raise Problem(400, f"{reason}: {detail}", where=f"alerts[{index}]")
+        if alerts:
+            await site.submit([AlertBatch(alerts=tuple(alerts), sender="alertmanager")])
+    return web.Response(status=204)
+
+
+async def topology(request: web.Request) -> web.Response:
+    """POST /api/v1/topology: edge records of one source, named in the record or by ?source=."""
+    need_json(request)
+    site = request.app[SITE]
+    async with site.journal_gate.place(site.config.http.commit_timeout):
+        body = await read_body(request)
+        try:
+            update = decode_topology(body, request.query.get("source", "http")[:100])
+        except DecodeError as e:
+            site.metrics.rejects.labels("http", e.reason).inc()
+            raise Problem(400, str(e), where="body") from None
+        await site.submit([update])
+    return web.Response(status=204)
+
+
+async def changes(request: web.Request) -> web.Response:
+    """POST /api/v1/changes: one change record or a list."""
+    need_json(request)
+    site = request.app[SITE]
+    async with site.journal_gate.place(site.config.http.commit_timeout):
+        body = await read_body(request)
+        try:
+            found = decode_changes(body)
+        except DecodeError as e:
+            site.metrics.rejects.labels("http", e.reason).inc()
+            raise Problem(400, str(e), where="body") from None
+        if found:
+            await site.submit(list(found))
+    return web.Response(status=204)
+
+
+def setup(app: web.Application) -> None:
+    """Add the routes of the pushes."""
+    v1 = f"{app[SITE].base}/api/v1"
+    app.router.add_post(f"{v1}/write", remote_write)
+    app.router.add_post(f"{v1}/metrics", json_metrics)
+    app.router.add_post(f"{v1}/alertmanager", alertmanager)
+    app.router.add_post(f"{v1}/topology", topology)
+    app.router.add_post(f"{v1}/changes", changes)
