@@ -1,0 +1,711 @@
+"""The bank: scores every sample of every series with numpy, one row per series, in time and memory of a counter.
+
+Idea (range break): a few cheap causal signals of a series (its value, its distance from the recent mean, its distance
+from what this hour of day usually shows) each keep a slowly forgetting [low, high] envelope. The evidence of a sample
+is how far it leaves an envelope, in widths of that envelope, so the number has no unit and means the same on every
+series. Leaving the envelope widens it, so a stationary series falls silent by itself. The channels are joined by max,
+without weights, and a short peak-hold keeps one incident from scoring sample after sample.
+
+What enters: rows, sample times (UTC seconds), raw values as float arrays. What leaves: a score in [0, 1) per sample,
+0.5 is the decision point; the few samples that left their envelope, with all that an explanation needs (`Breaks`); and
+the hours that ended (`Hours`), from which drift is judged. The bank knows nothing of labels, services or records.
+
+Every operation is elementwise and uses + - * / min max only, so that the result of a sample does not depend on which
+other samples stood beside it in the array: the bank is batch-invariant bit for bit. (exp and log are left out on
+purpose: their vector loops may round differently from their scalar tails.)
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from aiopsd.model import Snapshot
+
+Rows = NDArray[np.intp]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+CHANNELS = ("x", "resid", "season")
+COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED = 1, 2, 4, 8, 16  # bits of a row's flags
+HARM_BOTH = HARM_HIGH | HARM_LOW
+
+SLOTS = 16  # recent samples kept per series
+STALE_BITS = np.uint64(0x7FF0000000000002)  # Prometheus' staleness marker: the series ended here
+LARGEST = 1e30  # values are clipped here, so that a width still fits float32
+LAST_TIME = 4.2e9  # s; later than this is not a sample time (year 2103, and it fits uint32)
+
+_CHUNK = 8192  # rows per pass: some 30 temporaries of 32 kB stay in the second-level cache
+_TINY = np.float32(1e-30)
+
+# rows of the float32 state matrix
+_K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
+    0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
+)  # fmt: skip
+_FIELDS = 18
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as normal, and for how long. The defaults are one set for every kind of series.
+
+    memory: half-life of the envelopes in seconds; 0: 4000 samples, but never less than 14 days, so that a series
+        sampled every 15 s does not forget yesterday's peak.
+    growth: largest widening of an envelope by one sample, in widths. Smaller: a repeat is an incident again.
+    """
+
+    memory: float = 0.0
+    growth: float = 0.25
+    warm: int = 40  # samples before the first score
+    warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
+    hold: int = 40  # samples of peak-hold, at least one hour
+    theta: float = 0.15  # evidence at which the score is 0.5
+
+
+class Breaks(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples that left an envelope, and every sample of a watched row; arrays of one length, in input order.
+
+    `evidence` counts envelope widths in a harmful direction (0: inside, or harmless); `low`/`high` bound in the
+    metric's unit what the broken channel took for normal just before; `deviation` counts `scale` from `normal`.
+    """
+
+    pos: Rows  # index of the sample in the arrays of the call
+    rows: Rows
+    ts: F64
+    values: F64  # as scored: the rate, for a counter
+    evidence: F64
+    held: F64  # evidence after the peak-hold: 0 unless above what was seen of late
+    channel: NDArray[np.int8]  # index into CHANNELS
+    up: NDArray[np.bool_]
+    normal: F64
+    low: F64
+    high: F64
+    scale: F64
+    deviation: F64  # signed: above normal is positive
+    interval: F64  # seconds since the row's previous sample
+    lead: F64  # mean distance from normal before the recent samples
+    recent_ts: F64  # [n, 16] oldest first, NaN: none; the sample itself is not among them
+    recent: F64  # [n, 16]
+
+
+class Hours(msgspec.Struct, frozen=True, kw_only=True):
+    """Hours of a series that ended because a sample of another hour arrived; means relative to the row's anchor."""
+
+    pos: Rows  # the sample that ended it
+    rows: Rows
+    ts: F64  # of that sample
+    count: F32  # samples in the hour
+    mean: F32
+    spread: F32  # mean distance from the recent mean
+    base: F32  # mean of this hour of day on the days before
+    days: NDArray[np.uint8]  # how many days `base` rests on
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call saw. `scores` has one element per sample; ignored samples score 0."""
+
+    scores: F32
+    used: NDArray[np.bool_]  # accepted: finite, newer than its row's last
+    breaks: Breaks
+    hours: Hours
+    late: int  # samples at or before their row's last: duplicates of a retry, or out of order
+    invalid: int  # NaN or infinite, staleness markers excepted
+
+
+def rounds(rows: Rows, scratch: Rows) -> Iterator[Rows | None]:
+    """Index arrays in which rows are unique: the k-th yields the k-th sample of each row. None: all, as they are.
+
+    `scratch` has an element per row of the bank; its content does not matter.
+    """
+    n = len(rows)
+    if n < 2 or bool((rows[1:] > rows[:-1]).all()):
+        yield None
+        return
+    order = np.arange(n)
+    scratch[rows] = order
+    if bool((scratch[rows] == order).all()):
+        yield None
+        return
+    by_row = np.argsort(rows, kind="stable")
+    sorted_rows = rows[by_row]
+    first = np.empty(n, bool)
+    first[0] = True
+    np.not_equal(sorted_rows[1:], sorted_rows[:-1], out=first[1:])
+    start = np.maximum.accumulate(np.where(first, order, 0))
+    nth = order - start
+    by_round = np.argsort(nth, kind="stable")
+    cuts = np.searchsorted(nth[by_round], np.arange(1, int(nth.max()) + 1))
+    for part in np.split(by_round, cuts):
+        yield np.sort(by_row[part])
+
+
+class RangeBank:
+    """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`).
+
+    State per row, in all 416 bytes:
+        f: float32[18, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale
+        d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
+        season: float32[rows, 24]   mean of each hour of day; days: uint8[rows, 24] how many days it rests on
+        ring_v, ring_t: float32, uint32[rows, 16]  recent samples at most one a minute; ring_p: uint8[rows]
+        hour: int8[rows]            current hour of day, -1 before the first sample
+        flags: uint8[rows]          COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED
+    """
+
+    KIND, VERSION = "detect.bank", 1
+
+    def __init__(self, policy: Policy | None = None, capacity: int = 256, *, follow: bool = False) -> None:
+        """`follow`: a row that breaks is watched from then on, until `watch(row, False)`."""
+        self.policy = policy or Policy()
+        self.follow = follow
+        self.capacity = 0
+        self.f = np.zeros((_FIELDS, 0), np.float32)
+        self.d = np.zeros((3, 0))
+        self.season = np.zeros(0, np.float32)
+        self.days = np.zeros(0, np.uint8)
+        self.ring_v = np.zeros(0, np.float32)
+        self.ring_t = np.zeros(0, np.uint32)
+        self.ring_p = np.zeros(0, np.uint8)
+        self.hour = np.zeros(0, np.int8)
+        self.flags = np.zeros(0, np.uint8)
+        self._scratch = np.zeros(0, np.intp)
+        self._grow(capacity)
+
+    # ------------------------------------------------------------------ rows
+
+    def ensure(self, rows: int) -> None:
+        """Make room for row numbers below `rows`; the capacity doubles."""
+        if rows > self.capacity:
+            self._grow(max(rows, 2 * self.capacity))
+
+    def _grow(self, capacity: int) -> None:
+        old, self.capacity = self.capacity, capacity
+
+        def wider(a: NDArray[np.generic], per: int = 1) -> NDArray[np.generic]:
+            if a.ndim == 2:
+                b = np.zeros((a.shape[0], capacity), a.dtype)
+                b[:, :old] = a
+                return b
+            b = np.zeros(capacity * per, a.dtype)
+            b[: old * per] = a
+            return b
+
+        for name, per in _ARRAYS:
+            setattr(self, name, wider(getattr(self, name), per))
+        self._scratch = np.zeros(capacity, np.intp)
+        self.d[0, old:] = -np.inf
+        self.hour[old:] = -1
+        self.flags[old:] = HARM_BOTH
+
+    def mark(self, rows: Rows, *, counter: bool | None = None, harm: int | None = None) -> None:
+        """Say what rows are: a counter is scored by its rate; `harm` is HARM_HIGH | HARM_LOW bits (0: never scored)."""
+        self.ensure(int(rows.max()) + 1 if len(rows) else 0)
+        flags = self.flags[rows]
+        if counter is not None:
+            flags = (flags & ~np.uint8(COUNTER)) | np.uint8(COUNTER if counter else 0)
+        if harm is not None:
+            flags = (flags & ~np.uint8(HARM_BOTH)) | np.uint8(harm)
+        self.flags[rows] = flags
+
+    def watch(self, row: int, on: bool) -> None:
+        """A watched row reports every sample in `Breaks`, inside or not: somebody waits for it to calm down."""
+        flags = int(self.flags[row])
+        self.flags[row] = flags | WATCHED if on else flags & ~WATCHED
+
+    def reset(self, rows: Rows) -> None:
+        """Forget these rows altogether: the next sample is a series' first."""
+        self.f[:, rows] = 0
+        self.d[:, rows] = 0
+        self.d[0, rows] = -np.inf
+        self.season.reshape(-1, 24)[rows] = 0
+        self.days.reshape(-1, 24)[rows] = 0
+        self.ring_v.reshape(-1, SLOTS)[rows] = 0
+        self.ring_t.reshape(-1, SLOTS)[rows] = 0
+        self.ring_p[rows] = 0
+        self.hour[rows] = -1
+        self.flags[rows] = HARM_BOTH
+
+    @property
+    def last(self) -> F64:
+        """Time of the last accepted sample of each row; -inf before the first. A view."""
+        out: F64 = self.d[0]
+        return out
+
+    @property
+    def count(self) -> F32:
+        """Samples each row has scored. A view."""
+        out: F32 = self.f[_K]
+        return out
+
+    @property
+    def age(self) -> F32:
+        """Seconds each row has been fed, gaps longer than a day counted as a day. A view."""
+        out: F32 = self.f[_AGE]
+        return out
+
+    @property
+    def bytes_per_row(self) -> float:
+        """State of one series in bytes, scratch included."""
+        held = sum(getattr(self, name).nbytes for name, _ in _ARRAYS) + self._scratch.nbytes
+        return float(held) / max(self.capacity, 1)
+
+    # ------------------------------------------------------------------ the verbs
+
+    def step(self, rows: Rows, ts: F64, values: F64) -> Outcome:
+        """Score each sample against what was there before it, then learn it. A row may occur more than once.
+
+        Args:
+            rows: intp[n]; rows beyond the capacity are made.
+            ts: float64[n] UTC seconds; a sample at or before its row's last is ignored (senders retry).
+            values: float64[n]; NaN and infinite samples are ignored, a staleness marker ends the series.
+        """
+        return self._run(rows, ts, values, learn=True)
+
+    def learn(self, rows: Rows, ts: F64, values: F64) -> None:
+        """Take samples into the state."""
+        self._run(rows, ts, values, learn=True)
+
+    def score(self, rows: Rows, ts: F64, values: F64) -> F64:
+        """Score of each sample if it came now; mutates nothing. Rows are unique within a call."""
+        if len(rows) and int(rows.max()) >= self.capacity:
+            known = rows < self.capacity
+            padded = np.zeros(len(rows))
+            padded[known] = self.score(rows[known], ts[known], values[known])
+            return padded
+        out: F64 = self._run(rows, ts, values, learn=False).scores.astype(np.float64)
+        return out
+
+    def _run(self, rows: Rows, ts: F64, values: F64, *, learn: bool) -> Outcome:
+        n = len(rows)
+        run = _Run(n)
+        if n:
+            if learn:
+                self.ensure(int(rows.max()) + 1)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+                parts = rounds(rows, self._scratch) if learn else iter((None,))
+                for part in parts:
+                    size = n if part is None else len(part)
+                    for a in range(0, size, _CHUNK):
+                        if part is None:
+                            b = min(a + _CHUNK, n)
+                            self._round(run, np.arange(a, b), rows[a:b], ts[a:b], values[a:b], learn)
+                        else:
+                            at = part[a : a + _CHUNK]
+                            self._round(run, at, rows[at], ts[at], values[at], learn)
+        return run.outcome()
+
+    def _round(self, run: "_Run", pos: Rows, rows: Rows, ts: F64, v: F64, learn: bool) -> None:
+        """One pass over unique rows. `pos` are the samples' places in the call."""
+        policy = self.policy
+        last = self.d[0][rows]
+        finite = np.isfinite(v)
+        in_time = (ts >= 0) & (ts < LAST_TIME)
+        fresh = ts > last
+        use = finite & fresh & in_time
+        if not use.all():
+            if learn:
+                stale = (v.view(np.uint64) == STALE_BITS) & fresh
+                if stale.any():
+                    ended = rows[stale]
+                    self.flags[ended] |= np.uint8(ENDED)
+                    self.d[0][ended] = ts[stale]
+                run.late += int((finite & in_time & ~fresh).sum())
+                run.invalid += int((~finite & ~stale).sum() + (finite & ~in_time).sum())
+            pos, rows, ts, v, last = pos[use], rows[use], ts[use], v[use], last[use]
+            if not len(rows):
+                return
+        flags = self.flags[rows]
+        dt = ts - last
+        raw = v
+        if (flags & COUNTER).any():
+            counter = (flags & COUNTER) != 0
+            known = np.isfinite(dt)
+            before = self.d[1][rows]
+            gain = v - before
+            # a counter below its previous value was reset: what it shows now came since (Prometheus' rate)
+            rate = np.where(gain < 0, v, gain) / np.where(known, dt, 1.0)
+            v = np.where(counter, rate, v)
+            use = ~counter | known
+            if learn:
+                self.d[0][rows] = ts
+                self.d[1][rows] = raw
+            if not use.all():
+                # the first sample of a counter says nothing yet
+                run.used[pos] = True
+                pos, rows, ts, v, dt = pos[use], rows[use], ts[use], v[use], dt[use]
+                flags, raw = flags[use], raw[use]
+                if not len(rows):
+                    return
+        run.used[pos] = True
+        v = np.clip(v, -LARGEST, LARGEST)
+
+        n = len(rows)
+        r0 = int(rows[0])
+        dense = int(rows[-1]) - r0 == n - 1 and bool((rows[1:] - rows[:-1] == 1).all())
+        s = self.f[:, r0 : r0 + n] if dense else self.f[:, rows]
+        if dense and not learn:
+            s = s.copy()
+        anchor = self.d[2][rows]
+        first = s[_K] == 0
+        if first.any():
+            anchor = np.where(first, v, anchor)
+            if learn:
+                self.d[2][rows] = anchor
+        x = (v - anchor).astype(np.float32)
+        np.clip(x, -LARGEST, LARGEST, out=x)
+        dt32 = np.where(np.isfinite(dt), np.minimum(dt, 86400.0), 0.0).astype(np.float32)
+        if learn:
+            if (flags & ENDED).any():
+                self.flags[rows] &= np.uint8(0xFF & ~ENDED)
+            self.d[0][rows] = ts
+            self.d[1][rows] = raw
+
+        # ---- signals
+        s[_K] = np.minimum(s[_K] + 1, 1e7)
+        s[_AGE] = np.minimum(s[_AGE] + dt32, 1e6)
+        k = s[_K]
+        one = 1 / k
+        slow = s[_E100].copy()
+        resid = x - s[_E24]
+        s[_E24] += np.maximum(one, np.float32(1 / 24)) * resid
+        s[_E100] += np.maximum(one, np.float32(0.01)) * (x - slow)
+        level = np.abs(anchor.astype(np.float32) + s[_E100])
+
+        h64 = ts // 3600.0
+        h0 = float(h64[0])
+        if bool((h64 == h0).all()):
+            hour = np.full(n, int(h0) % 24, np.int8)
+        else:
+            hour = (h64 % 24).astype(np.int8)
+        slot = rows * 24 + hour
+        usual = self.season[slot]
+        days = self.days[slot]
+        now = self.hour[rows]
+        roll = np.flatnonzero((now != hour) & (now >= 0))
+        if len(roll):
+            self._end_hours(run, pos, rows, ts, s, roll, now, learn)
+        s[_ACC] += x
+        s[_CNT] += 1
+        s[_SPREAD] += np.abs(resid)
+        seasonal = x - np.where(days >= 1, usual, slow)
+
+        # ---- evidence against the envelopes as they were
+        live = k > policy.warm // 4
+        act = (k > policy.warm) & (s[_AGE] >= policy.warm_seconds)
+        all_live, all_act = bool(live.all()), bool(act.all())
+        floor = level * np.float32(1e-6) + _TINY
+        up: F32 | None = None
+        for c, y in enumerate((x, resid, seasonal)):
+            lo, hi = s[_LO + c], s[_HI + c]
+            over, under = y - hi, lo - y
+            width = hi - lo
+            flat = width <= 0
+            if flat.any():
+                # nothing but one value so far: a change counts 1, one below 1 % of the level counts less
+                least = np.maximum(np.maximum(over, under), level * np.float32(0.01))
+                width = np.where(flat, np.maximum(least, _TINY), width)
+            width = np.maximum(width, floor)
+            over, under = over / width, under / width
+            if up is None:
+                up, down = over, under
+                up_c, down_c = np.zeros(n, np.int8), np.zeros(n, np.int8)
+            else:
+                np.copyto(up_c, np.int8(c), where=over > up)
+                np.copyto(down_c, np.int8(c), where=under > down)
+                up, down = np.maximum(up, over), np.maximum(down, under)
+        assert up is not None
+        high = np.where(flags & HARM_HIGH, up, np.float32(0))
+        low = np.where(flags & HARM_LOW, down, np.float32(0))
+        upward = high >= low
+        evidence = np.maximum(np.maximum(high, low), np.float32(0))
+        if not all_act:
+            evidence = np.where(act, evidence, np.float32(0))
+        # a young envelope is still too narrow: of small samples by chance, of a part of a day by ignorance
+        if bool((s[_AGE] < 86400).any()):
+            young = np.float32(0.4) + np.float32(0.6 / 86400) * np.minimum(s[_AGE], np.float32(86400))
+            evidence = evidence * young * (k / (k + policy.warm))
+        np.minimum(evidence, np.float32(1e6), out=evidence)
+        keep = 1 - np.minimum(np.float32(1 / policy.hold), dt32 * np.float32(1 / 3600))
+        held = s[_HELD] * keep
+        out = np.where(evidence > held, evidence, np.float32(0))
+        run.scores[pos] = out / (out + np.float32(policy.theta))
+        if not learn:
+            return
+
+        # ---- what would be normal: a robust level and scale, which a fault can hardly teach
+        base = np.where(days >= 2, usual, s[_MID])
+        off = x - base
+        size = np.abs(off)
+        shown = np.flatnonzero((evidence > np.float32(MENTION)) | ((flags & WATCHED) != 0))
+        if len(shown):
+            channel = np.where(upward, up_c, down_c)[shown]
+            lows, highs = s[_LO : _LO + 3, shown], s[_HI : _HI + 3, shown]
+            i = np.arange(len(shown))
+            # the signal is x minus a reference; its envelope around that reference bounds x
+            zero = np.zeros(len(shown), np.float32)
+            ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown]))[channel, i].astype(np.float64)
+            a = anchor[shown]
+            scale = _ruler(s[:, shown], level[shown])
+            if self.follow:
+                self.flags[rows[shown]] |= np.uint8(WATCHED)
+            run.breaks.append(
+                (
+                    pos[shown],
+                    rows[shown],
+                    ts[shown],
+                    v[shown],
+                    evidence[shown].astype(np.float64),
+                    out[shown].astype(np.float64),
+                    channel,
+                    upward[shown],
+                    a + base[shown],
+                    a + ref + lows[channel, i],
+                    a + ref + highs[channel, i],
+                    scale,
+                    off[shown] / scale,
+                    np.where(np.isfinite(dt[shown]), dt[shown], 0.0),
+                    s[_LEAD, shown].astype(np.float64),
+                    *self._recent(rows[shown], a),
+                )
+            )
+
+        # ---- learn
+        s[_HELD] = np.maximum(held, evidence)
+        if policy.memory > 0:
+            tau = np.float32(policy.memory / _LN2)
+            forget = dt32 / (tau + dt32)
+        else:
+            forget = np.minimum(np.float32(_LN2 / 4000), dt32 * np.float32(_LN2 / (14 * 86400)))
+        half = forget * np.float32(0.5)
+        birth = None if all_live else np.flatnonzero(k == policy.warm // 4 + 1)
+        grow = np.float32(policy.growth)
+        for c, y in enumerate((x, resid, seasonal)):
+            lo, hi = s[_LO + c], s[_HI + c]
+            if birth is not None and len(birth):
+                lo[birth] = y[birth]
+                hi[birth] = y[birth]
+            width = hi - lo
+            wide = width > 0
+            limit = grow * width
+            if not (all_act and bool(wide.all())):
+                limit = np.where(act & wide, limit, np.float32(3e38))
+            new_hi = np.maximum(hi, np.minimum(y, hi + limit))
+            new_lo = np.minimum(lo, np.maximum(y, lo - limit))
+            shrink = half * (new_hi - new_lo)
+            new_hi -= shrink
+            new_lo += shrink
+            if all_live:
+                s[_HI + c], s[_LO + c] = new_hi, new_lo
+            else:
+                np.copyto(hi, new_hi, where=live)
+                np.copyto(lo, new_lo, where=live)
+
+        gain32 = np.maximum(one, np.float32(1e-3))
+        dev = s[_DEV]
+        early = k <= 20
+        if early.any():
+            cap = np.where(early, np.float32(3e38), 4 * dev)
+        else:
+            cap = 4 * dev
+        step = x - s[_MID]
+        s[_MID] += gain32 * np.minimum(np.maximum(step, -cap), cap)
+        tail = s[_TAIL]
+        tail += 0.03 * dev * (np.where(size > tail, np.float32(0.99), np.float32(-0.01)))
+        np.maximum(tail, dev, out=tail)
+        # grow from zero even when the series was constant: the floor of the cap is a thousandth of the level
+        dev += gain32 * (np.minimum(size, np.maximum(cap, level * np.float32(1e-3))) - dev)
+
+        # ---- recent samples, at most one a minute
+        p = self.ring_p[rows]
+        place = rows * SLOTS + p
+        sec = ts.astype(np.uint32)
+        there = self.ring_t[place]
+        move = (there == 0) | (sec - there >= PACE)
+        p = (p + move) % np.uint8(SLOTS)
+        place = rows * SLOTS + p
+        old = self.ring_t[place]
+        leaves = move & (old != 0)
+        if leaves.any():
+            lead = self.ring_v[place] - base
+            cap = 50 * dev
+            lead = np.minimum(np.maximum(lead, -cap), cap)
+            s[_LEAD] += np.where(leaves, np.float32(1 / 32), np.float32(0)) * (lead - s[_LEAD])
+        self.ring_v[place] = x
+        # the slot keeps the time of its first sample until the next slot is due
+        self.ring_t[place] = np.where(move, sec, old)
+        self.ring_p[rows] = p
+        self.hour[rows] = hour
+        if not dense:
+            self.f[:, rows] = s
+
+    def _end_hours(
+        self,
+        run: "_Run",
+        pos: Rows,
+        rows: Rows,
+        ts: F64,
+        s: F32,
+        roll: Rows,
+        now: NDArray[np.int8],
+        learn: bool,
+    ) -> None:
+        """Learn the mean of the hour that ended into its slot of the day; only for the rows whose hour changed."""
+        slot = rows[roll] * 24 + now[roll]
+        count = np.maximum(s[_CNT, roll], 1)
+        mean = s[_ACC, roll] / count
+        base, days = self.season[slot], self.days[slot]
+        if learn:
+            gain = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
+            self.season[slot] = base + gain * (mean - base)
+            self.days[slot] = np.minimum(days, 254) + 1
+            run.hours.append((pos[roll], rows[roll], ts[roll], count, mean, s[_SPREAD, roll] / count, base, days))
+        s[_ACC, roll] = 0
+        s[_CNT, roll] = 0
+        s[_SPREAD, roll] = 0
+
+    # ------------------------------------------------------------------ evidence on demand
+
+    def view(self, rows: Rows) -> "View":
+        """What the bank knows of these rows now, in the metric's unit; copies."""
+        s = self.f[:, rows]
+        anchor = self.d[2][rows]
+        last = self.d[0][rows]
+        hour = np.maximum(self.hour[rows], 0)
+        slot = rows * 24 + hour
+        base = np.where(self.days[slot] >= 2, self.season[slot], s[_MID]).astype(np.float64)
+        level = np.abs(anchor.astype(np.float32) + s[_E100])
+        times, values = self._recent(rows, anchor)
+        theta = self.policy.theta
+        return View(
+            rows=rows,
+            last=last,
+            count=s[_K].astype(np.float64),
+            normal=anchor + base,
+            low=anchor + s[_LO],
+            high=anchor + s[_HI],
+            scale=_ruler(s, level),
+            mean=anchor + s[_E100],
+            lead=s[_LEAD].astype(np.float64),
+            score=(s[_HELD] / (s[_HELD] + np.float32(theta))).astype(np.float64),
+            recent_ts=times,
+            recent=values,
+            flags=self.flags[rows],
+        )
+
+    def _recent(self, rows: Rows, anchor: F64) -> tuple[F64, F64]:
+        """(times, values), each [rows, 16] oldest first, NaN where there is none."""
+        order = (self.ring_p[rows, None].astype(np.intp) + 1 + np.arange(SLOTS)) % SLOTS
+        place = rows[:, None] * SLOTS + order
+        times = self.ring_t[place].astype(np.float64)
+        known = times > 0
+        values = anchor[:, None] + self.ring_v[place].astype(np.float64)
+        return np.where(known, times, np.nan), np.where(known, values, np.nan)
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot(self, rows: int | None = None) -> Snapshot:
+        """State of the rows below `rows` (all of the capacity when None); arrays are copies."""
+        n = self.capacity if rows is None else min(rows, self.capacity)
+        arrays = {
+            name: np.ascontiguousarray(a[:, :n]).copy() if (a := getattr(self, name)).ndim == 2 else a[: n * per].copy()
+            for name, per in _ARRAYS
+        }
+        return Snapshot(kind=self.KIND, version=self.VERSION, meta={"rows": n}, arrays=arrays)
+
+    @classmethod
+    def resume(cls, policy: Policy, snapshot: Snapshot, *, follow: bool = False) -> "RangeBank":
+        """A bank that goes on exactly where the snapshot was taken.
+
+        Raises:
+            ValueError: the snapshot is of another kind or version.
+        """
+        if (snapshot.kind, snapshot.version) != (cls.KIND, cls.VERSION):
+            raise ValueError(f"not a {cls.KIND} version {cls.VERSION}: {snapshot.kind} version {snapshot.version}")
+        n = int(snapshot.meta["rows"])
+        bank = cls(policy, max(n, 1), follow=follow)
+        for name, per in _ARRAYS:
+            a = getattr(bank, name)
+            if a.ndim == 2:
+                a[:, :n] = snapshot.arrays[name]
+            else:
+                a[: n * per] = snapshot.arrays[name]
+        return bank
+
+
+MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody
+PACE = np.uint32(60)  # s; sixteen slots reach a quarter of an hour back at any faster sampling
+_LN2 = 0.6931471805599453
+_ARRAYS = (
+    ("f", 1),
+    ("d", 1),
+    ("season", 24),
+    ("days", 24),
+    ("ring_v", SLOTS),
+    ("ring_t", SLOTS),
+    ("ring_p", 1),
+    ("hour", 1),
+    ("flags", 1),
+)
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of the bank as numbers that people read: everything in the metric's own unit, one element per row."""
+
+    rows: Rows
+    last: F64  # time of the last sample, -inf: none
+    count: F64  # samples seen
+    normal: F64  # robust level expected at the hour of the last sample
+    low: F64
+    high: F64
+    scale: F64  # robust scale, lengthened by the normal tail, with a floor of 5 % of the level
+    mean: F64  # mean of about the last hundred samples
+    lead: F64  # mean distance from normal before the recent samples
+    score: F64
+    recent_ts: F64  # [rows, 16] oldest first, NaN: none
+    recent: F64  # [rows, 16]
+    flags: NDArray[np.uint8]
+
+
+def _ruler(s: F32, level: F32) -> F64:
+    """Length of one deviation: robust scale, at least a third of the normal tail and 5 % of the level."""
+    scale = np.maximum(s[_DEV] * np.float32(1.2533), s[_TAIL] * np.float32(1 / 3))  # 1.2533 = sqrt(pi / 2)
+    out: F64 = np.maximum(np.maximum(scale, level * np.float32(0.05)), np.float32(1e-9)).astype(np.float64)
+    return out
+
+
+class _Run:
+    """Collects what one call returns."""
+
+    def __init__(self, n: int) -> None:
+        self.scores = np.zeros(n, np.float32)
+        self.used = np.zeros(n, bool)
+        self.breaks: list[tuple[NDArray[Any], ...]] = []
+        self.hours: list[tuple[NDArray[Any], ...]] = []
+        self.late = self.invalid = 0
+
+    def outcome(self) -> Outcome:
+        breaks = _joined(self.breaks, _BREAK_TYPES)
+        hours = _joined(self.hours, _HOUR_TYPES)
+        return Outcome(
+            scores=self.scores,
+            used=self.used,
+            breaks=Breaks(**dict(zip(Breaks.__struct_fields__, breaks, strict=True))),
+            hours=Hours(**dict(zip(Hours.__struct_fields__, hours, strict=True))),
+            late=self.late,
+            invalid=self.invalid,
+        )
+
+
+_BREAK_TYPES = ("p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "dd", "dd")
+_HOUR_TYPES = ("p", "p", "d", "f", "f", "f", "f", "B")
+
+
+def _joined(parts: list[tuple[NDArray[Any], ...]], types: tuple[str, ...]) -> list[NDArray[Any]]:
+    """Columns of all parts, ordered by the sample's place in the call."""
+    if not parts:
+        return [np.zeros((0, SLOTS) if len(t) == 2 else 0, t[0]) for t in types]
+    if len(parts) == 1:
+        return list(parts[0])
+    columns = [np.concatenate([part[i] for part in parts]) for i in range(len(types))]
+    order = np.argsort(columns[0], kind="stable")
+    return [c[order] for c in columns]

@@ -1,0 +1,429 @@
+"""The evidence of a service's series, kept for about an hour and summed, becomes one event with a life.
+
+What enters is the samples that left their envelope (`bank.Breaks`), one by one in the order of the log, and the
+watermark. What leaves is `Anomaly`: firing once, revised while it grows materially, resolved when every series that
+took part has been back in its range for `resolve_after`. With `by_series` each series is its own subject.
+
+All work is per break, and breaks are rare; a stationary series costs nothing here. Nothing depends on row numbers or on
+how the samples were cut into steps.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from aiopsd.detect.bank import CHANNELS, MENTION, Breaks
+from aiopsd.detect.evidence import Describe, summary
+from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, labels_text
+
+HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of each other add up
+FORGET = 4 * HALF_LIFE  # s; after four half-lives what did not fire is forgotten
+ADOPT = 6 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
+KEPT = 8  # evidences attached to an event
+GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
+_LONGEST_GAP = 2.5  # sampling intervals; a series is not quiet before it could have spoken
+
+
+class JoinPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When evidence is an event. Durations in seconds of sample time."""
+
+    threshold: float = 0.5  # of the score
+    min_duration: float = 0.0
+    resolve_after: float = 900.0
+    theta: float = 0.15  # evidence of a lone series at which the score is 0.5
+    by_series: bool = False
+
+
+class Entry(msgspec.Struct):
+    """One series of a subject: what it took for normal when it left its range, and the worst it showed since."""
+
+    row: int
+    evidence: float  # envelope widths, at most 1, as of `at`
+    at: float
+    onset: float
+    bad: float  # time of its last sample outside the range
+    interval: float
+    channel: int
+    up: bool
+    normal: float
+    low: float
+    high: float
+    scale: float
+    level: float
+    peak: float
+    lead: float
+    recent: list[tuple[float, float]]
+
+    def weight(self, now: float) -> float:
+        """Evidence left at `now`."""
+        return self.evidence * decay(now - self.at)
+
+
+class Subject(msgspec.Struct):
+    """What an event is about: a service, or one series of it."""
+
+    key: str
+    service: str
+    entries: dict[int, Entry]
+    sum: float = 0.0  # of the entries' evidence, as of `at`
+    at: float = 0.0
+    state: str = "quiet"  # quiet | pending | firing
+    since: float = 0.0  # when it became pending
+    deadline: float = 0.0
+    id: str = ""
+    signal: str = ""
+    onset: float = 0.0
+    labels: Labels = {}
+    revision: int = 0
+    told_sum: float = 0.0
+    told_series: int = 0
+    told_score: float = 0.0
+
+
+def decay(seconds: float) -> float:
+    """What is left of evidence after so long.
+
+    >>> decay(1800.0)
+    0.5
+    """
+    return float(0.5 ** (max(seconds, 0.0) / HALF_LIFE))
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """One element of `Breaks` as plain numbers."""
+
+    pos: int
+    row: int
+    ts: float
+    value: float
+    evidence: float
+    channel: int
+    up: bool
+    normal: float
+    low: float
+    high: float
+    scale: float
+    interval: float
+    lead: float
+    recent: list[tuple[float, float]]
+
+
+def seen(breaks: Breaks) -> Iterator[Seen]:
+    """The elements of `breaks` in order; recent samples only where there is evidence."""
+    columns = zip(
+        breaks.pos.tolist(),
+        breaks.rows.tolist(),
+        breaks.ts.tolist(),
+        breaks.values.tolist(),
+        breaks.evidence.tolist(),
+        breaks.channel.tolist(),
+        breaks.up.tolist(),
+        breaks.normal.tolist(),
+        breaks.low.tolist(),
+        breaks.high.tolist(),
+        breaks.scale.tolist(),
+        breaks.interval.tolist(),
+        breaks.lead.tolist(),
+        strict=True,
+    )
+    for i, (pos, row, ts, value, evidence, *rest) in enumerate(columns):
+        recent: list[tuple[float, float]] = []
+        if evidence > MENTION:
+            pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
+            recent = [(t, v) for t, v in pairs if t == t]
+        yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]
+
+
+class Join:
+    """Subjects and their timers. `describe(row)` names a series; it is asked only when evidence appears."""
+
+    def __init__(self, policy: JoinPolicy, describe: Describe) -> None:
+        self.policy = policy
+        self.describe = describe
+        self.subjects: dict[str, Subject] = {}
+        self.members: dict[int, str] = {}  # row -> key of the subject that follows it
+        self.sizes: dict[str, int] = {}  # series of each service
+        self._timers: list[tuple[float, str]] = []
+        self.touched: set[int] = set()  # rows followed or released since the caller last cleared this
+
+    # ------------------------------------------------------------------ series come and go
+
+    def appear(self, service: str) -> None:
+        self.sizes[service] = self.sizes.get(service, 0) + 1
+
+    def vanish(self, row: int, service: str) -> None:
+        """The series was evicted."""
+        left = self.sizes.get(service, 0) - 1
+        if left > 0:
+            self.sizes[service] = left
+        else:
+            self.sizes.pop(service, None)
+        key = self.members.pop(row, None)
+        if key is not None:
+            subject = self.subjects[key]
+            entry = subject.entries.pop(row)
+            subject.sum = max(0.0, subject.sum - entry.weight(subject.at))
+
+    # ------------------------------------------------------------------ samples
+
+    def theta(self, service: str) -> float:
+        """Summed evidence at which a service's score is 0.5: more series make more noise."""
+        if self.policy.by_series:
+            return self.policy.theta
+        return float(self.policy.theta * max(self.sizes.get(service, 1), 1) ** NOISE)
+
+    def observe(self, s: Seen) -> Anomaly | None:
+        """Take one sample; the event it makes or revises, if any."""
+        if s.evidence <= MENTION:
+            key = self.members.get(s.row)
+            if key is not None:
+                self._calm(self.subjects[key], s)
+            return None
+        key = self.members.get(s.row)
+        if key is None:
+            who = self.describe(s.row)
+            key = who.service
+            if self.policy.by_series:
+                key = f"{who.metric}{{{labels_text(who.labels, ('__name__',))}}}"
+            subject = self.subjects.get(key)
+            if subject is None:
+                subject = self.subjects[key] = Subject(key=key, service=who.service, entries={}, at=s.ts)
+            self.members[s.row] = key
+            self.touched.add(s.row)
+        else:
+            subject = self.subjects[key]
+        self._take(subject, s)
+        return self._judge(subject, s.ts)
+
+    def _calm(self, subject: Subject, s: Seen) -> None:
+        """A followed series said something unremarkable: is it still outside of what was normal at its onset?"""
+        entry = subject.entries[s.row]
+        outside = s.value > entry.high if entry.up else s.value < entry.low
+        if outside and s.ts - entry.onset <= ADOPT:
+            entry.bad = max(entry.bad, s.ts)
+            entry.interval = s.interval
+
+    def _take(self, subject: Subject, s: Seen) -> None:
+        evidence = min(s.evidence, 1.0)
+        now = max(subject.at, s.ts)
+        subject.sum *= decay(now - subject.at)
+        subject.at = now
+        entry = subject.entries.get(s.row)
+        quiet = max(self.policy.resolve_after, _LONGEST_GAP * s.interval)
+        if entry is None or (s.ts - entry.bad > quiet and subject.state != "firing"):
+            if entry is not None:
+                subject.sum = max(0.0, subject.sum - entry.weight(now))
+            entry = Entry(
+                s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
+                s.value, evidence, s.lead, s.recent,
+            )  # fmt: skip
+            subject.entries[s.row] = entry
+            subject.sum += entry.weight(now)
+            return
+        before = entry.weight(now)
+        if evidence > entry.weight(s.ts):
+            entry.evidence, entry.at = evidence, s.ts
+        subject.sum = max(0.0, subject.sum + entry.weight(now) - before)
+        entry.bad = max(entry.bad, s.ts)
+        entry.interval = s.interval
+        entry.recent = s.recent
+        if abs(s.value - entry.normal) > abs(entry.level - entry.normal) or s.up != entry.up:
+            entry.level = s.value
+        if evidence > entry.peak:
+            entry.peak = evidence
+            if s.up != entry.up:  # it went out at the other side, and further
+                entry.up, entry.channel, entry.low, entry.high = s.up, s.channel, s.low, s.high
+
+    def _judge(self, subject: Subject, ts: float) -> Anomaly | None:
+        policy = self.policy
+        theta = self.theta(subject.service)
+        score = subject.sum / (subject.sum + theta)
+        if subject.state == "quiet":
+            if score >= policy.threshold:
+                if policy.min_duration <= 0:
+                    return self._fire(subject, ts)
+                subject.since = ts
+                self._enter(subject, "pending")
+        elif subject.state == "pending":
+            if score < policy.threshold:
+                self._enter(subject, "quiet")
+            elif ts - subject.since >= policy.min_duration:
+                return self._fire(subject, ts)
+        elif self._grown(subject, score):
+            return self._tell(subject, ts, "firing", subject.revision + 1)
+        self._schedule(subject)
+        return None
+
+    @staticmethod
+    def _grown(subject: Subject, score: float) -> bool:
+        series = len(subject.entries)
+        if series >= max(GROWTH * subject.told_series, subject.told_series + 1):
+            return True
+        return subject.sum >= GROWTH * subject.told_sum and score > subject.told_score + 0.02
+
+    # ------------------------------------------------------------------ time
+
+    def next_due(self) -> float:
+        """Watermark at which `due` has something to look at; inf: never."""
+        return self._timers[0][0] if self._timers else float("inf")
+
+    def due(self, now: float) -> list[Anomaly]:
+        """Events whose time has come by the watermark `now`, in the order of their times."""
+        out = []
+        while self._timers and self._timers[0][0] <= now:
+            at, key = heapq.heappop(self._timers)
+            subject = self.subjects.get(key)
+            if subject is None or subject.deadline != at:
+                continue  # set before something else happened
+            subject.deadline = 0.0
+            if self._deadline(subject) > at:  # samples have moved it since it was set
+                self._schedule(subject)
+            elif subject.state == "pending":
+                last = max((e.bad + _LONGEST_GAP * e.interval for e in subject.entries.values()), default=0.0)
+                if last >= at and self._score(subject, at) >= self.policy.threshold:
+                    out.append(self._fire(subject, at))
+                else:
+                    self._enter(subject, "quiet")
+            elif subject.state == "firing":
+                out.append(self._tell(subject, at, "resolved", subject.revision + 1))
+                self._drop(subject)
+            else:
+                self._forget(subject, at)
+        return out
+
+    def _score(self, subject: Subject, now: float) -> float:
+        left = subject.sum * decay(now - subject.at)
+        return left / (left + self.theta(subject.service))
+
+    def _deadline(self, subject: Subject) -> float:
+        if subject.state == "pending":
+            return subject.since + self.policy.min_duration
+        entries = subject.entries.values()
+        if subject.state == "quiet":
+            return min((e.bad for e in entries), default=subject.at) + FORGET
+        quiet = self.policy.resolve_after
+        return max((e.bad + max(quiet, _LONGEST_GAP * e.interval) for e in entries), default=subject.at + quiet)
+
+    def _schedule(self, subject: Subject) -> None:
+        """One timer per subject; one that rings too early sets itself again, so samples need not move it."""
+        if subject.deadline == 0.0:
+            subject.deadline = self._deadline(subject)
+            heapq.heappush(self._timers, (subject.deadline, subject.key))
+
+    def _enter(self, subject: Subject, state: str) -> None:
+        subject.state = state
+        subject.deadline = 0.0
+        self._schedule(subject)
+
+    def _forget(self, subject: Subject, now: float) -> None:
+        """Nothing came of what these series showed."""
+        for row in [r for r, e in subject.entries.items() if e.bad + FORGET <= now]:
+            entry = subject.entries.pop(row)
+            subject.sum = max(0.0, subject.sum - entry.weight(subject.at))
+            del self.members[row]
+            self.touched.add(row)
+        if subject.entries:
+            self._schedule(subject)
+        else:
+            del self.subjects[subject.key]
+
+    def _drop(self, subject: Subject) -> None:
+        for row in subject.entries:
+            del self.members[row]
+            self.touched.add(row)
+        del self.subjects[subject.key]
+
+    # ------------------------------------------------------------------ words
+
+    def _fire(self, subject: Subject, ts: float) -> Anomaly:
+        now = max(subject.at, ts)
+        weights = [(e.weight(now), e) for e in subject.entries.values()]
+        top = max(w for w, _ in weights)
+        part = [e for w, e in weights if w >= 0.25 * top]
+        names = sorted({self.describe(e.row).metric for e in part})
+        subject.onset = min(e.onset for e in part)
+        subject.signal = names[0] if len(names) == 1 else "service"
+        shared: dict[str, str] | None = None
+        for e in part:
+            labels = self.describe(e.row).labels
+            shared = dict(labels) if shared is None else {k: v for k, v in shared.items() if labels.get(k) == v}
+        subject.labels = {k: v for k, v in (shared or {}).items() if k != "__name__"}
+        subject.id = content_id("anomaly", subject.key, subject.signal, round(subject.onset))
+        self._enter(subject, "firing")
+        return self._tell(subject, ts, "firing", 0)
+
+    def _tell(self, subject: Subject, ts: float, state: str, revision: int) -> Anomaly:
+        now = max(subject.at, ts)
+        subject.sum *= decay(now - subject.at)
+        subject.at = now
+        score = max(subject.told_score, self._score(subject, now))
+        subject.revision, subject.told_sum, subject.told_score = revision, subject.sum, score
+        subject.told_series = len(subject.entries)
+        ranked = sorted(
+            ((self._evidence(e), e.weight(now)) for e in subject.entries.values()),
+            key=lambda p: (-p[1], p[0].metric, sorted(p[0].labels.items())),
+        )
+        evidence = tuple(e for e, _ in ranked[:KEPT])
+        return Anomaly(
+            id=subject.id,
+            service=subject.service,
+            signal=subject.signal,
+            severity="critical" if score >= CRITICAL else "warning",
+            state=state,
+            onset=subject.onset,
+            ts=ts,
+            score=score,
+            revision=revision,
+            labels=subject.labels,
+            summary=summary(evidence, subject.onset, len(ranked) - 1),
+            evidence=evidence,
+        )
+
+    def _evidence(self, e: Entry) -> Evidence:
+        who = self.describe(e.row)
+        off = (e.level - e.normal) / e.scale
+        return Evidence(
+            service=who.service,
+            metric=who.metric,
+            kind=who.kind,
+            labels=who.labels,
+            channel=CHANNELS[e.channel] if e.channel >= 0 else "online",
+            direction=Direction.HIGH if e.up else Direction.LOW,
+            level=e.level,
+            normal=e.normal,
+            low=e.low,
+            high=e.high,
+            scale=e.scale,
+            deviation=off if e.up else -off,
+            score=e.peak / (e.peak + self.policy.theta),
+            onset=e.onset,
+            lead_in=max(0.0, (e.lead if e.up else -e.lead) / e.scale),
+            traffic=e.normal if who.kind == "traffic" else 0.0,
+            recent=tuple(e.recent),
+        )
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "subjects": msgspec.to_builtins([self.subjects[k] for k in sorted(self.subjects)], str_keys=True),
+            "sizes": dict(sorted(self.sizes.items())),
+            "timers": sorted([t, k] for t, k in self._timers),
+        }
+
+    @classmethod
+    def resume(cls, policy: JoinPolicy, describe: Describe, data: Mapping[str, Any]) -> "Join":
+        join = cls(policy, describe)
+        for subject in msgspec.convert(data["subjects"], list[Subject], strict=False):
+            join.subjects[subject.key] = subject
+            for row in subject.entries:
+                join.members[row] = subject.key
+        join.sizes = dict(data["sizes"])
+        join._timers = [(t, k) for t, k in data["timers"]]  # sorted: a heap
+        return join
+
+
+NOISE = 0.7  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
+CRITICAL = 0.9

@@ -1,0 +1,119 @@
+"""What a metric is: its kind, the direction that harms, counter or gauge; by configured rules, then by its name.
+
+Names only sharpen: a metric whose name says nothing is watched in both directions. What enters is a label set; what
+leaves is a `Signal`. Rules are anchored RE2, as everywhere in the configuration.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import re2
+
+from aiopsd.config import SignalRule
+from aiopsd.errors import ConfigError
+
+NAME = "__name__"
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str = "other"  # as SignalRule.kind
+    harm: str = "both"  # high | low | both | none
+    counter: bool = False
+
+
+class Matcher:
+    """All of `match` (label -> anchored RE2) must hold; a missing label counts as empty, as Prometheus does.
+
+    Raises:
+        ConfigError: an expression does not compile; names the key below `path`.
+    """
+
+    def __init__(self, match: Mapping[str, str], path: str = "$") -> None:
+        self.labels = tuple(match)
+        self._parts = []
+        for label, pattern in match.items():
+            try:
+                self._parts.append((label, re2.compile(f"(?s:{pattern})")))
+            except re2.error as e:
+                raise ConfigError(f"not an RE2 expression: {pattern!r} ({e})", f"{path}.{label}") from None
+
+    def __call__(self, labels: Mapping[str, str]) -> bool:
+        return all(p.fullmatch(labels.get(label, "")) is not None for label, p in self._parts)
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# First kind with a word in the name wins. The order argues: `cpu_seconds` is a resource before it is a duration,
+# `http_errors_total` an error before it is traffic, `request_duration` a latency before it is traffic.
+_WORDS: tuple[tuple[str, str, frozenset[str]], ...] = (
+    ("errors", "high", _set("""error errors err errs failure failures failed fail fails exception exceptions fault
+        faults 5xx 500 502 503 504 timeout timeouts dropped drops drop rejected rejects retry retries retransmits panic
+        panics crash crashes restarts oom evicted""")),
+    ("availability", "low", _set("availability available success successes up healthy health ready uptime")),
+    ("resource", "both", _set("""cpu memory mem heap rss disk filesystem fs gc swap iops io inodes network net node
+        threads goroutines fds""")),
+    ("latency", "high", _set("""latency latencies duration durations delay rtt ttfb elapsed seconds millis ms
+        response_time responsetime p50 p75 p90 p95 p99 p999 quantile apdex""")),
+    ("saturation", "high", _set("""queue queued pending backlog lag saturation pressure throttled throttling
+        inflight waiting blocked load utilization utilisation usage depth""")),
+    ("traffic", "both", _set("""request requests rps qps throughput traffic call calls hits messages msgs rate
+        connections sessions ops operations transactions orders count""")),
+)  # fmt: skip
+_LOW = _set("free idle remaining headroom apdex")  # of these there can only be too little
+_SPLIT = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z])")
+_COUNTER = ("_total", "_count", "_sum", "_bucket")
+
+
+def by_name(metric: str) -> Signal:
+    """What the name of a metric says.
+
+    >>> by_name("http_request_duration_seconds")
+    Signal(kind='latency', harm='high', counter=False)
+    >>> by_name("http_requests_errors_total").kind
+    'errors'
+    >>> by_name("value")
+    Signal(kind='other', harm='both', counter=False)
+    """
+    words = {w.lower() for w in _SPLIT.split(metric) if w}
+    counter = metric.endswith(_COUNTER)
+    if metric.endswith(("_count", "_bucket")) and not words & _WORDS[0][2]:
+        return Signal(kind="traffic", counter=True)  # of a histogram: how many, not how long
+    if metric.endswith("_sum"):
+        return Signal(counter=True)
+    for kind, harm, known in _WORDS:
+        if words & known:
+            if kind == "resource" and words & {"error", "errors"}:
+                continue
+            return Signal(kind=kind, harm="low" if words & _LOW else harm, counter=counter)
+    return Signal(harm="low" if words & _LOW else "both", counter=counter)
+
+
+class Signals:
+    """`of(labels)`: the first configured rule that matches, else the name."""
+
+    def __init__(self, rules: Sequence[SignalRule], path: str = "$.detect.signals") -> None:
+        self._rules = [(Matcher(r.match, f"{path}[{i}].match"), r) for i, r in enumerate(rules)]
+        self._by_name_only = all(set(m.labels) <= {NAME} for m, _ in self._rules)
+        self._cache: dict[str, Signal] = {}
+
+    def of(self, labels: Mapping[str, str]) -> Signal:
+        metric = labels.get(NAME, "")
+        if self._by_name_only:
+            found = self._cache.get(metric)
+            if found is None:
+                if len(self._cache) >= 100_000:
+                    self._cache.clear()  # names are few; a sender that invents them must not fill the memory
+                found = self._cache[metric] = self._decide(metric, labels)
+            return found
+        return self._decide(metric, labels)
+
+    def _decide(self, metric: str, labels: Mapping[str, str]) -> Signal:
+        named = by_name(metric)
+        for matches, rule in self._rules:
+            if matches(labels):
+                counter = named.counter if rule.counter is None else rule.counter
+                return Signal(kind=rule.kind, harm=rule.harm, counter=counter)
+        return named

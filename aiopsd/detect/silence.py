@@ -1,0 +1,112 @@
+"""Series that fell silent, measured against the newest sample of their own source and never against a clock.
+
+So our own lag is no event at all, a hole in the whole source suspends the judgement until it has caught up, a service
+whose series stopped is one event, and when more than half of the partition is silent that is one event too.
+What enters is the bank's times of last samples at a watermark; what leaves is which services are silent.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from aiopsd.detect.bank import F64, Rows
+
+_INTERVALS = 3.0  # a series is not silent before it missed about two samples
+_SAMPLES = 10.0  # and nobody knows its interval before so many
+
+
+class Hush(msgspec.Struct):
+    """A silent service under way; `service` is "" for the whole source."""
+
+    service: str
+    onset: float
+    told: int  # series silent when it was last told
+    revision: int = 0
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to tell: `rows` are the silent series of the service (empty when they are back)."""
+
+    hush: Hush
+    state: str
+    rows: tuple[int, ...] = ()
+
+
+class Silence:
+    """`after`: seconds of silence that count; 0: off."""
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+        self.step = max(after / 4, 15.0)  # of the watermark between two checks
+        self.suspended = float("-inf")  # no judgement before this watermark
+        self._hushes: dict[str, Hush] = {}
+
+    def boundary(self, before: float, now: float) -> bool:
+        """Does the watermark's way from `before` to `now` call for a check?"""
+        return self.after > 0 and before > 0 and before // self.step != now // self.step
+
+    def check(
+        self,
+        before: float,
+        now: float,
+        *,
+        last: F64,
+        count: F64,
+        age: F64,
+        live: NDArray[np.bool_],
+        service: NDArray[np.int32],
+        names: list[str],
+    ) -> list[Change]:
+        """What changed at the watermark `now`, which was `before` until this record; arrays have an element per row.
+
+        Args:
+            last: time of each row's last sample. count, age: samples seen and seconds between the first and the last.
+            live: rows that hold a series which has not said goodbye (a staleness marker).
+        """
+        if now - before > max(2 * self.step, self.after):
+            self.suspended = now + self.after  # the source itself had a hole: let everybody speak first
+        if now < self.suspended:
+            return []
+        interval = age / np.maximum(count - 1, 1)
+        judged = live & (count >= _SAMPLES)
+        silent = judged & (now - last > np.maximum(self.after, _INTERVALS * interval))
+        rows = np.flatnonzero(silent)
+        out: list[Change] = []
+        whole = 2 * len(rows) > int(judged.sum()) and len(set(service[rows].tolist())) > 1
+        self._tell(out, "", rows if whole else rows[:0], last)
+        by_service: dict[str, list[int]] = {}
+        for row, s in zip(rows.tolist(), service[rows].tolist(), strict=True):
+            by_service.setdefault(names[s], []).append(row)
+        for name in sorted(set(self._hushes) | set(by_service)):
+            if name == "" or (whole and name not in self._hushes):
+                continue  # said by the event of the source already
+            self._tell(out, name, np.array(by_service.get(name, []), np.intp), last)
+        return out
+
+    def _tell(self, out: list[Change], name: str, rows: Rows, last: F64) -> None:
+        hush = self._hushes.get(name)
+        if hush is None:
+            if len(rows):
+                hush = self._hushes[name] = Hush(name, float(last[rows].min()), len(rows))
+                out.append(Change(hush=hush, state="firing", rows=tuple(rows.tolist())))
+        elif not len(rows):
+            del self._hushes[name]
+            hush.revision += 1
+            out.append(Change(hush=hush, state="resolved"))
+        elif len(rows) >= 1.5 * hush.told:
+            hush.told = len(rows)
+            hush.revision += 1
+            out.append(Change(hush=hush, state="firing", rows=tuple(rows.tolist())))
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "suspended": self.suspended if self.suspended > float("-inf") else None,
+            "hushes": [msgspec.to_builtins(h) for _, h in sorted(self._hushes.items())],
+        }
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        self.suspended = float("-inf") if data["suspended"] is None else data["suspended"]
+        self._hushes = {h.service: h for h in msgspec.convert(data["hushes"], list[Hush])}

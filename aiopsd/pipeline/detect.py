@@ -1,0 +1,484 @@
+"""The stage of one partition of a metric log: records in, anomalies and drifts out, as `Append` effects.
+
+Decoded columns go through the bank in rounds; the few samples that left their envelope, the hours that ended and the
+breaches of fixed limits go, in the order of the log, through small state machines. The only time is that of the
+samples: the watermark is the newest sample time that can be believed, and every timer is due when a record moves it
+past.
+
+Batch invariance, bit for bit: what concerns one series is elementwise in its samples; what crosses series happens in
+the order of (record, sample), or at a record that moves the watermark past a boundary. Row numbers differ with the way
+records were cut once series have been evicted, so no output depends on them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from aiopsd.config import Config
+from aiopsd.decode.samples import decode_samples
+from aiopsd.decode.series import SeriesIndex
+from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
+from aiopsd.detect.evidence import Series, clock, from_view
+from aiopsd.detect.join import Join, JoinPolicy, seen
+from aiopsd.detect.signals import Signals
+from aiopsd.detect.silence import Change, Silence
+from aiopsd.detect.threshold import Limits
+from aiopsd.errors import DecodeReason
+from aiopsd.model import (
+    Anomaly,
+    Append,
+    DriftDetected,
+    Effect,
+    Evidence,
+    LogRecord,
+    Reject,
+    Snapshot,
+    content_id,
+)
+from aiopsd.services import ServiceMapper
+
+AHEAD = 3600.0  # s; a sample further ahead of its record's receipt is a broken clock, not news
+LEAP = 86400.0  # s; without receipt times, a leap of the watermark by more has to be seen in ...
+CONFIRM = 3  # ... so many records in a row before it is believed
+
+_KINDS = ("other", "latency", "errors", "availability", "traffic", "saturation", "resource")
+_HARM = {"high": HARM_HIGH, "low": HARM_LOW, "both": HARM_BOTH, "none": 0}
+_HARM_NAME = {v: k for k, v in _HARM.items()}
+
+# Within a record: what was refused, then what its watermark made due, then its samples, then the timers it passed.
+_REFUSED, _BOUNDARY, _SAMPLE, _TIMER = range(4)
+_Key = tuple[int, int, float, int, int]  # (record, phase, sample or time, kind, sequence)
+
+
+def build(config: Config, source: str, partition: int, resume: Snapshot | None = None) -> "DetectStage":
+    """The stage of one partition, new or as it was when the snapshot was taken.
+
+    Raises:
+        ConfigError: a matcher or a model of the configuration cannot be used.
+        ValueError: the snapshot is of another kind or version.
+    """
+    return DetectStage(config, source, partition, resume)
+
+
+class DetectStage:
+    """See `protocols.DetectLike`. Counters for /metrics are plain attributes, totals since the stage was built.
+
+    Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8.
+    """
+
+    KIND, VERSION = "detect", 1
+
+    def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
+        self.source, self.partition = source, partition
+        self._config = d = config.detect
+        self._mapper = ServiceMapper(config.services)
+        self._signals = Signals(d.signals)
+        self._policy = Policy(memory=d.memory, growth=d.growth, warm_seconds=d.warmup)
+        join = JoinPolicy(
+            threshold=d.threshold,
+            min_duration=d.min_duration,
+            resolve_after=d.resolve_after,
+            theta=self._policy.theta,
+            by_series=d.join == "series",
+        )
+        self._evict_step = max(d.evict_after / 24, 60.0)
+        self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
+        self._silence = Silence(d.no_data)
+        self._watermark = float("-inf")
+        self._leap = 0  # consecutive records without receipt time that were all far ahead
+        self._names: list[str] = []
+        self._ids: dict[str, int] = {}
+        self._sizes: list[int] = []  # rows of each service, by id
+        self._free: list[int] = []  # ids without rows
+        self._dropped: set[int] = set()  # rows evicted in this step, or new
+        self.samples = self.late = self.invalid = self.anomalies = self.drifts = 0
+        if resume is None:
+            self._index = SeriesIndex(self._mapper)
+            self._bank = RangeBank(self._policy, follow=True)
+            self._join = Join(join, self._describe)
+            self._known = np.zeros(self._bank.capacity, bool)
+            self._service = np.zeros(self._bank.capacity, np.int32)
+            self._kind = np.zeros(self._bank.capacity, np.int8)
+        else:
+            self._load(resume, join)
+
+    # ------------------------------------------------------------------ the protocol
+
+    @property
+    def watermark(self) -> float:
+        """Newest sample time that can be believed (UTC seconds); -inf before the first sample."""
+        return self._watermark
+
+    @property
+    def series(self) -> int:
+        """Live series."""
+        return int(self._known.sum())
+
+    def step(self, records: Sequence[LogRecord]) -> list[Effect]:
+        """Effects of these records, in order of their offsets."""
+        if not records:
+            return []
+        columns = decode_samples(records, self._index)
+        out: list[tuple[_Key, Effect]] = []
+        if columns.rejects:
+            place = {r.offset: i for i, r in enumerate(records)}
+            for n, reject in enumerate(columns.rejects):
+                out.append(((place[reject.pos.offset], _REFUSED, 0.0, 0, n), reject))
+        rows, ts, values = columns.rows, columns.ts, columns.values
+        record = columns.record.astype(np.intp)
+        believed, marks = self._believe(records, rows, ts, record, out)
+        if not believed.all():
+            rows, ts, values, record = rows[believed], ts[believed], values[believed], record[believed]
+        if len(rows):
+            self._room(int(rows.max()) + 1)
+
+        begin = np.searchsorted(record, np.arange(len(records) + 1))
+        first = 0
+        mark = self._watermark
+        for r in self._cuts(marks):
+            self._segment(first, r, rows, ts, values, record, begin, marks, out)
+            before = marks[r - 1] if r else mark
+            self._boundary(r, before, marks[r], out)
+            first = r
+        self._segment(first, len(records), rows, ts, values, record, begin, marks, out)
+        self._watermark = float(marks[-1])
+        self._dropped.update(self._index.take_new())  # those of which nothing could be used
+        if self._dropped:
+            self._room(len(self._index))
+            self._index.evict(sorted(row for row in self._dropped if not self._known[row]))
+            self._dropped.clear()
+        out.sort(key=lambda pair: pair[0])
+        return [self._stamped(effect, records[key[0]]) for key, effect in out]
+
+    def evidence(self, services: Sequence[str], since: float) -> list[Evidence]:
+        """Evidence of every series of these services, sub-threshold included; what came before `since` is lead-in."""
+        ids = [self._ids[s] for s in dict.fromkeys(services) if s in self._ids]
+        if not ids:
+            return []
+        rows = np.flatnonzero(np.isin(self._service, ids) & self._known)
+        return from_view(self._bank.view(rows), self._describe, since)
+
+    def snapshot(self) -> Snapshot:
+        """Everything, bit for bit; arrays are copies and hold only the rows in use."""
+        n = len(self._index)
+        self._room(n)
+        bank = self._bank.snapshot(n)
+        arrays = {f"bank.{name}": a for name, a in bank.arrays.items()}
+        arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
+        meta: dict[str, Any] = {
+            "source": self.source,
+            "partition": self.partition,
+            "watermark": self._watermark if self._watermark > float("-inf") else None,
+            "leap": self._leap,
+            "bank": bank.meta,
+            "index": self._index.snapshot(),
+            "names": self._names,
+            "free": self._free,
+            "join": self._join.snapshot(),
+            "limits": self._limits.snapshot(),
+            "silence": self._silence.snapshot(),
+            "signals": msgspec.to_builtins(self._config.signals),
+        }
+        return Snapshot(kind=self.KIND, version=self.VERSION, meta=meta, arrays=arrays)
+
+    def _load(self, snapshot: Snapshot, join: JoinPolicy) -> None:
+        if (snapshot.kind, snapshot.version) != (self.KIND, self.VERSION):
+            raise ValueError(
+                f"not a {self.KIND} snapshot version {self.VERSION}: {snapshot.kind} version {snapshot.version}"
+            )
+        meta, arrays = snapshot.meta, snapshot.arrays
+        self._watermark = float("-inf") if meta["watermark"] is None else meta["watermark"]
+        self._leap = meta["leap"]
+        self._index = SeriesIndex.resume(self._mapper, meta["index"])
+        inner = {name.removeprefix("bank."): a for name, a in arrays.items() if name.startswith("bank.")}
+        bank = Snapshot(kind=RangeBank.KIND, version=RangeBank.VERSION, meta=meta["bank"], arrays=inner)
+        self._bank = RangeBank.resume(self._policy, bank, follow=True)
+        n = len(arrays["known"])
+        capacity = self._bank.capacity
+        self._known = np.zeros(capacity, bool)
+        self._service = np.zeros(capacity, np.int32)
+        self._kind = np.zeros(capacity, np.int8)
+        self._known[:n], self._service[:n] = arrays["known"], arrays["service"]
+        self._kind[:n] = arrays["kind"]
+        self._names = list(meta["names"])
+        self._free = list(meta["free"])
+        free = set(self._free)
+        self._ids = {name: i for i, name in enumerate(self._names) if i not in free}
+        self._sizes = np.bincount(self._service[self._known], minlength=len(self._names)).tolist()
+        self._join = Join.resume(join, self._describe, meta["join"])
+        live = np.flatnonzero(self._known).tolist()
+        if self._limits.rules:
+            for row in live:
+                self._limits.appear(row, self._describe(row))
+        self._limits.load(meta["limits"])
+        self._silence.load(meta["silence"])
+        if meta["signals"] != msgspec.to_builtins(self._config.signals):
+            for row in live:
+                self._classify(row)
+
+    # ------------------------------------------------------------------ time
+
+    def _believe(
+        self,
+        records: Sequence[LogRecord],
+        rows: Rows,
+        ts: F64,
+        record: Rows,
+        out: list[tuple[_Key, Effect]],
+    ) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], F64]:
+        """Which samples have a time that can be, and the watermark after each record."""
+        stamps = np.array([r.stamp for r in records])
+        bound = np.where(stamps > 0, stamps + AHEAD, LAST_TIME)
+        good = (ts >= 0) & (ts < LAST_TIME) & (ts <= bound[record])
+        newest = np.full(len(records), -np.inf)
+        np.maximum.at(newest, record[good], ts[good])
+        marks = np.maximum.accumulate(np.concatenate(([self._watermark], newest)))[1:]
+        before = np.concatenate(([self._watermark], marks[:-1]))
+        leaping = (stamps <= 0) & (newest > before + LEAP) & np.isfinite(before)
+        if leaping.any() or self._leap:
+            mark = self._watermark
+            for r in range(len(records)):
+                if stamps[r] <= 0 and np.isfinite(mark) and newest[r] > mark + LEAP:
+                    self._leap += 1
+                    if self._leap < CONFIRM:
+                        good &= (record != r) | (ts <= mark + LEAP)
+                        inside = ts[(record == r) & good]
+                        mark = max(mark, float(inside.max())) if len(inside) else mark
+                        marks[r] = mark
+                        continue
+                if np.isfinite(newest[r]):
+                    self._leap = 0
+                mark = max(mark, float(newest[r]))
+                marks[r] = mark
+        if not good.all():
+            bad = np.flatnonzero(~good)
+            whole = np.bincount(record, minlength=len(records))
+            for r in dict.fromkeys(record[bad].tolist()):
+                mine = bad[record[bad] == r]
+                at = float(ts[mine[0]])
+                who = self._index.labels(int(rows[mine[0]]))
+                text = f"sample time {at!r} of {who} cannot be, at watermark {float(marks[r])!r}"
+                reject = Reject(
+                    pos=records[r].pos,
+                    reason=DecodeReason.TIMESTAMP,
+                    detail=text,
+                    items=len(mine),
+                    whole=len(mine) == int(whole[r]),
+                )
+                out.append(((r, _REFUSED, 1.0, 0, 0), reject))
+        return good, marks
+
+    def _cuts(self, marks: F64) -> list[int]:
+        """Records before whose samples the whole bank is looked at: series to evict, silence."""
+        before = np.concatenate(([self._watermark], marks[:-1]))
+        moved = np.flatnonzero((marks > before) & np.isfinite(before))
+        b, m = before[moved], marks[moved]
+        due = b // self._evict_step != m // self._evict_step
+        if self._silence.after > 0:
+            due |= b // self._silence.step != m // self._silence.step
+        out: list[int] = moved[due].tolist()
+        return out
+
+    def _boundary(self, r: int, before: float, now: float, out: list[tuple[_Key, Effect]]) -> None:
+        if before // self._evict_step != now // self._evict_step:
+            # after a hole of the whole source nobody is late until everybody could speak
+            self._evict(min(now, before + self._evict_step) - self._config.evict_after)
+        if self._silence.boundary(before, now):
+            bank = self._bank
+            changes = self._silence.check(
+                before,
+                now,
+                last=bank.last,
+                count=bank.count,
+                age=bank.age,
+                live=self._known & ((bank.flags & ENDED) == 0),
+                service=self._service,
+                names=self._names,
+            )
+            for n, change in enumerate(changes):
+                out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
+
+    # ------------------------------------------------------------------ samples
+
+    def _segment(
+        self,
+        first: int,
+        stop: int,
+        rows: Rows,
+        ts: F64,
+        values: F64,
+        record: Rows,
+        begin: Rows,
+        marks: F64,
+        out: list[tuple[_Key, Effect]],
+    ) -> None:
+        """Records first..stop-1, between two boundaries."""
+        a, b = int(begin[first]), int(begin[stop])
+        if first == stop:
+            return
+        rows, ts, values, record = rows[a:b], ts[a:b], values[a:b], record[a:b]
+        new: list[tuple[int, int]] = []  # (sample, row)
+        strange = np.flatnonzero(~self._known[rows])
+        if len(strange):
+            unknown, at = np.unique(rows[strange], return_index=True)
+            new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
+            for _, row in new:
+                self._enrol(row)
+        seen_by_bank = self._bank.step(rows, ts, values)
+        self.samples += int(seen_by_bank.used.sum())
+        self.late += seen_by_bank.late
+        self.invalid += seen_by_bank.invalid
+
+        if self._limits.rules:
+            used = np.where(seen_by_bank.used, values, np.nan)
+            cursor = first
+            for reading in self._limits.select(rows, ts, used):
+                cursor = self._advance(self._limits, int(record[reading.pos]), cursor, marks, out)
+                event = self._limits.observe(reading)
+                if event is not None:
+                    out.append(((cursor, _SAMPLE, float(reading.pos + a), 0, reading.rule), self._append(event)))
+            self._ring(self._limits, cursor, stop, marks, out)
+
+        # the join: samples and new series in their order, timers between the records that pass them
+        fresh = iter(new)
+        upcoming = next(fresh, None)
+        cursor = first
+        for s in seen(seen_by_bank.breaks):
+            while upcoming is not None and upcoming[0] <= s.pos:
+                cursor = self._advance(self._join, int(record[upcoming[0]]), cursor, marks, out)
+                self._join.appear(self._names[self._service[upcoming[1]]])
+                upcoming = next(fresh, None)
+            cursor = self._advance(self._join, int(record[s.pos]), cursor, marks, out)
+            event = self._join.observe(s)
+            if event is not None:
+                out.append(((cursor, _SAMPLE, float(s.pos + a), 1, 0), self._append(event)))
+        while upcoming is not None:
+            cursor = self._advance(self._join, int(record[upcoming[0]]), cursor, marks, out)
+            self._join.appear(self._names[self._service[upcoming[1]]])
+            upcoming = next(fresh, None)
+        self._ring(self._join, cursor, stop, marks, out)
+        for row in self._join.touched:
+            self._bank.watch(row, row in self._join.members)
+        self._join.touched.clear()
+
+    def _advance(self, who: Join | Limits, to: int, cursor: int, marks: F64, out: list[tuple[_Key, Effect]]) -> int:
+        """Ring the timers that the records cursor..to-1 passed; returns `to`."""
+        if to > cursor:
+            self._ring(who, cursor, to, marks, out)
+        return to
+
+    def _ring(self, who: Join | Limits, first: int, stop: int, marks: F64, out: list[tuple[_Key, Effect]]) -> None:
+        """Timers that the watermark of the records first..stop-1 has passed, each after the samples of its record."""
+        n = 0
+        kind = 1 if who is self._join else 0
+        while who.next_due() <= marks[stop - 1]:
+            r = first + int(np.searchsorted(marks[first:stop], who.next_due()))
+            for event in who.due(float(marks[r])):
+                out.append(((r, _TIMER, event.ts, kind, n), self._append(event)))
+                n += 1
+
+    # ------------------------------------------------------------------ series
+
+    def _room(self, rows: int) -> None:
+        self._bank.ensure(rows)
+        more = self._bank.capacity - len(self._known)
+        if more > 0:
+            self._known = np.concatenate((self._known, np.zeros(more, bool)))
+            self._service = np.concatenate((self._service, np.zeros(more, np.int32)))
+            self._kind = np.concatenate((self._kind, np.zeros(more, np.int8)))
+
+    def _enrol(self, row: int) -> None:
+        name = self._index.service(row)
+        sid = self._ids.get(name)
+        if sid is None:
+            if self._free:
+                sid = self._free.pop()
+                self._names[sid] = name
+            else:
+                sid = len(self._names)
+                self._names.append(name)
+                self._sizes.append(0)
+            self._ids[name] = sid
+        self._sizes[sid] += 1
+        self._service[row] = sid
+        self._known[row] = True
+        self._classify(row)
+        self._limits.appear(row, self._describe(row))
+
+    def _classify(self, row: int) -> None:
+        signal = self._signals.of(self._index.labels(row))
+        self._kind[row] = _KINDS.index(signal.kind)
+        self._bank.mark(np.array([row], np.intp), counter=signal.counter, harm=_HARM[signal.harm])
+
+    def _evict(self, before: float) -> None:
+        rows = np.flatnonzero(self._known & (self._bank.last < before))
+        if not len(rows):
+            return
+        for row in rows.tolist():
+            sid = int(self._service[row])
+            name = self._names[sid]
+            self._join.vanish(row, name)
+            self._limits.vanish(row)
+            self._sizes[sid] -= 1
+            if self._sizes[sid] == 0:
+                del self._ids[name]
+                self._free.append(sid)
+        self._known[rows] = False
+        self._bank.reset(rows)
+        self._dropped.update(rows.tolist())
+
+    def _describe(self, row: int) -> Series:
+        return Series(
+            service=self._names[self._service[row]],
+            metric=self._index.metric(row),
+            labels=self._index.labels(row),
+            kind=_KINDS[self._kind[row]],
+            harm=_HARM_NAME[int(self._bank.flags[row]) & HARM_BOTH],
+        )
+
+    # ------------------------------------------------------------------ words
+
+    def _hush(self, change: Change, now: float) -> Anomaly:
+        hush = change.hush
+        service = hush.service or self.source
+        rows = np.array(change.rows, np.intp)
+        evidence: list[Evidence] = []
+        if len(rows):
+            found = from_view(self._bank.view(rows), self._describe, now)
+            found.sort(key=lambda e: (e.service, e.metric, sorted(e.labels.items())))
+            evidence = [msgspec.structs.replace(e, channel="no-data", onset=hush.onset) for e in found[:8]]
+        what = "source" if not hush.service else "service"
+        count = f"{hush.told} series" if change.state == "firing" else "all series back"
+        return Anomaly(
+            id=content_id("no-data", what, service, round(hush.onset)),
+            service=service,
+            signal="no-data",
+            severity="critical" if not hush.service else "warning",
+            state=change.state,
+            onset=hush.onset,
+            ts=now,
+            score=0.75,
+            revision=hush.revision,
+            labels={"source": self.source},
+            summary=f"no data from {what} {service}, {count}, since {clock(hush.onset)}",
+            evidence=tuple(evidence),
+        )
+
+    def _append(self, body: Anomaly | DriftDetected) -> Append:
+        if isinstance(body, Anomaly):
+            self.anomalies += 1
+        else:
+            self.drifts += 1
+        return Append(body=body, origin=_NOWHERE)
+
+    @staticmethod
+    def _stamped(effect: Effect, record: LogRecord) -> Effect:
+        if not isinstance(effect, Append):
+            return effect
+        pos = record.pos
+        return Append(body=msgspec.structs.replace(effect.body, pos=pos), origin=pos)
+
+
+_NOWHERE = LogRecord(source="", partition=0, offset=0, value=b"", format="").pos
