@@ -5,10 +5,17 @@ evidence, a chain, a change event, alerts, a timeline and pages.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
+from aiohttp import web
+from msgspec.structs import replace
+
+from aiopsd.config import load
 from aiopsd.decode import check_samples
+from aiopsd.metrics import Metrics
 from aiopsd.model import (
     Action,
     Alert,
@@ -33,8 +40,12 @@ from aiopsd.model import (
     Upsert,
     fingerprint,
 )
+from aiopsd.pipeline import correlate
+from aiopsd.pipeline.correlate import CorrelateStage
 from aiopsd.projection import Projection
-from aiopsd.protocols import Clock, CorrelateLike, Store
+from aiopsd.protocols import Clock
+from aiopsd.stores.memory import MemoryStore
+from aiopsd.web.server import build_app, serve
 
 START = 1_790_000_000.0  # 2026-09-21T13:33:20Z
 EDGES = (
@@ -65,7 +76,7 @@ class StageDoor:
     Set `refusal` to make every write raise it; `waits` is what `readiness` says.
     """
 
-    def __init__(self, stage: CorrelateLike, projection: Projection, store: Store, clock: Clock) -> None:
+    def __init__(self, stage: CorrelateStage, projection: Projection, store: MemoryStore, clock: Clock) -> None:
         self.stage, self.projection, self.store, self.clock = stage, projection, store, clock
         self.refusal: Exception | None = None
         self.waits: dict[str, str] = {}
@@ -122,7 +133,7 @@ def shop_topology() -> TopologyUpdate:
 def signal(service: str, metric: str, kind: str, normal: float, level: float, onset: float, delay: float) -> Evidence:
     """Evidence whose values swing around `normal` and climb to `level` from `onset` on; 60 values, 15 s apart."""
     end = onset + 600.0
-    swing = normal * 0.06
+    swing = normal * 0.15
     recent = []
     for k in range(60):
         t = end - (59 - k) * 15.0
@@ -266,6 +277,75 @@ def shop_effects(start: float = START, incident_id: str = "4f1c09d2ab7e6531") ->
 
 def resolved(alert: Alert, at: float) -> Alert:
     """`alert`, over at `at`."""
-    from msgspec.structs import replace
-
     return replace(alert, state=AlertState.RESOLVED, ends_at=at, updated_at=at)
+
+
+class TestClock:
+    """A clock that stands until it is moved."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    def __init__(self, now: float = START) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestSite:
+    """One running site: `http` asks it, the rest is what it is made of."""
+
+    __test__ = False
+
+    def __init__(self, config_text: str, clock: TestClock) -> None:
+        self.config = load(config_text)
+        self.clock = clock
+        self.metrics = Metrics()
+        self.projection = Projection()
+        self.store = MemoryStore(clock)
+        self.stage = correlate.build(self.config)
+        self.door = StageDoor(self.stage, self.projection, self.store, clock)
+        self.url = ""
+        self.http: aiohttp.ClientSession
+
+    def build(self) -> web.Application:
+        """The application over all this."""
+        return build_app(
+            config=self.config,
+            door=self.door,
+            projection=self.projection,
+            store=self.store,
+            metrics=self.metrics,
+            clock=self.clock,
+            topology=lambda: self.stage.topology,
+            muted=self.stage.dispatcher.muted,
+            version="0.0.0",
+        )
+
+    async def json(self, path: str, *, status: int = 200, **query: str | list[str]) -> Any:
+        """The JSON of a GET, its status checked."""
+        async with self.http.get(path, params=query) as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json()
+
+    async def post(self, path: str, body: Any = None, *, status: int = 200, **more: Any) -> Any:
+        """The JSON of the answer to a JSON POST (None when it has no body), its status checked."""
+        async with self.http.post(path, json=body, **more) as answer:
+            text = await answer.text()
+            assert answer.status == status, f"{answer.status} {text}"
+            return await answer.json() if text else None
+
+
+@asynccontextmanager
+async def running(config_text: str = "", now: float = START) -> AsyncIterator[TestSite]:
+    """A site on a free port of 127.0.0.1 with a client; closed at the end."""
+    site = TestSite(config_text, TestClock(now))
+    await site.store.start()
+    runner = await serve(site.build(), "127.0.0.1:0")
+    site.url = "http://{}:{}".format(*runner.addresses[0][:2])
+    try:
+        async with aiohttp.ClientSession(site.url) as site.http:
+            yield site
+    finally:
+        await runner.cleanup()
+        await site.store.stop()

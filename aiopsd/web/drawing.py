@@ -21,6 +21,8 @@ from aiopsd.topology import Topology
 WIDTH, HEIGHT = 460.0, 132.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
 
+_HUGE = 1e150  # what is larger overflows the arithmetic of the scale and means nothing to a reader
+
 
 def number(value: float) -> str:
     """Three significant digits, with k, M, G above a thousand.
@@ -48,15 +50,13 @@ def clock(ts: float) -> str:
 
 def series(evidence: Evidence) -> Markup:
     """The recent values of one signal, the range that would be normal, and where it left it; "" below two points."""
-    points = sorted((t, v) for t, v in evidence.recent if math.isfinite(t) and math.isfinite(v))
+    points = sorted((t, v) for t, v in evidence.recent if abs(t) < _HUGE and abs(v) < _HUGE)  # NaN compares false
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return Markup("")
-    band = math.isfinite(evidence.low) and math.isfinite(evidence.high) and evidence.high > evidence.low
+    band = abs(evidence.low) < _HUGE and abs(evidence.high) < _HUGE and evidence.high > evidence.low
     values = [v for _, v in points] + ([evidence.low, evidence.high] if band else [])
     low, high = min(values), max(values)
     span = (high - low) or abs(high) or 1.0
-    if not math.isfinite(span):
-        return Markup("")
     bottom, top = low - 0.06 * span, high + 0.06 * span
     first, last = points[0][0], points[-1][0]
 
@@ -85,7 +85,7 @@ def series(evidence: Evidence) -> Markup:
     if band:
         out.append(
             f'<rect class="band" x="{_LEFT}" y="{y(evidence.high)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
-            f'height="{max(1.0, y(evidence.low) - y(evidence.high)):.1f}">'
+            f'height="{max(2.5, y(evidence.low) - y(evidence.high)):.1f}">'
             f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
         )
     out.append(f'<path class="line" d="{path(points)}"/>')
@@ -287,8 +287,8 @@ def graph(view: Neighbourhood) -> Markup:
         f'aria-label="services around the incident">',
         "<defs>"
         + "".join(
-            f'<marker id="tip-{role}" class="tip {role}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" '
-            'markerHeight="7" orient="auto-start-reverse"><path d="M0 0.5L8 4L0 7.5z"/></marker>'
+            f'<marker id="tip-{role}" class="tip {role}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="9" '
+            'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0 0.5L8 4L0 7.5z"/></marker>'
             for role in ("plain", "affected", "chain")
         )
         + "</defs>",
