@@ -78,8 +78,8 @@ class Tap:
         self.taken: list[tuple[F64, NDArray[np.float32]]] = []
         self.cpu = 0.0
         self.calls = 0
-        self._step = stage.bank.step
-        stage.bank.step = self.step
+        self._step = stage._bank.step
+        stage._bank.step = self.step
 
     def step(self, rows: NDArray[np.intp], ts: F64, values: F64) -> Any:
         """As RangeBank.step."""
@@ -157,13 +157,13 @@ def play(subjects: Sequence[Input], config: Config | None = None, *, bucket: flo
     out.samples = stage.samples
     out.bank_cpu = tap.cpu
     out.samples_a_round = out.samples / max(tap.calls, 1)
-    out.bytes_per_series = stage.bank.bytes_per_row
+    out.bytes_per_series = stage._bank.bytes_per_row
     return out
 
 
 def _joined(out: Output, stage: Any, who: NDArray[np.int64], row: NDArray[np.int64], now: float) -> None:
     """The score of every subject that has one, at the last row that it has in this record."""
-    subjects = stage.join.subjects
+    subjects = stage._join.subjects
     if not subjects:
         return
     last = dict(zip(who.tolist(), row.tolist(), strict=True))
@@ -171,7 +171,7 @@ def _joined(out: Output, stage: Any, who: NDArray[np.int64], row: NDArray[np.int
         i = int(key[1:])
         if i in last:
             left = subject.sum * decay(now - subject.at)
-            out.joined[i][last[i]] = left / (left + stage.join.theta(subject.service))
+            out.joined[i][last[i]] = left / (left + stage._join.theta(subject.service))
 
 
 def _keep(out: Output, body: Any, live: dict[str, Alarm], shifts: Sequence[float]) -> None:
@@ -267,7 +267,12 @@ def nab_figures(corpus: Sequence[Labelled], scores: Sequence[F64], out: Output, 
 
 def print_figures(title: str, figures: dict[str, Any], per: str) -> None:
     """The table of `figures` on standard output; `per` names the subject of the budget."""
-    print(f"{title}: {figures['subjects']} {per}s, {figures['series']} series, {figures['samples']:,} samples scored")
+    what = (
+        f"{figures['series']} series"
+        if per == "series"
+        else f"{figures['subjects']} {per}s, {figures['series']} series"
+    )
+    print(f"{title}: {what}, {figures['samples']:,} samples scored")
     if figures["rejected"]:
         print(f"  {figures['rejected']} samples rejected")
     if "nab" in figures:

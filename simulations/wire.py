@@ -62,3 +62,6 @@ def compressed(body: bytes) -> bytes:
 def alerts(batch: Sequence[Mapping[str, Any]]) -> bytes:
     """The body of POST /api/v2/alerts."""
     return _json.encode(batch)
+
+
+REMOTE_WRITE, JSON = "remote-write", "json"  # formats of aiopsd.decode

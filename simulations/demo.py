@@ -1,0 +1,433 @@
+"""Plays an outage through the real daemon over HTTP, says what it made of it, and serves its page until Ctrl-C.
+
+A day of metrics of a simulated shop is pushed quickly, ending now; then the outage, a quarter of an hour of it in some
+twenty seconds. The daemon is `python -m aiopsd run` in a process of its own with a fresh data folder; pages go to a
+receiver in this process. Without a terminal it ends by itself: 0 when an incident named the true cause, else 1.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from simulations import wire
+from simulations.runner import pages_without
+from simulations.world import Truth, World, iso, scenario
+
+LEAD = 2700.0  # s of ordinary alerts before the outage, so that there is something to tell it from
+BEFORE = 300.0  # s played slowly before the outage begins
+PLAY_SECONDS = 18.0  # what is played slowly takes so long
+READY_SECONDS, PAGE_SECONDS = 40.0, 30.0
+VALID = 240.0  # s; endsAt of a firing alert, as Prometheus sets it
+
+CONFIG = """\
+data_dir: "{data}"
+http: {{listen: "127.0.0.1:{port}"}}
+metric_log: {{sync: normal}}
+services: {{labels: [service, node]}}
+# the quarter of an hour is played sixty times as fast as life, and so are these
+route: {{receiver: oncall, group_wait: 4s, group_interval: 10s, repeat_interval: 4h}}
+receivers:
+  - name: oncall
+    webhook_configs:
+      - url: "http://127.0.0.1:{pager}/page"
+"""
+
+
+class Terminal:
+    """Plain words, with colour where somebody looks."""
+
+    def __init__(self) -> None:
+        self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self.width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
+
+    def bold(self, text: str) -> str:
+        return self._paint("1", text)
+
+    def dim(self, text: str) -> str:
+        return self._paint("2", text)
+
+    def good(self, text: str) -> str:
+        return self._paint("1;32", text)
+
+    def bad(self, text: str) -> str:
+        return self._paint("1;31", text)
+
+    def say(self, text: str = "", indent: int = 2, hang: int = 0) -> None:
+        """A paragraph, wrapped."""
+        if not text:
+            print(flush=True)
+            return
+        pad = " " * indent
+        print(textwrap.fill(text, self.width, initial_indent=pad, subsequent_indent=pad + " " * hang), flush=True)
+
+    def head(self, text: str) -> None:
+        print("\n" + self.bold(text), flush=True)
+
+    def progress(self, text: str, done: float) -> None:
+        """A bar on a terminal; nothing elsewhere."""
+        if sys.stdout.isatty():
+            filled = int(30 * done)
+            end = "\n" if done >= 1 else ""
+            print(f"\r  {text:34s} [{'#' * filled}{'.' * (30 - filled)}] {done:4.0%}", end=end, flush=True)
+        elif done >= 1:
+            print(f"  {text}", flush=True)
+
+
+class Pager:
+    """A webhook receiver on a free port of 127.0.0.1 that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.pages: list[dict[str, Any]] = []
+        pages = self.pages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                pages.append(json.loads(body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet: the demo says what arrived."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = int(self.server.server_address[1])
+        threading.Thread(target=self.server.serve_forever, name="pager", daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Failure(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+class Daemon:
+    """`python -m aiopsd run` with a data folder of its own."""
+
+    def __init__(self, folder: Path, pager: int) -> None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = int(s.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "daemon.log"
+        config = folder / "aiopsd.yaml"
+        config.write_text(CONFIG.format(data=folder / "data", port=self.port, pager=pager), encoding="utf-8")
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-m", "aiopsd", "run", "-c", str(config)]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def ready(self) -> None:
+        """Wait for /-/ready.
+
+        Raises:
+            Failure: it ended, or is not ready in time.
+        """
+        until = time.monotonic() + READY_SECONDS
+        while time.monotonic() < until:
+            try:
+                if self.request("GET", "/-/ready")[0] == 200:
+                    return
+            except OSError:
+                pass
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise Failure(f"the daemon did not become ready:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    def request(self, verb: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        """(status, body).
+
+        Raises:
+            OSError: it is not there.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(verb, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def push(self, path: str, body: bytes, **headers: str) -> None:
+        """POST until it is taken; 503 means later.
+
+        Raises:
+            Failure: refused, or not taken in time.
+        """
+        until = time.monotonic() + READY_SECONDS
+        while True:
+            status, text = self.request("POST", path, body, **headers)
+            if status < 300:
+                return
+            if status != 503 or time.monotonic() > until:
+                raise Failure(f"POST {path} was answered {status}: {text[:500].decode(errors='replace')}")
+            time.sleep(0.1)
+
+    def write(self, body: bytes) -> None:
+        """Remote write 1.0, as Prometheus sends it."""
+        self.push(
+            "/api/v1/write",
+            body,
+            Content_Type="application/x-protobuf",
+            Content_Encoding="snappy",
+            X_Prometheus_Remote_Write_Version="0.1.0",
+        )
+
+    def json(self, path: str, body: bytes) -> None:
+        self.push(path, body, Content_Type="application/json")
+
+    def get(self, path: str) -> Any:
+        status, body = self.request("GET", path)
+        if status != 200:
+            raise Failure(f"GET {path} was answered {status}")
+        return json.loads(body)
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric over its labels; 0 when it is not there."""
+        text = self.request("GET", "/metrics")[1].decode()
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return sum(float(value) for left, value in lines if left.split("{")[0] == name)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to its own process when it does not listen."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def steps(world: World) -> Iterator[tuple[float, Any, list[list[dict[str, Any]]], list[dict[str, Any]]]]:
+    """(ts, values of all series, batches of alerts, changes) of every step of the scenario."""
+    gap = float(world.scenario.step)
+    for chunk in world.play():
+        for k, ts in enumerate(chunk.ts.tolist()):
+            batches = [batch for at, batch in chunk.alerts if at == ts]
+            changes = [change for at, change in chunk.changes if ts <= at < ts + gap]
+            yield ts, chunk.values[:, k], batches, changes
+
+
+def until_now(batch: list[dict[str, Any]], ts: float) -> list[dict[str, Any]]:
+    """What fires at `ts` of the story fires now: the sender's promise counts from the moment it is given."""
+    return [a | {"endsAt": iso(time.time() + VALID)} if a["endsAt"] > iso(ts) else a for a in batch]
+
+
+def play(world: World, daemon: Daemon, out: Terminal) -> list[tuple[float, list[dict[str, Any]]]]:
+    """History fast, outage slowly; the requests with alerts that were sent, at their times in the story."""
+    sc = world.scenario
+    labels = [wire.label_bytes(s) for s in world.series]
+    fault = min(f.at for f in world.faults)
+    slow = sc.start + fault - BEFORE
+    pace = PLAY_SECONDS / ((sc.start + sc.length - slow) / sc.step)
+    sent: list[tuple[float, list[dict[str, Any]]]] = []
+    held_ts: list[float] = []
+    held: list[Any] = []
+    started = time.monotonic()
+    count = 0
+
+    def flush() -> None:
+        if held:
+            daemon.write(wire.remote_write(labels, np.array(held_ts), np.stack(held, axis=1)))
+            held_ts.clear()
+            held.clear()
+
+    for ts, values, batches, changes in steps(world):
+        held_ts.append(ts)
+        held.append(values)
+        if ts < slow and len(held) < 240:
+            if ts < slow - LEAD:
+                continue
+        elif ts < slow:
+            out.progress("a day of metrics, ending now", (ts - sc.start) / (slow - sc.start))
+        flush()
+        for batch in batches if ts >= slow - LEAD else []:
+            daemon.json("/api/v2/alerts", wire.alerts(until_now(batch, ts)))
+            sent.append((ts, batch))
+        for change in changes if ts >= slow - LEAD else []:
+            daemon.json("/api/v1/changes", wire.change(change))
+        if ts >= slow:
+            if count == 0:
+                out.progress("a day of metrics, ending now", 1.0)
+                wait_for_samples(daemon, ts)
+                started = time.monotonic()
+            count += 1
+            out.progress("the outage", min(1.0, count * pace / PLAY_SECONDS))
+            time.sleep(max(0.0, started + count * pace - time.monotonic()))
+    return sent
+
+
+def wait_for_samples(daemon: Daemon, ts: float) -> None:
+    """Until detection has seen the sample time `ts`.
+
+    Raises:
+        Failure: not in time.
+    """
+    until = time.monotonic() + READY_SECONDS
+    while daemon.metric("aiopsd_detect_watermark_seconds") < ts:
+        if time.monotonic() > until:
+            raise Failure("detection did not catch up with the history")
+        time.sleep(0.2)
+
+
+def find(daemon: Daemon, truth: Truth) -> dict[str, Any] | None:
+    """Wait for the paged incident that names the cause; else the paged one with most alerts, else none."""
+    until = time.monotonic() + PAGE_SECONDS
+    best: dict[str, Any] | None = None
+    while time.monotonic() < until:
+        incidents = daemon.get("/api/v1/incidents")["incidents"]
+        paged = [i for i in incidents if i["paged"]]
+        named = [i for i in paged if i["cause"] and i["cause"]["service"] == truth.root]
+        if named or paged:
+            best = max(named or paged, key=lambda i: (i["alerts"], i["id"]))
+        if named:
+            break
+        time.sleep(0.25)
+    if best is None:
+        return None
+    found: dict[str, Any] = daemon.get(f"/api/v1/incidents/{best['id']}")
+    return found
+
+
+def clock(text: str | None) -> str:
+    return (text or "?")[11:19]
+
+
+def evidence_line(e: dict[str, Any]) -> str:
+    """`latency_p99_seconds of cart: 0.9, normally 0.1..0.2, since 12:00:01`."""
+    side = f"normally {e['low']:.3g}..{e['high']:.3g}" if e["low"] is not None and e["high"] is not None else ""
+    since = f", since {clock(e['onset'])}" if e["onset"] else ""
+    return f"{e['service']}: {e['metric']} {e['level']:.3g}, {side}{since}"
+
+
+def tell(
+    out: Terminal,
+    daemon: Daemon,
+    world: World,
+    truth: Truth,
+    incident: dict[str, Any] | None,
+    sent: list[tuple[float, list[dict[str, Any]]]],
+    pages: list[dict[str, Any]],
+) -> bool:
+    """Print the story; was the true cause named?"""
+    named = incident is not None and bool(incident["causes"]) and incident["causes"][0]["service"] == truth.root
+    if incident is None:
+        out.head("No incident was paged.")
+    else:
+        out.head("What broke")
+        out.say(f"{incident['title']}")
+        out.say(
+            f"{incident['severity']}, since {clock(incident['started_at'])} UTC; {incident['firing']} of"
+            f" {incident['alerts']} alerts fire; services: {', '.join(incident['services'])}"
+        )
+        out.head("Why we think so")
+        for rank, cause in enumerate(incident["causes"][:3], 1):
+            name = out.bold(cause["service"]) if rank == 1 else cause["service"]
+            print(f"  {rank}. {name}  confidence {cause['confidence']:.0%}  {out.dim(cause['reason'])}")
+            if rank == 1:
+                for link in cause["chain"]:
+                    text = link["text"] or f"{link['share']:.0%} explained"
+                    out.say(f"{link['symptom']} -> {link['cause']} ({link['edge']}): {text}", 5, 2)
+                for e in cause["evidence"][:4]:
+                    out.say("- " + evidence_line(e), 5, 2)
+                for c in cause["changes"]:
+                    out.say(f"- {c['kind']} at {clock(c['at'])}: {c['summary']} by {c['actor']}", 5, 2)
+    requests = sum(len(batch) for _, batch in sent)
+    identities = Counter(
+        (a["labels"]["alertname"], a["labels"].get("service") or a["labels"].get("node"))
+        for at, batch in sent
+        for a in batch
+        if a["endsAt"] > iso(at)
+    )
+    triggers = {p_key(p) for p in pages if p_action(p) == "trigger"}
+    before = pages_without(sent, world.scenario.start + world.scenario.length)
+    anomalies = daemon.metric("aiopsd_detect_anomalies_total")
+    out.head("What was suppressed")
+    out.say(f"{requests} alert messages of {len(identities)} alerts, and {anomalies:.0f} anomaly events, came in.")
+    out.say(f"{len(triggers)} pages went out ({len(pages)} messages: updates of a page are not a new page).")
+    out.say(
+        f"Without aiopsd you would have had {before} pages: group_by [alertname, service], Alertmanager's defaults."
+    )
+    out.head("What really happened")
+    what = truth.kind.replace("_", " ")
+    out.say(f"The simulator broke {truth.root} ({what}) at {clock(iso(truth.start))} UTC; it reached: "
+            f"{', '.join(truth.affected)}.")  # fmt: skip
+    print("  " + (out.good("The incident names it.") if named else out.bad("No incident names it.")))
+    return named
+
+
+def p_key(page: dict[str, Any]) -> str:
+    data = page.get("data", page)
+    return str(data.get("dedup_key") or data.get("groupKey") or page.get("id"))
+
+
+def p_action(page: dict[str, Any]) -> str:
+    data = page.get("data", page)
+    return str(data.get("action") or "trigger")
+
+
+def main(argv: list[str]) -> int:
+    """0: the true cause was named; 1: it was not, or something failed."""
+    p = argparse.ArgumentParser(prog="python -m simulations demo", description=__doc__.split("\n")[0])
+    p.add_argument("--scenario", default="demo", help="name in simulations/scenarios, or a file")
+    p.add_argument("--no-wait", action="store_true", help="end after the story even on a terminal")
+    args = p.parse_args(argv)
+    out = Terminal()
+    sc = scenario(args.scenario)
+    now = time.time()
+    start = float(np.floor(now / sc.step) * sc.step - sc.length)
+    world = World(msgspec.structs.replace(sc, start=start))
+    print(out.bold("aiopsd demo: an outage, played through the real daemon"))
+    out.say(f"{len(world.names)} services on {len(world.nodes)} nodes, {len(world.series)} series, seed {sc.seed}")
+    folder = Path(tempfile.mkdtemp(prefix="aiopsd-demo-"))
+    pager = Pager()
+    daemon = Daemon(folder, pager.port)
+    try:
+        daemon.ready()
+        out.say(f"the daemon answers at {daemon.url}/ (data in {folder})")
+        daemon.json("/api/v1/topology", wire.edges(world.topology()))
+        sent = play(world, daemon, out)
+        truth = world.truth()[0]
+        incident = find(daemon, truth)
+        named = tell(out, daemon, world, truth, incident, sent, pager.pages)
+        if sys.stdin.isatty() and sys.stdout.isatty() and not args.no_wait:
+            page = f"{daemon.url}/incidents/{incident['id']}" if incident else f"{daemon.url}/"
+            out.head(f"See it at {page}")
+            out.say("Ctrl-C ends the demo and removes its data.")
+            while daemon.process.poll() is None:
+                time.sleep(0.5)
+        return 0 if named else 1
+    except KeyboardInterrupt:
+        print()
+        return 0
+    except Failure as e:
+        print(f"the demo failed: {e}", file=sys.stderr)
+        return 1
+    finally:
+        daemon.stop()
+        pager.close()
+        shutil.rmtree(folder, ignore_errors=True)
