@@ -61,7 +61,7 @@ class SourcePos(Noun, frozen=True, kw_only=True):
         return f"{self.source}/{self.partition}@{self.offset}"
 
 
-class LogRecord(Noun, frozen=True, kw_only=True):
+class LogRecord(Noun, frozen=True, kw_only=True, gc=False):  # no cycles: the collector need not walk millions of them
     """One raw record of an input log. `value` is the payload as received; `format` names its decoder."""
 
     source: str

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 FORMAT_HEADER = "aiopsd-format"
 _UNKNOWN_TOPIC, _TOPIC_NOT_ALLOWED = 3, 29  # https://kafka.apache.org/protocol#protocol_error_codes
+_COMMIT_EVERY = 1.0  # s; a round trip to the coordinator that only lag tools profit from
 _WINDOW = 60  # s; the rate limit of dead letters is per minute
 _AUTH_ERRORS = (
     kafka_errors.AuthenticationFailedError,
@@ -173,6 +174,8 @@ class KafkaStream:
         self._failure: BaseException | None = None  # raised by the owner inside aiokafka's task
         self._next: dict[int, int] = {}  # offset of the next record to hand out, of positioned partitions
         self._paused: set[int] = set()
+        self._uncommitted: dict[int, int] = {}  # for lag tools, see trim
+        self._commit_at = 0.0
         self._closing = False
 
     # --------------------------------------------------------------------- connecting
@@ -378,6 +381,7 @@ class KafkaStream:
         """Tell the owner that its partitions go. The lock is held by the caller."""
         told, self._told = self._told, ()
         self._next.clear()
+        self._uncommitted.clear()
         self._paused.clear()
         if told and self._owner is not None:
             try:
@@ -487,6 +491,8 @@ class KafkaStream:
             return []
         if self._incoming is not None:
             await self._position()
+        if self._uncommitted:
+            await self._commit_due()
         try:
             # getmany waits without end while the group rebalances, hence the timeout around it
             async with asyncio.timeout(wait + 0.1):
@@ -619,8 +625,16 @@ class KafkaStream:
             log.info("kafka.commit_failed", source=self.name, error=str(e) or type(e).__name__)
 
     async def trim(self, before: Mapping[int, int]) -> None:
-        """Kafka drops records by its own retention: only the group's offsets move, for lag tools."""
-        await self.commit(before)
+        """Kafka drops records by its own retention: only the group's offsets move, for lag tools, once a second."""
+        self._uncommitted.update(before)
+        await self._commit_due()
+
+    async def _commit_due(self) -> None:
+        now = self.clock()
+        if self._uncommitted and now >= self._commit_at:
+            self._commit_at = now + _COMMIT_EVERY
+            positions, self._uncommitted = self._uncommitted, {}
+            await self.commit(positions)
 
     # --------------------------------------------------------------------- writing
 
@@ -767,6 +781,8 @@ class KafkaStream:
         self._closing = True
         try:
             async with self._lock:
+                if self._uncommitted:
+                    await self.commit(self._uncommitted)
                 self._arrived.clear()
                 self._incoming = None
                 await self._release()

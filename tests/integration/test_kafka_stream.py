@@ -13,7 +13,7 @@ from aiopsd.model import Entry
 from aiopsd.protocols import Stream
 from aiopsd.streams.kafka import KafkaStream
 from aiopsd.testing.kafka import Broker
-from aiopsd.testing.streams import Ledger, read, reading
+from aiopsd.testing.streams import Ledger, poll_until, read, reading
 
 pytestmark = pytest.mark.kafka
 
@@ -220,19 +220,31 @@ async def test_aborted_transactions_are_not_input(kafka: Broker) -> None:
     assert [r.value for r in uncommitted.seen] == [b"aborted", b"kept"]
 
 
+async def committed(kafka: Broker, topic: str) -> int:
+    async with kafka.admin() as admin:
+        offsets = await admin.list_consumer_group_offsets(f"group-{topic}")
+        return int(offsets[aiokafka.TopicPartition(topic, 0)].offset)
+
+
 async def test_lag_tools_see_the_trimmed_position(kafka: Broker) -> None:
-    """trim() commits the owner's offsets to the group, where kafka-consumer-groups and Burrow read them."""
+    """trim() commits the owner's offsets to the group for lag tools: at once, then once a second, and at the end."""
     topic = await kafka.create_topic("lag-tools")
     await kafka.fill(topic, numbers(9))
     owner = Ledger()
 
     async with reading(KafkaStream(kafka.config(topic), "metrics", "json"), owner) as stream:
         await read(stream, owner, 9)
+        begun = stream.clock()
         await stream.trim({0: 6})
-    async with kafka.admin() as admin:
-        offsets = await admin.list_consumer_group_offsets(f"group-{topic}")
+        at_once = await committed(kafka, topic)
+        await stream.trim({0: 7})
+        await stream.trim({0: 8})
+        await poll_until(stream, owner, lambda: stream.clock() > begun + 1.2)
+        within_a_second = await committed(kafka, topic)
+        await stream.trim({0: 9})
+    at_the_end = await committed(kafka, topic)
 
-    assert offsets[aiokafka.TopicPartition(topic, 0)].offset == 6
+    assert (6, 8, 9) == (at_once, within_a_second, at_the_end)
 
 
 async def test_a_record_too_large_says_so_and_the_next_append_works(kafka: Broker) -> None:
