@@ -41,7 +41,7 @@ class HttpSession:
     async def request(
         self, method: str, url: str, *, data: bytes, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """(status, headers with lower-case names, the first 256 KiB of the body) within `timeout` seconds.
+        """(status, headers with lower-case names, the first MiB of the body) within `timeout` seconds.
 
         Raises:
             DeliveryError: NETWORK or TIMEOUT, retry yes; OTHER, retry no, for a URL that is none.
