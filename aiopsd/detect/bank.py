@@ -15,7 +15,7 @@ other samples stood beside it in the array: the bank is batch-invariant bit for 
 purpose: their vector loops may round differently from their scalar tails.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -90,7 +90,7 @@ class Breaks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hours(msgspec.Struct, frozen=True, kw_only=True):
-    """Hours of a series that ended because a sample of another hour arrived; means relative to the row's anchor."""
+    """Hours of unique rows that ended because a sample of another hour arrived; means relative to the row's anchor."""
 
     pos: Rows  # the sample that ended it
     rows: Rows
@@ -108,7 +108,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     scores: F32
     used: NDArray[np.bool_]  # accepted: finite, newer than its row's last
     breaks: Breaks
-    hours: Hours
     late: int  # samples at or before their row's last: duplicates of a retry, or out of order
     invalid: int  # NaN or infinite, staleness markers excepted
 
@@ -158,6 +157,7 @@ class RangeBank:
         """`follow`: a row that breaks is watched from then on, until `watch(row, False)`."""
         self.policy = policy or Policy()
         self.follow = follow
+        self.on_hours: Callable[[Hours], Rows] | None = None  # told of hours that end; returns rows that drifted
         self.capacity = 0
         self.f = np.zeros((_FIELDS, 0), np.float32)
         self.d = np.zeros((3, 0))
@@ -230,6 +230,10 @@ class RangeBank:
         """Time of the last accepted sample of each row; -inf before the first. A view."""
         out: F64 = self.d[0]
         return out
+
+    def anchor(self, row: int) -> float:
+        """What the row's float32 state is relative to: its first value."""
+        return float(self.d[2][row])
 
     @property
     def count(self) -> F32:
@@ -421,9 +425,10 @@ class RangeBank:
         if not all_act:
             evidence = np.where(act, evidence, np.float32(0))
         # a young envelope is still too narrow: of small samples by chance, of a part of a day by ignorance
-        if bool((s[_AGE] < 86400).any()):
-            young = np.float32(0.4) + np.float32(0.6 / 86400) * np.minimum(s[_AGE], np.float32(86400))
-            evidence = evidence * young * (k / (k + policy.warm))
+        young = s[_AGE] < 86400
+        if young.any():
+            trust = np.float32(0.4) + np.float32(0.6 / 86400) * s[_AGE]
+            evidence = np.where(young, evidence * trust * (k / (k + policy.warm)), evidence)
         np.minimum(evidence, np.float32(1e6), out=evidence)
         keep = 1 - np.minimum(np.float32(1 / policy.hold), dt32 * np.float32(1 / 3600))
         held = s[_HELD] * keep
@@ -558,7 +563,24 @@ class RangeBank:
             gain = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
             self.season[slot] = base + gain * (mean - base)
             self.days[slot] = np.minimum(days, 254) + 1
-            run.hours.append((pos[roll], rows[roll], ts[roll], count, mean, s[_SPREAD, roll] / count, base, days))
+            if self.on_hours is not None:
+                spread = s[_SPREAD, roll] / count
+                changed = self.on_hours(
+                    Hours(
+                        pos=pos[roll],
+                        rows=rows[roll],
+                        ts=ts[roll],
+                        count=count,
+                        mean=mean,
+                        spread=spread,
+                        base=base,
+                        days=days,
+                    )
+                )
+                if len(changed):
+                    # for good: what these hours showed on other days says little of what is normal now
+                    slots = self.days.reshape(-1, 24)
+                    slots[changed] = np.minimum(slots[changed], 1)
         s[_ACC, roll] = 0
         s[_CNT, roll] = 0
         s[_SPREAD, roll] = 0
@@ -680,24 +702,20 @@ class _Run:
         self.scores = np.zeros(n, np.float32)
         self.used = np.zeros(n, bool)
         self.breaks: list[tuple[NDArray[Any], ...]] = []
-        self.hours: list[tuple[NDArray[Any], ...]] = []
         self.late = self.invalid = 0
 
     def outcome(self) -> Outcome:
         breaks = _joined(self.breaks, _BREAK_TYPES)
-        hours = _joined(self.hours, _HOUR_TYPES)
         return Outcome(
             scores=self.scores,
             used=self.used,
             breaks=Breaks(**dict(zip(Breaks.__struct_fields__, breaks, strict=True))),
-            hours=Hours(**dict(zip(Hours.__struct_fields__, hours, strict=True))),
             late=self.late,
             invalid=self.invalid,
         )
 
 
 _BREAK_TYPES = ("p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "dd", "dd")
-_HOUR_TYPES = ("p", "p", "d", "f", "f", "f", "f", "B")
 
 
 def _joined(parts: list[tuple[NDArray[Any], ...]], types: tuple[str, ...]) -> list[NDArray[Any]]:

@@ -21,6 +21,7 @@ from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, label
 HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of each other add up
 FORGET = 4 * HALF_LIFE  # s; after four half-lives what did not fire is forgotten
 ADOPT = 6 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
+RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
 _LONGEST_GAP = 2.5  # sampling intervals; a series is not quiet before it could have spoken
@@ -176,12 +177,15 @@ class Join:
 
     def observe(self, s: Seen) -> Anomaly | None:
         """Take one sample; the event it makes or revises, if any."""
-        if s.evidence <= MENTION:
-            key = self.members.get(s.row)
-            if key is not None:
-                self._calm(self.subjects[key], s)
-            return None
         key = self.members.get(s.row)
+        if key is not None:
+            entry = self.subjects[key].entries[s.row]
+            # on its way back a series leaves the envelope of what had become usual; that is no news
+            if s.evidence <= MENTION or (s.up != entry.up and entry.low <= s.value <= entry.high):
+                self._calm(entry, s)
+                return None
+        elif s.evidence <= MENTION:
+            return None
         if key is None:
             who = self.describe(s.row)
             key = who.service
@@ -197,9 +201,9 @@ class Join:
         self._take(subject, s)
         return self._judge(subject, s.ts)
 
-    def _calm(self, subject: Subject, s: Seen) -> None:
+    @staticmethod
+    def _calm(entry: Entry, s: Seen) -> None:
         """A followed series said something unremarkable: is it still outside of what was normal at its onset?"""
-        entry = subject.entries[s.row]
         outside = s.value > entry.high if entry.up else s.value < entry.low
         if outside and s.ts - entry.onset <= ADOPT:
             entry.bad = max(entry.bad, s.ts)
@@ -212,7 +216,8 @@ class Join:
         subject.at = now
         entry = subject.entries.get(s.row)
         quiet = max(self.policy.resolve_after, _LONGEST_GAP * s.interval)
-        if entry is None or (s.ts - entry.bad > quiet and subject.state != "firing"):
+        renewed = entry is not None and (s.ts - entry.bad > quiet or evidence >= RENEW * entry.peak)
+        if entry is None or (renewed and subject.state != "firing"):
             if entry is not None:
                 subject.sum = max(0.0, subject.sum - entry.weight(now))
             entry = Entry(
@@ -229,12 +234,10 @@ class Join:
         entry.bad = max(entry.bad, s.ts)
         entry.interval = s.interval
         entry.recent = s.recent
-        if abs(s.value - entry.normal) > abs(entry.level - entry.normal) or s.up != entry.up:
+        if abs(s.value - entry.normal) > abs(entry.level - entry.normal):
             entry.level = s.value
-        if evidence > entry.peak:
-            entry.peak = evidence
-            if s.up != entry.up:  # it went out at the other side, and further
-                entry.up, entry.channel, entry.low, entry.high = s.up, s.channel, s.low, s.high
+            entry.up = s.value > entry.normal
+        entry.peak = max(entry.peak, evidence)
 
     def _judge(self, subject: Subject, ts: float) -> Anomaly | None:
         policy = self.policy

@@ -20,9 +20,10 @@ from aiopsd.config import Config
 from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
+from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.join import Join, JoinPolicy, seen
-from aiopsd.detect.signals import Signals
+from aiopsd.detect.signals import Matcher, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
 from aiopsd.errors import DecodeReason
@@ -36,6 +37,7 @@ from aiopsd.model import (
     Reject,
     Snapshot,
     content_id,
+    fingerprint,
 )
 from aiopsd.services import ServiceMapper
 
@@ -86,6 +88,20 @@ class DetectStage:
         self._evict_step = max(d.evict_after / 24, 60.0)
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
         self._silence = Silence(d.no_data)
+        models = [(i, m) for i, m in enumerate(d.drift.models) if d.drift.enabled]
+        path = "$.detect.drift.models"
+        self._models = [
+            (
+                m.name,
+                Matcher(m.inputs, f"{path}[{i}].inputs") if m.inputs else None,
+                Matcher(m.errors, f"{path}[{i}].errors") if m.errors else None,
+            )
+            for i, m in models
+        ]
+        self._inputs: dict[int, tuple[int, ...]] = {}  # row -> models that read it
+        self._errors: dict[int, int] = {}  # row -> model whose error bits it carries
+        self._drift = SeriesDrift()
+        self._error_drift = ErrorDrift(d.drift.adwin_delta)
         self._watermark = float("-inf")
         self._leap = 0  # consecutive records without receipt time that were all far ahead
         self._names: list[str] = []
@@ -103,6 +119,8 @@ class DetectStage:
             self._kind = np.zeros(self._bank.capacity, np.int8)
         else:
             self._load(resume, join)
+        if d.drift.enabled:
+            self._bank.on_hours = self._drift
 
     # ------------------------------------------------------------------ the protocol
 
@@ -167,6 +185,8 @@ class DetectStage:
         bank = self._bank.snapshot(n)
         arrays = {f"bank.{name}": a for name, a in bank.arrays.items()}
         arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
+        self._drift.ensure(n)
+        arrays |= {"drift.f": self._drift.f[:, :n].copy(), "drift.start": self._drift.start[:, :n].copy()}
         meta: dict[str, Any] = {
             "source": self.source,
             "partition": self.partition,
@@ -179,6 +199,7 @@ class DetectStage:
             "join": self._join.snapshot(),
             "limits": self._limits.snapshot(),
             "silence": self._silence.snapshot(),
+            "errors": self._error_drift.snapshot(),
             "signals": msgspec.to_builtins(self._config.signals),
         }
         return Snapshot(kind=self.KIND, version=self.VERSION, meta=meta, arrays=arrays)
@@ -209,9 +230,12 @@ class DetectStage:
         self._sizes = np.bincount(self._service[self._known], minlength=len(self._names)).tolist()
         self._join = Join.resume(join, self._describe, meta["join"])
         live = np.flatnonzero(self._known).tolist()
-        if self._limits.rules:
+        if self._limits.rules or self._models:
             for row in live:
-                self._limits.appear(row, self._describe(row))
+                self._subscribe(row)
+        self._drift.ensure(n)
+        self._drift.f[:, :n], self._drift.start[:, :n] = arrays["drift.f"], arrays["drift.start"]
+        self._error_drift.load([item for item in meta["errors"] if item[0] in self._errors])
         self._limits.load(meta["limits"])
         self._silence.load(meta["silence"])
         if meta["signals"] != msgspec.to_builtins(self._config.signals):
@@ -341,6 +365,21 @@ class DetectStage:
                     out.append(((cursor, _SAMPLE, float(reading.pos + a), 0, reading.rule), self._append(event)))
             self._ring(self._limits, cursor, stop, marks, out)
 
+        drifts = self._drift.take()
+        if drifts is not None:
+            for i in range(len(drifts.rows)):
+                for n, body in enumerate(self._drifted(drifts, i)):
+                    k = int(drifts.pos[i])
+                    out.append(((int(record[k]), _SAMPLE, float(k + a), 2, n), self._append(body)))
+        if self._errors:
+            carriers = np.array(sorted(self._errors), np.intp)
+            at = np.flatnonzero(seen_by_bank.used & np.isin(rows, carriers))
+            for k, row, t, v in zip(at.tolist(), rows[at].tolist(), ts[at].tolist(), values[at].tolist(), strict=True):
+                found = self._error_drift.update(row, t, v)
+                if found is not None:
+                    wrong = self._erring(row, t, *found)
+                    out.append(((int(record[k]), _SAMPLE, float(k + a), 3, 0), self._append(wrong)))
+
         # the join: samples and new series in their order, timers between the records that pass them
         fresh = iter(new)
         upcoming = next(fresh, None)
@@ -405,7 +444,19 @@ class DetectStage:
         self._service[row] = sid
         self._known[row] = True
         self._classify(row)
-        self._limits.appear(row, self._describe(row))
+        self._subscribe(row)
+
+    def _subscribe(self, row: int) -> None:
+        """What else looks at this series, by its labels."""
+        who = self._describe(row)
+        self._limits.appear(row, who)
+        read = tuple(i for i, (_, inputs, _) in enumerate(self._models) if inputs is not None and inputs(who.labels))
+        if read:
+            self._inputs[row] = read
+        for i, (_, _, errors) in enumerate(self._models):
+            if errors is not None and errors(who.labels):
+                self._errors[row] = i
+                break
 
     def _classify(self, row: int) -> None:
         signal = self._signals.of(self._index.labels(row))
@@ -421,12 +472,16 @@ class DetectStage:
             name = self._names[sid]
             self._join.vanish(row, name)
             self._limits.vanish(row)
+            self._inputs.pop(row, None)
+            if self._errors.pop(row, None) is not None:
+                self._error_drift.forget(row)
             self._sizes[sid] -= 1
             if self._sizes[sid] == 0:
                 del self._ids[name]
                 self._free.append(sid)
         self._known[rows] = False
         self._bank.reset(rows)
+        self._drift.reset(rows[rows < self._drift.f.shape[1]])
         self._dropped.update(rows.tolist())
 
     def _describe(self, row: int) -> Series:
@@ -464,6 +519,56 @@ class DetectStage:
             labels={"source": self.source},
             summary=f"no data from {what} {service}, {count}, since {clock(hush.onset)}",
             evidence=tuple(evidence),
+        )
+
+    def _drifted(self, drifts: Drifts, i: int) -> list[DriftDetected]:
+        """One drift per model that reads the series, or one for the series itself."""
+        row = int(drifts.rows[i])
+        who = self._describe(row)
+        variance = bool(drifts.variance[i])
+        ground = 0.0 if variance else self._bank.anchor(row)
+        since, ts = float(drifts.since[i]), float(drifts.ts[i])
+        out = []
+        for model in [self._models[m][0] for m in self._inputs.get(row, ())] or [""]:
+            subject = f"{who.service}/{who.metric}"
+            out.append(
+                DriftDetected(
+                    id=content_id("drift", model, fingerprint(who.labels), round(ts)),
+                    subject=model or subject,
+                    model=model,
+                    service=who.service,
+                    metric=who.metric,
+                    labels=who.labels,
+                    kind="variance" if variance else "level",
+                    detector="block-cusum",
+                    since=since,
+                    ts=ts,
+                    before=ground + float(drifts.before[i]),
+                    after=ground + float(drifts.after[i]),
+                    statistic=float(drifts.statistic[i]),
+                    threshold=float(drifts.threshold[i]),
+                )
+            )
+        return out
+
+    def _erring(self, row: int, ts: float, before: float, after: float, since: float) -> DriftDetected:
+        who = self._describe(row)
+        model = self._models[self._errors[row]][0]
+        return DriftDetected(
+            id=content_id("drift", model, fingerprint(who.labels), round(ts)),
+            subject=model,
+            model=model,
+            service=who.service,
+            metric=who.metric,
+            labels=who.labels,
+            kind="error-rate",
+            detector="adwin",
+            since=since,
+            ts=ts,
+            before=before,
+            after=after,
+            statistic=after - before,
+            threshold=self._config.drift.adwin_delta,
         )
 
     def _append(self, body: Anomaly | DriftDetected) -> Append:
