@@ -6,21 +6,14 @@ receiver in this process. Without a terminal it ends by itself: 0 when an incide
 """
 
 import argparse
-import http.client
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +21,17 @@ import msgspec
 import numpy as np
 
 from simulations import wire
+from simulations.process import Daemon, Failure, Pager
 from simulations.runner import pages_without
 from simulations.world import Truth, World, iso, scenario
 
 LEAD = 2700.0  # s of ordinary alerts before the outage, so that there is something to tell it from
 BEFORE = 300.0  # s played slowly before the outage begins
 PLAY_SECONDS = 18.0  # what is played slowly takes so long
-READY_SECONDS, PAGE_SECONDS = 40.0, 30.0
+PAGE_SECONDS = 30.0
 VALID = 240.0  # s; endsAt of a firing alert, as Prometheus sets it
 
 CONFIG = """\
-data_dir: "{data}"
-http: {{listen: "127.0.0.1:{port}"}}
 metric_log: {{sync: normal}}
 services: {{labels: [service, node]}}
 # the quarter of an hour is played sixty times as fast as life, and so are these
@@ -94,134 +86,6 @@ class Terminal:
             print(f"  {text}", flush=True)
 
 
-class Pager:
-    """A webhook receiver on a free port of 127.0.0.1 that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.pages: list[dict[str, Any]] = []
-        pages = self.pages
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                pages.append(json.loads(body))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Quiet: the demo says what arrived."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = int(self.server.server_address[1])
-        threading.Thread(target=self.server.serve_forever, name="pager", daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
-class Failure(Exception):
-    """The demo cannot go on; the message says why."""
-
-
-class Daemon:
-    """`python -m aiopsd run` with a data folder of its own."""
-
-    def __init__(self, folder: Path, pager: int) -> None:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = int(s.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "daemon.log"
-        config = folder / "aiopsd.yaml"
-        config.write_text(CONFIG.format(data=folder / "data", port=self.port, pager=pager), encoding="utf-8")
-        with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "aiopsd", "run", "-c", str(config)]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def ready(self) -> None:
-        """Wait for /-/ready.
-
-        Raises:
-            Failure: it ended, or is not ready in time.
-        """
-        until = time.monotonic() + READY_SECONDS
-        while time.monotonic() < until:
-            try:
-                if self.request("GET", "/-/ready")[0] == 200:
-                    return
-            except OSError:
-                pass
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.1)
-        raise Failure(f"the daemon did not become ready:\n{self.log.read_text(errors='replace')[-3000:]}")
-
-    def request(self, verb: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """(status, body).
-
-        Raises:
-            OSError: it is not there.
-        """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(verb, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def push(self, path: str, body: bytes, **headers: str) -> None:
-        """POST until it is taken; 503 means later.
-
-        Raises:
-            Failure: refused, or not taken in time.
-        """
-        until = time.monotonic() + READY_SECONDS
-        while True:
-            status, text = self.request("POST", path, body, **headers)
-            if status < 300:
-                return
-            if status != 503 or time.monotonic() > until:
-                raise Failure(f"POST {path} was answered {status}: {text[:500].decode(errors='replace')}")
-            time.sleep(0.1)
-
-    def write(self, body: bytes) -> None:
-        """Remote write 1.0, as Prometheus sends it."""
-        self.push(
-            "/api/v1/write",
-            body,
-            Content_Type="application/x-protobuf",
-            Content_Encoding="snappy",
-            X_Prometheus_Remote_Write_Version="0.1.0",
-        )
-
-    def json(self, path: str, body: bytes) -> None:
-        self.push(path, body, Content_Type="application/json")
-
-    def get(self, path: str) -> Any:
-        status, body = self.request("GET", path)
-        if status != 200:
-            raise Failure(f"GET {path} was answered {status}")
-        return json.loads(body)
-
-    def metric(self, name: str) -> float:
-        """Sum of a metric over its labels; 0 when it is not there."""
-        text = self.request("GET", "/metrics")[1].decode()
-        lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return sum(float(value) for left, value in lines if left.split("{")[0] == name)
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL to its own process when it does not listen."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
 def steps(world: World) -> Iterator[tuple[float, Any, list[list[dict[str, Any]]], list[dict[str, Any]]]]:
     """(ts, values of all series, batches of alerts, changes) of every step of the scenario."""
     gap = float(world.scenario.step)
@@ -273,25 +137,12 @@ def play(world: World, daemon: Daemon, out: Terminal) -> list[tuple[float, list[
         if ts >= slow:
             if count == 0:
                 out.progress("a day of metrics, ending now", 1.0)
-                wait_for_samples(daemon, ts)
+                daemon.wait_for_samples(ts)
                 started = time.monotonic()
             count += 1
             out.progress("the outage", min(1.0, count * pace / PLAY_SECONDS))
             time.sleep(max(0.0, started + count * pace - time.monotonic()))
     return sent
-
-
-def wait_for_samples(daemon: Daemon, ts: float) -> None:
-    """Until detection has seen the sample time `ts`.
-
-    Raises:
-        Failure: not in time.
-    """
-    until = time.monotonic() + READY_SECONDS
-    while daemon.metric("aiopsd_detect_watermark_seconds") < ts:
-        if time.monotonic() > until:
-            raise Failure("detection did not catch up with the history")
-        time.sleep(0.2)
 
 
 def find(daemon: Daemon, truth: Truth) -> dict[str, Any] | None:
@@ -405,7 +256,7 @@ def main(argv: list[str]) -> int:
     out.say(f"{len(world.names)} services on {len(world.nodes)} nodes, {len(world.series)} series, seed {sc.seed}")
     folder = Path(tempfile.mkdtemp(prefix="aiopsd-demo-"))
     pager = Pager()
-    daemon = Daemon(folder, pager.port)
+    daemon = Daemon(folder, CONFIG.format(pager=pager.port))
     try:
         daemon.ready()
         out.say(f"the daemon answers at {daemon.url}/ (data in {folder})")

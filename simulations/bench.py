@@ -1,0 +1,221 @@
+"""Benchmark: floors and ours in one run: decoding, scoring, memory at 100,000 and a million series, restart.
+
+CPU time of this process (or of a child), never wall-clock, unless a line says so. `python -m simulations bench-daemon`
+does the same against the running daemon, over HTTP and Kafka, beside Prometheus, VictoriaMetrics and Alertmanager.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cramjam
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from aiopsd.config import Config
+from aiopsd.detect.bank import Policy, RangeBank
+from aiopsd.model import LogRecord
+from aiopsd.pipeline import detect
+from simulations import wire
+from simulations.bench_memory import START, heads
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure; `goal` is what it should be at most, 0: none."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float = 0.0
+    kind: str = "ours"  # ours | floor
+
+
+class Sample(msgspec.Struct):
+    """Floor: the least that has to be read of a JSON sample."""
+
+    name: str
+    labels: dict[str, str]
+    ts: float
+    value: float
+
+
+def cpu(function: Callable[[], None]) -> float:
+    """CPU seconds of one call."""
+    began = time.process_time()
+    function()
+    return time.process_time() - began
+
+
+def records(values: Sequence[bytes], format: str, offset: int = 0) -> list[LogRecord]:
+    """Log records of these bodies."""
+    return [
+        LogRecord(source="bench", partition=0, offset=offset + i, value=v, format=format) for i, v in enumerate(values)
+    ]
+
+
+WARM = 44  # rounds of five minutes: past the warm-up of 40 samples and an hour, when envelopes are in use
+MEASURED = 4  # rounds after that; the cheapest is taken: the others are the machine's noise
+GAP = 300.0  # s between rounds
+
+
+def rounds(stage: detect.DetectStage, given: Iterator[list[LogRecord]], slice_: int) -> list[float]:
+    """CPU seconds of each round, taken in steps of `slice_` records."""
+    out = []
+    for part in given:
+        began = time.process_time()
+        for i in range(0, len(part), slice_):
+            stage.step(part[i : i + slice_])
+        out.append(time.process_time() - began)
+    return out
+
+
+def json_samples(series: int = 10_000) -> Iterator[Line]:
+    """One sample a record, as a producer that knows nothing better sends them."""
+    labels = [
+        {
+            "__name__": "latency_seconds",
+            "service": f"service-{i // 50:05d}",
+            "instance": f"10.0.{i >> 8}.{i & 255}",
+            "zone": "zone-a",
+        }
+        for i in range(series)
+    ]
+
+    def given() -> Iterator[list[LogRecord]]:
+        rng = np.random.default_rng(1)
+        for k in range(WARM + MEASURED):
+            values = rng.normal(100.0, 5.0, series).tolist()
+            bodies = [wire.json_sample(x, START + GAP * k, v) for x, v in zip(labels, values, strict=True)]
+            yield records(bodies, wire.JSON, k * series)
+
+    decoder = msgspec.json.Decoder(Sample)
+    plain = [r.value for r in next(given())]
+    floor = min(cpu(lambda: [decoder.decode(v) for v in plain] and None) for _ in range(3))
+    yield Line("JSON sample to a Struct", 1e6 * floor / series, "us a sample", kind="floor")
+    spent = rounds(detect.build(Config(), "bench", 0), given(), 5000)
+    yield Line("JSON one-sample records, first sight of a series", 1e6 * spent[0] / series, "us a sample")
+    yield Line("JSON one-sample records, decoded and scored", 1e6 * min(spent[WARM:]) / series, "us a sample", goal=4.0)
+
+
+def remote_write(series: int = 50_000, slice_: int = 20) -> Iterator[Line]:
+    """Bodies of 500 series with six labels, one sample each, twenty bodies a step."""
+    parts = list(heads(series))
+
+    def given() -> Iterator[list[LogRecord]]:
+        rng = np.random.default_rng(2)
+        for k in range(WARM + MEASURED):
+            at = np.array([START + GAP * k])
+            values = [wire.remote_write(part, at, rng.normal(100.0, 5.0, (len(part), 1))) for part in parts]
+            yield records(values, wire.REMOTE_WRITE, k * len(parts))
+
+    bodies = next(given())
+    unpack = min(cpu(lambda: [cramjam.snappy.decompress_raw(r.value) for r in bodies] and None) for _ in range(3))
+    yield Line("snappy alone", 1e6 * unpack / series, "us a sample", kind="floor")
+    spent = rounds(detect.build(Config(), "bench", 0), given(), slice_)
+    yield Line("remote write, first sight of a series", 1e6 * spent[0] / series, "us a sample")
+    yield Line("remote write, decoded and scored", 1e6 * min(spent[WARM:]) / series, "us a sample", goal=1.5)
+
+
+def bank() -> Iterator[Line]:
+    """Rounds in which every series has one sample."""
+    rng = np.random.default_rng(3)
+    for n, count in ((200, 400), (100_000, 12)):
+        state = [np.zeros(n) for _ in range(6)]
+        xs = [rng.normal(100.0, 5.0, n) for _ in range(12)]
+
+        def floor(state: list[F64] = state, xs: list[F64] = xs, count: int = count) -> None:
+            mean, var, low, high, last, total = state
+            for k in range(count):
+                x = xs[k % len(xs)]
+                gap = x - mean
+                mean += 0.05 * gap
+                var += 0.05 * (gap * gap - var)
+                np.minimum(low, x, out=low)
+                np.maximum(high, x, out=high)
+                last[:] = x
+                total += x
+
+        spent = cpu(floor) / n / count
+        yield Line(f"numpy bank of six arrays, rounds of {n:,}", 1e6 * spent, "us a sample", kind="floor")
+        ours = RangeBank(Policy(), n)
+        rows = np.arange(n)
+        times = []
+        for k in range(WARM + count):
+            ts = np.full(n, START + GAP * k)
+            began = time.process_time()
+            ours.step(rows, ts, xs[k % len(xs)])
+            times.append(time.process_time() - began)
+        each = sum(times[WARM:]) / count / n
+        goal = 0.5 if n > 1000 else 0.0
+        yield Line(f"bank, rounds of {n:,}", 1e6 * each, "us a sample", goal=goal)
+
+
+def memory(series: int) -> Iterator[Line]:
+    """A child process each: fill with the snapshot, then restart."""
+    with tempfile.TemporaryDirectory(prefix="aiopsd-bench-") as folder:
+
+        def child(*more: str) -> dict[str, float]:
+            command = [sys.executable, "-m", "simulations", "bench-memory", "--data", folder, *more]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+            result: dict[str, float] = json.loads(answer.stdout)
+            return result
+
+        full = child("--series", str(series))
+        back = child("--resume")
+    million = series >= 1_000_000
+    name = f"{series:,} series"
+    yield Line(f"imports of the daemon ({name})", full["imports_bytes"] / 1e6, "MB", kind="floor")
+    yield Line(f"resident, {name}", full["rss_bytes"] / 1e6, "MB")
+    yield Line(f"resident a series, {name}", full["bytes_per_series"], "bytes")
+    yield Line(f"peak with the snapshot, {name}", full["peak_bytes"] / 1e6, "MB", goal=1300.0 if million else 0.0)
+    yield Line(f"snapshot written, {name}", full["snapshot_cpu_seconds"], "s CPU")
+    yield Line(
+        f"restart from the snapshot, {name}", back["restart_cpu_seconds"], "s CPU", goal=10.0 if million else 0.0
+    )
+    yield Line(f"restart from the snapshot, {name}", back["restart_wall_seconds"], "s wall-clock")
+    yield Line(f"peak after the restart, {name}", back["peak_bytes"] / 1e6, "MB")
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
+    "json": json_samples,
+    "remote-write": remote_write,
+    "bank": bank,
+    "memory-100k": lambda: memory(100_000),
+    "memory-1m": lambda: memory(1_000_000),
+}
+
+
+def show(lines: Sequence[Line]) -> None:
+    """One table."""
+    for line in lines:
+        goal = ""
+        if line.goal:
+            goal = f"goal <= {line.goal:g}: " + ("met" if line.value <= line.goal else "missed")
+        print(f"{line.kind:6s} {line.name:58s} {line.value:10.3f} {line.unit:12s} {goal}".rstrip(), flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0."""
+    p = argparse.ArgumentParser(prog="python -m simulations bench", description=__doc__.split("\n")[0])
+    p.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    p.add_argument("--json", action="store_true")
+    args = p.parse_args(argv)
+    lines = []
+    for name in args.only:
+        for line in SECTIONS[name]():
+            lines.append(line)
+            if not args.json:
+                show([line])
+    if args.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    return 0

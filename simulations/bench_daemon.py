@@ -1,0 +1,302 @@
+"""Benchmark: the running daemon over HTTP and Kafka, and its peers with the same payload where they are installed.
+
+CPU is utime + stime of the serving process divided by items, for known series and after the last item was worked off.
+The delay of alerts is wall-clock, while metrics are pushed at half of the capacity that the same run measured.
+Peers on PATH: prometheus, victoria-metrics, prometheus-alertmanager (Debian's names) or alertmanager.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from simulations import wire
+from simulations.bench import Line, show
+from simulations.bench_memory import heads
+from simulations.process import Daemon, Service, free_port
+from simulations.world import iso
+
+SERIES, ROUNDS, STEP = 50_000, 10, 15.0
+ALERTS, BATCH, AGAIN = 20_000, 200, 3
+LOADED_SECONDS = 20.0
+CONFIG = "metric_log: {sync: normal}\n"
+
+
+def bodies(rounds: int, end: float) -> list[tuple[float, list[bytes]]]:
+    """(sample time, bodies of 500 series) of each round, the last one at `end`."""
+    rng = np.random.default_rng(4)
+    parts = list(heads(SERIES))
+    out = []
+    for k in range(rounds):
+        ts = end - STEP * (rounds - 1 - k)
+        out.append((ts, [wire.remote_write(p, np.array([ts]), rng.normal(100.0, 5.0, (len(p), 1))) for p in parts]))
+    return out
+
+
+def written(server: Service, path: str, done: Callable[[float], None]) -> tuple[float, float]:
+    """CPU us a sample: (first sight of a series, known series)."""
+    given = bodies(ROUNDS, float(int(time.time())))
+    before = server.cpu
+    spent = []
+    for k, (ts, part) in enumerate(given):
+        for body in part:
+            server.write(body, path)
+        if k in (0, ROUNDS - 1):
+            done(ts)
+            spent.append(server.cpu - before)
+            before = server.cpu
+    return 1e6 * spent[0] / SERIES, 1e6 * spent[1] / SERIES / (ROUNDS - 1)
+
+
+def settled(server: Service) -> Callable[[float], None]:
+    """For a server that does not say when it is done: until it has used no CPU for a second."""
+
+    def wait(_: float) -> None:
+        last = -1.0
+        while server.cpu > last:
+            last = server.cpu
+            time.sleep(1.0)
+
+    return wait
+
+
+def alerted(server: Service, done: Callable[[float], None]) -> tuple[float, float]:
+    """CPU us an alert: (new, sent again)."""
+
+    def batches() -> Iterator[bytes]:
+        now = time.time()
+        for first in range(0, ALERTS, BATCH):
+            yield wire.alerts(
+                [
+                    {
+                        "labels": {
+                            "alertname": ("LatencyHigh", "ErrorRateHigh", "CPUHigh", "DiskFull")[i % 4],
+                            "service": f"service-{i // 4:05d}",
+                            "severity": "warning",
+                            "zone": f"zone-{i % 3}",
+                        },
+                        "annotations": {"summary": f"service-{i // 4:05d} is in trouble", "runbook_url": "https://r/x"},
+                        "startsAt": iso(started),
+                        "endsAt": iso(now + 240.0),
+                        "generatorURL": "http://prometheus.example.com/graph?g0.expr=up",
+                    }
+                    for i in range(first, first + BATCH)
+                ]
+            )
+
+    started = time.time()
+    spent = []
+    for _ in range(1 + AGAIN):
+        given = list(batches())
+        before = server.cpu
+        for body in given:
+            server.json("/api/v2/alerts", body)
+        done(0.0)
+        spent.append(server.cpu - before)
+    return 1e6 * spent[0] / ALERTS, 1e6 * min(spent[1:]) / ALERTS
+
+
+def under_load(daemon: Daemon, us_per_sample: float) -> Iterator[Line]:
+    """Alerts, one at a time, while metrics come at half of the capacity of one core."""
+    wanted = 0.5e6 / us_per_sample  # samples a second
+    given = bodies(2, float(int(time.time())) + 60.0)
+    stop = threading.Event()
+    pushed = [0]
+
+    def push() -> None:
+        started = time.monotonic()
+        for ts, part in endless(given):
+            for body in part:
+                if stop.is_set():
+                    return
+                daemon.write(body)
+                pushed[0] += 500
+                time.sleep(max(0.0, started + pushed[0] / wanted - time.monotonic()))
+            del ts
+
+    pusher = threading.Thread(target=push, name="pusher")
+    pusher.start()
+    delays = []
+    before, began = daemon.cpu, time.monotonic()
+    k = 0
+    while time.monotonic() - began < LOADED_SECONDS:
+        body = wire.alerts([{"labels": {"alertname": "Bench", "service": f"service-{k:05d}"}}])
+        sent = time.perf_counter()
+        daemon.json("/api/v2/alerts", body)
+        delays.append(time.perf_counter() - sent)
+        time.sleep(0.05)
+        k += 1
+    elapsed = time.monotonic() - began
+    used = daemon.cpu - before
+    stop.set()
+    pusher.join()
+    name = f"alert to decision at {pushed[0] / elapsed / 1000:.0f} k samples/s"
+    yield Line(f"{name}, median", 1e3 * float(np.median(delays)), "ms")
+    yield Line(f"{name}, p99", 1e3 * float(np.quantile(delays, 0.99)), "ms", goal=50.0)
+    yield Line("share of a core that the daemon used meanwhile", used / elapsed, "")
+
+
+def endless(given: list[tuple[float, list[bytes]]]) -> Iterator[tuple[float, list[bytes]]]:
+    """The rounds again and again, each time fifteen seconds later: bodies are made anew."""
+    parts = list(heads(SERIES))
+    ts = given[-1][0]
+    yield from given
+    rng = np.random.default_rng(5)
+    while True:
+        ts += STEP
+        yield ts, [wire.remote_write(p, np.array([ts]), rng.normal(100.0, 5.0, (len(p), 1))) for p in parts]
+
+
+def peers(folder: Path) -> Iterator[Line]:
+    """The same payload into whoever is installed."""
+    program = shutil.which("prometheus")
+    if program:
+        port = free_port()
+        (folder / "prometheus.yml").write_text("global: {scrape_interval: 1h}\n")
+        server = Service(
+            [
+                program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/prometheus",
+                f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver",
+            ],
+            port,
+            folder / "prometheus.log",
+        )  # fmt: skip
+        try:
+            server.ready()
+            first, known = written(server, "/api/v1/write", settled(server))
+            yield Line("Prometheus, remote write stored, first sight", first, "us a sample", kind="peer")
+            yield Line("Prometheus, remote write stored", known, "us a sample", kind="peer")
+        finally:
+            server.stop()
+    program = shutil.which("victoria-metrics")
+    if program:
+        port = free_port()
+        server = Service(
+            [program, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}/victoria"],
+            port,
+            folder / "victoria.log",
+        )
+        try:
+            server.ready("/health")
+            first, known = written(server, "/api/v1/write", settled(server))
+            yield Line("VictoriaMetrics, remote write stored, first sight", first, "us a sample", kind="peer")
+            yield Line("VictoriaMetrics, remote write stored", known, "us a sample", kind="peer")
+        finally:
+            server.stop()
+    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if program:
+        port = free_port()
+        (folder / "alertmanager.yml").write_text(
+            "route: {receiver: nobody, group_by: [alertname]}\nreceivers: [{name: nobody}]\n"
+        )
+        server = Service(
+            [
+                program, f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/alertmanager",
+                f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
+            ],
+            port,
+            folder / "alertmanager.log",
+        )  # fmt: skip
+        try:
+            server.ready()
+            new, again = alerted(server, settled(server))
+            yield Line("Alertmanager, new alert", new, "us an alert", kind="peer")
+            yield Line("Alertmanager, alert sent again", again, "us an alert", kind="peer")
+        finally:
+            server.stop()
+
+
+def over_http(folder: Path) -> Iterator[Line]:
+    """Our daemon: remote write, then alerts under that load, then many alerts to a fresh one."""
+    (folder / "metrics").mkdir()
+    daemon = Daemon(folder / "metrics", CONFIG)
+    try:
+        daemon.ready()
+        first, known = written(daemon, "/api/v1/write", daemon.wait_for_samples)
+        yield Line("daemon, remote write over HTTP, first sight", first, "us a sample")
+        yield Line("daemon, remote write over HTTP, logged, scored", known, "us a sample", goal=1.5)
+        yield from under_load(daemon, known)
+    finally:
+        daemon.stop()
+    (folder / "alerts").mkdir()
+    daemon = Daemon(folder / "alerts", CONFIG)
+    try:
+        daemon.ready()
+        new, again = alerted(daemon, settled(daemon))  # an answer comes after the decision; snapshots settle
+        yield Line("daemon, new alert, journalled, grouped, routed", new, "us an alert")
+        yield Line("daemon, alert sent again", again, "us an alert")
+    finally:
+        daemon.stop()
+
+
+def over_kafka(folder: Path, series: int = 10_000, rounds: int = 20) -> Iterator[Line]:
+    """One-sample JSON records from a real Apache Kafka."""
+    from aiopsd.testing.kafka import Broker  # starts Java; only when asked for
+
+    labels = [
+        {"__name__": "latency_seconds", "service": f"service-{i // 50:05d}", "instance": f"10.0.{i >> 8}.{i & 255}"}
+        for i in range(series)
+    ]
+    now = float(int(time.time()))
+    rng = np.random.default_rng(6)
+
+    async def produce(broker: Broker, topic: str, first: int, count: int) -> float:
+        ts = 0.0
+        for k in range(first, first + count):
+            ts = now - STEP * (rounds - 1 - k)
+            values = rng.normal(100.0, 5.0, series).tolist()
+            await broker.fill(topic, [wire.json_sample(x, ts, v) for x, v in zip(labels, values, strict=True)])
+        return ts
+
+    async def start() -> Broker:
+        broker = Broker(folder / "kafka")
+        await broker.start()
+        await broker.ready()
+        await broker.create_topic("metrics", 1)
+        return broker
+
+    broker = asyncio.run(start())
+    (folder / "consumer").mkdir()
+    source = (
+        "sources:\n  - {name: metrics, kind: metrics, keyed_by: service, kafka: "
+        f'{{bootstrap_servers: ["{broker.address()}"], topic: metrics}}}}\n'
+    )
+    daemon = Daemon(folder / "consumer", CONFIG + source)
+    try:
+        daemon.ready()
+        daemon.wait_for_samples(asyncio.run(produce(broker, "metrics", 0, 1)))
+        before = daemon.cpu
+        daemon.wait_for_samples(asyncio.run(produce(broker, "metrics", 1, rounds - 1)))
+        used = daemon.cpu - before
+        cost = 1e6 * used / series / (rounds - 1)
+        yield Line("daemon, JSON one-sample records from Kafka", cost, "us a sample", goal=4.0)
+    finally:
+        daemon.stop()
+        broker.stop()
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0."""
+    p = argparse.ArgumentParser(prog="python -m simulations bench-daemon", description=__doc__.split("\n")[0])
+    p.add_argument("--only", nargs="+", choices=["http", "kafka", "peers"], default=["http", "kafka", "peers"])
+    p.add_argument("--json", action="store_true")
+    args = p.parse_args(argv)
+    sections = {"http": over_http, "kafka": over_kafka, "peers": peers}
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="aiopsd-bench-") as folder:
+        for name in args.only:
+            for line in sections[name](Path(folder)):
+                lines.append(line)
+                if not args.json:
+                    show([line])
+    if args.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    return 0
