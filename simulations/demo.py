@@ -22,8 +22,7 @@ import numpy as np
 
 from simulations import wire
 from simulations.process import Daemon, Failure, Pager
-from simulations.runner import pages_without
-from simulations.world import Truth, World, iso, scenario
+from simulations.world import Truth, World, iso, pages_without, scenario
 
 LEAD = 2700.0  # s of ordinary alerts before the outage, so that there is something to tell it from
 BEFORE = 300.0  # s played slowly before the outage begins

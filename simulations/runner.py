@@ -7,9 +7,9 @@ No clock, no I/O, no chance: the same events give the same result. What this lea
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from aiopsd.config import Config
 from aiopsd.decode import decode_alerts, decode_changes, decode_topology
@@ -40,7 +40,7 @@ from aiopsd.model import (
 )
 from aiopsd.pipeline import correlate, detect
 from simulations import wire
-from simulations.world import World, iso
+from simulations.world import World
 
 SOURCE = "metrics"
 
@@ -188,38 +188,3 @@ def events(world: World, *, metrics: bool = True, alerts: bool = True) -> Iterat
             due += [(at, 2, body) for body in decode_changes(wire.change(change))]
         due.sort(key=lambda e: e[:2])
         yield from ((at, what) for at, _, what in due)
-
-
-GROUP_WAIT, GROUP_INTERVAL, REPEAT = 30.0, 300.0, 4 * 3600.0  # s; Alertmanager's defaults
-
-
-def pages_without(requests: Iterable[tuple[float, Sequence[Mapping[str, Any]]]], until: float) -> int:
-    """Pages that an Alertmanager with `group_by: [alertname, service]` sends for these requests up to `until`.
-
-    Its rules with its default intervals: a group waits group_wait, then looks again each group_interval; it pages when
-    its alert is new, and again each repeat_interval while it lasts. Resolved messages are not counted as pages.
-    """
-    moves: dict[tuple[str, str], list[tuple[float, bool]]] = {}
-    for at, batch in requests:
-        for alert in batch:
-            labels = alert["labels"]
-            key = (labels["alertname"], labels.get("service") or labels.get("node") or "")
-            firing = alert["endsAt"] > iso(at)
-            known = moves.setdefault(key, [(0.0, False)])
-            if firing != known[-1][1]:
-                known.append((at, firing))
-    pages = 0
-    for steps in moves.values():
-        ends = [*[at for at, _ in steps[1:]], until]
-        flush = told = None  # next look at the group; time of its last page while it lives
-        for (at, firing), end in zip(steps, ends, strict=True):
-            if firing and flush is None:
-                flush = at + GROUP_WAIT
-            while flush is not None and flush <= end:
-                if not firing:
-                    flush = told = None
-                elif told is None or flush - told >= REPEAT:
-                    pages, told = pages + 1, flush
-                if flush is not None:
-                    flush += GROUP_INTERVAL
-    return pages

@@ -19,7 +19,7 @@ What a fault does is local (see `FaultSpec`); everything else follows from the p
 is computed, not assumed: the same world with the same noise is run without the fault, and who differs was affected.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -861,3 +861,40 @@ class _Sender:
             "endsAt": iso(a.resolved or t + VALID),
             "generatorURL": f"http://prometheus.example.com/graph?g0.expr={a.rule.name}",
         }
+
+
+# --------------------------------------------------------------------------- what somebody else would have paged
+
+GROUP_WAIT, GROUP_INTERVAL, REPEAT = 30.0, 300.0, 4 * 3600.0  # s; Alertmanager's defaults
+
+
+def pages_without(requests: Iterable[tuple[float, Sequence[Mapping[str, Any]]]], until: float) -> int:
+    """Pages that an Alertmanager with `group_by: [alertname, service]` sends for these requests up to `until`.
+
+    Its rules with its default intervals: a group waits group_wait, then looks again each group_interval; it pages when
+    its alert is new, and again each repeat_interval while it lasts. Resolved messages are not counted as pages.
+    """
+    moves: dict[tuple[str, str], list[tuple[float, bool]]] = {}
+    for at, batch in requests:
+        for alert in batch:
+            labels = alert["labels"]
+            key = (labels["alertname"], labels.get("service") or labels.get("node") or "")
+            firing = alert["endsAt"] > iso(at)
+            known = moves.setdefault(key, [(0.0, False)])
+            if firing != known[-1][1]:
+                known.append((at, firing))
+    pages = 0
+    for steps in moves.values():
+        ends = [*[at for at, _ in steps[1:]], until]
+        flush = told = None  # next look at the group; time of its last page while it lives
+        for (at, firing), end in zip(steps, ends, strict=True):
+            if firing and flush is None:
+                flush = at + GROUP_WAIT
+            while flush is not None and flush <= end:
+                if not firing:
+                    flush = told = None
+                elif told is None or flush - told >= REPEAT:
+                    pages, told = pages + 1, flush
+                if flush is not None:
+                    flush += GROUP_INTERVAL
+    return pages

@@ -18,7 +18,9 @@ from simulations.world import (
     TopologySpec,
     Truth,
     World,
+    iso,
     load_scenario,
+    pages_without,
     scenario,
 )
 
@@ -287,3 +289,25 @@ def test_wrong_scenarios_name_their_key() -> None:
         )
     with pytest.raises(ConfigError, match="cannot hit `nobody`"):
         World(load_scenario("faults: [{kind: slow, target: nobody, at: 1h}]"))
+
+
+def sent(at: float, *firing: str, resolved: str = "") -> tuple[float, list[dict[str, object]]]:
+    """One request: alerts by name on one service."""
+    labels = {"service": "s"}
+    batch: list[dict[str, object]] = [
+        {"labels": labels | {"alertname": name}, "endsAt": iso(at + 240.0)} for name in firing
+    ]
+    if resolved:
+        batch.append({"labels": labels | {"alertname": resolved}, "endsAt": iso(at)})
+    return at, batch
+
+
+def test_pages_without_aiopsd_follow_alertmanagers_intervals() -> None:
+    """A page per group, none for what ends within group_wait, a repeat after four hours, a new one after a resolve."""
+    hour = 3600.0
+
+    assert pages_without([sent(0, "A", "B"), sent(60, "A", "B")], 120) == 2
+    assert pages_without([sent(0, "A"), sent(15, resolved="A")], hour) == 0
+    assert pages_without([sent(0, "A")], 4.5 * hour) == 2
+    assert pages_without([sent(0, "A"), sent(100, resolved="A"), sent(200, "A")], hour) == 1
+    assert pages_without([sent(0, "A"), sent(100, resolved="A"), sent(900, "A")], hour) == 2
