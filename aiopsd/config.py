@@ -196,6 +196,7 @@ class OnlineRule(Section, frozen=True, kw_only=True):
     match: dict[str, str] = {}
     model: str = "anomaly.StandardAbsoluteDeviation"  # name below the river package
     params: dict[str, Any] = {}
+    lags: int = 0  # earlier samples given to the model as features x1, x2, ... beside x
     max_series: int = 1000  # load budget: the first series that match
 
 

@@ -7,8 +7,10 @@ of river, arrays and a few containers. Shared references stay shared.
 
 import collections
 import copyreg
+import functools
 import importlib
 import random
+import types
 from typing import Any
 
 _PACKAGES = ("river.",)
@@ -31,6 +33,7 @@ _PLAIN = {
     "collections.defaultdict": collections.defaultdict,
     "collections.OrderedDict": collections.OrderedDict,
     "collections.Counter": collections.Counter,
+    "functools.partial": functools.partial,
     "random.Random": random.Random,
     "copyreg.__newobj__": copyreg.__newobj__,  # type: ignore[attr-defined]
     "copyreg._reconstructor": copyreg._reconstructor,  # type: ignore[attr-defined]
@@ -82,7 +85,9 @@ class _Encoder:
             return ["f", v.hex()]  # inf and nan too
         if type(v) is tuple:
             return ["t", [self.value(x) for x in v]]
-        if isinstance(v, type) or (callable(v) and hasattr(v, "__qualname__") and not hasattr(v, "__self__")):
+        if isinstance(v, type | types.FunctionType) or (
+            isinstance(v, types.BuiltinFunctionType) and isinstance(v.__self__, types.ModuleType)
+        ):
             return ["c", _name(v)]
         if id(v) in self._seen:
             return ["r", self._seen[id(v)]]

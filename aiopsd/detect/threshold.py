@@ -181,7 +181,6 @@ class Limits:
         scale = max(abs(limit), 1e-9)
         score = 0.5 + 0.5 * beyond / (beyond + scale)
         word = "above" if b.high else "below"
-        infinity = float("inf")
         return Anomaly(
             id=content_id("threshold", rule.name, b.text, round(b.since)),
             service=who.service,
@@ -204,8 +203,8 @@ class Limits:
                     direction=Direction.HIGH if b.high else Direction.LOW,
                     level=b.worst,
                     normal=limit,
-                    low=-infinity if rule.below is None else rule.below,
-                    high=infinity if rule.above is None else rule.above,
+                    low=min(0.0, limit) if rule.below is None else rule.below,
+                    high=max(0.0, limit) if rule.above is None else rule.above,
                     scale=scale,
                     deviation=beyond / scale,
                     score=score,

@@ -10,6 +10,7 @@ the order of (record, sample), or at a record that moves the watermark past a bo
 records were cut once series have been evicted, so no output depends on them.
 """
 
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +20,11 @@ import numpy as np
 from aiopsd.config import Config
 from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
-from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
+from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
 from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.join import Join, JoinPolicy, seen
+from aiopsd.detect.online import Online
 from aiopsd.detect.signals import Matcher, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
@@ -88,6 +90,7 @@ class DetectStage:
         self._evict_step = max(d.evict_after / 24, 60.0)
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
         self._silence = Silence(d.no_data)
+        self._online = Online(d.online, self._policy)
         models = [(i, m) for i, m in enumerate(d.drift.models) if d.drift.enabled]
         path = "$.detect.drift.models"
         self._models = [
@@ -187,6 +190,8 @@ class DetectStage:
         arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
         self._drift.ensure(n)
         arrays |= {"drift.f": self._drift.f[:, :n].copy(), "drift.start": self._drift.start[:, :n].copy()}
+        online, models = self._online.snapshot()
+        arrays |= {f"online.{name}": a for name, a in models.items()}
         meta: dict[str, Any] = {
             "source": self.source,
             "partition": self.partition,
@@ -199,6 +204,7 @@ class DetectStage:
             "join": self._join.snapshot(),
             "limits": self._limits.snapshot(),
             "silence": self._silence.snapshot(),
+            "online": online,
             "errors": self._error_drift.snapshot(),
             "signals": msgspec.to_builtins(self._config.signals),
         }
@@ -230,9 +236,11 @@ class DetectStage:
         self._sizes = np.bincount(self._service[self._known], minlength=len(self._names)).tolist()
         self._join = Join.resume(join, self._describe, meta["join"])
         live = np.flatnonzero(self._known).tolist()
-        if self._limits.rules or self._models:
+        if self._limits.rules or self._models or self._online.rules:
             for row in live:
                 self._subscribe(row)
+        models = {name.removeprefix("online."): a for name, a in arrays.items() if name.startswith("online.")}
+        self._online.load(meta["online"], models)
         self._drift.ensure(n)
         self._drift.f[:, :n], self._drift.start[:, :n] = arrays["drift.f"], arrays["drift.start"]
         self._error_drift.load([item for item in meta["errors"] if item[0] in self._errors])
@@ -350,6 +358,10 @@ class DetectStage:
             new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
             for _, row in new:
                 self._enrol(row)
+        # first the models: a row that one of them finds strange is followed by the bank from its next sample on
+        strange_to_models = self._online.step(rows, ts, values)
+        for s in strange_to_models:
+            self._bank.watch(s.row, True)
         seen_by_bank = self._bank.step(rows, ts, values)
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late
@@ -384,7 +396,7 @@ class DetectStage:
         fresh = iter(new)
         upcoming = next(fresh, None)
         cursor = first
-        for s in seen(seen_by_bank.breaks):
+        for s in heapq.merge(seen(seen_by_bank.breaks), strange_to_models, key=lambda s: s.pos):
             while upcoming is not None and upcoming[0] <= s.pos:
                 cursor = self._advance(self._join, int(record[upcoming[0]]), cursor, marks, out)
                 self._join.appear(self._names[self._service[upcoming[1]]])
@@ -450,6 +462,8 @@ class DetectStage:
         """What else looks at this series, by its labels."""
         who = self._describe(row)
         self._limits.appear(row, who)
+        if self._online.rules:
+            self._online.appear(row, who, bool(self._bank.flags[row] & COUNTER))
         read = tuple(i for i, (_, inputs, _) in enumerate(self._models) if inputs is not None and inputs(who.labels))
         if read:
             self._inputs[row] = read
@@ -472,6 +486,7 @@ class DetectStage:
             name = self._names[sid]
             self._join.vanish(row, name)
             self._limits.vanish(row)
+            self._online.vanish(row)
             self._inputs.pop(row, None)
             if self._errors.pop(row, None) is not None:
                 self._error_drift.forget(row)
