@@ -45,6 +45,7 @@ from aiopsd.model import (
     PutSilence,
     ResolveIncident,
     Retrain,
+    RetrainRequest,
     Silence,
     Snapshot,
     Started,
@@ -114,8 +115,6 @@ class CorrelateStage:
         self._touched_incidents: dict[str, None] = {}
         if resume is not None:
             self._resume(resume)
-        else:
-            self._timer(SWEEP_EVERY, _SWEEP, "")
 
     # ------------------------------------------------------------------ the contract
 
@@ -124,6 +123,9 @@ class CorrelateStage:
         self._out = out = []
         for record in records:
             body = record.body
+            if self.offset < 0 and not self.now:  # the first record ever starts the clock
+                self.now = record.stamp
+                self._timer(record.stamp + SWEEP_EVERY, _SWEEP, "")
             if type(body) is Started:
                 self._started(record.stamp)
             self._fire(record.stamp)
@@ -140,7 +142,7 @@ class CorrelateStage:
     def wake_at(self) -> float | None:
         """Stamp of the earliest timer; a Tick is wanted then."""
         due = self._timers[0][0] if self._timers else None
-        for other in (self.grouper.wake_at(), self.dispatcher.wake_at()):
+        for other in (self.grouper.wake_at(), self.retraining.wake_at(), self.dispatcher.wake_at()):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -208,6 +210,10 @@ class CorrelateStage:
             wake = self.grouper.wake_at()
             if wake is not None and wake <= self.now:
                 self._revise(self.grouper.reassess(self.now))
+            wake = self.retraining.wake_at()
+            if wake is not None and wake <= self.now:
+                for request in self.retraining.due(self.now):
+                    self._retrain(request)
             self._flush()
             wake = self.dispatcher.wake_at()
             if wake is not None and wake <= self.now:
@@ -736,7 +742,11 @@ class CorrelateStage:
         text = f"drift of {drift.subject} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
         self._audit("", "drift", text, reason=reason)
         if request is not None:
-            self._out.extend(Retrain(trainer=trainer, request=request) for trainer in self.trainers)
+            self._retrain(request)
+
+    def _retrain(self, request: RetrainRequest) -> None:
+        self._out.extend(Retrain(trainer=trainer, request=request) for trainer in self.trainers)
+        self._audit("", "retrain", f"retraining of {request.subject} requested", reason=request.reason)
 
     def _on_put_silence(self, command: PutSilence) -> None:
         written = self.silences.put(command, self.now)
