@@ -173,6 +173,8 @@ class KafkaStream:
         self._wanted: Mapping[int, int | None] | None = None  # the owner's answer for _incoming
         self._failure: BaseException | None = None  # raised by the owner inside aiokafka's task
         self._next: dict[int, int] = {}  # offset of the next record to hand out, of positioned partitions
+        self._turns: list[int] = []  # positioned partitions; who was served last is last
+        self._backlog = False  # the last poll was full
         self._paused: set[int] = set()
         self._uncommitted: dict[int, int] = {}  # for lag tools, see trim
         self._commit_at = 0.0
@@ -381,6 +383,7 @@ class KafkaStream:
         """Tell the owner that its partitions go. The lock is held by the caller."""
         told, self._told = self._told, ()
         self._next.clear()
+        self._turns.clear()
         self._uncommitted.clear()
         self._paused.clear()
         if told and self._owner is not None:
@@ -444,6 +447,7 @@ class KafkaStream:
                         offset = wanted if earliest <= wanted <= end else self._lost(partition, wanted, earliest, end)
                     self._consumer.seek(self._tp(partition), offset)
                     self._next[partition] = offset
+                self._turns = list(partitions)
                 self._consumer.resume(*(self._tp(p) for p in partitions if p not in self._paused))
             self._incoming = self._wanted = None
             self.waiting = ""
@@ -496,9 +500,7 @@ class KafkaStream:
         try:
             # getmany waits without end while the group rebalances, hence the timeout around it
             async with asyncio.timeout(wait + 0.1):
-                batches = await consumer.getmany(
-                    timeout_ms=int(wait * 1000), max_records=min(limit, self.config.max_poll_records)
-                )
+                batches = await self._fetch(consumer, min(limit, self.config.max_poll_records), wait)
         except TimeoutError:
             return []
         except kafka_errors.ConsumerStoppedError:
@@ -514,6 +516,29 @@ class KafkaStream:
         if self._incoming is not None or not self._arrived.is_set():
             return []  # read before the owner said where; the seek that follows brings them back
         return self._flatten(batches)
+
+    async def _fetch(
+        self, consumer: AIOKafkaConsumer, limit: int, wait: float
+    ) -> Mapping[TopicPartition, Sequence[Any]]:
+        """getmany; with a backlog, the partitions take turns, or the first would be drained before the next is read."""
+        batches: dict[TopicPartition, Sequence[Any]] = {}
+        left = limit
+        if self._backlog:
+            for partition in tuple(self._turns):
+                for tp, messages in (
+                    await consumer.getmany(self._tp(partition), timeout_ms=0, max_records=left)
+                ).items():
+                    batches[tp] = messages
+                    left -= len(messages)
+                    self._turns.remove(partition)
+                    self._turns.append(partition)
+                if left <= 0:
+                    break
+        if not batches:
+            batches = await consumer.getmany(timeout_ms=int(wait * 1000), max_records=limit)
+            left = limit - sum(map(len, batches.values()))
+        self._backlog = left <= 0
+        return batches
 
     def _flatten(self, batches: Mapping[TopicPartition, Sequence[Any]]) -> list[LogRecord]:
         """LogRecords of what getmany returned: the hot path, some 0.4 us a record."""
@@ -548,6 +573,7 @@ class KafkaStream:
     async def _out_of_range(self, error: kafka_errors.OffsetOutOfRangeError) -> None:
         """Retention overtook us, or the topic was recreated, while we were reading."""
         assert self._consumer is not None
+        self._rewind()
         for tp, wanted in error.args[0].items():
             partition = tp.partition
             if partition not in self._next:
@@ -564,16 +590,21 @@ class KafkaStream:
             self._consumer.seek(tp, offset)
             self._next[partition] = offset
 
+    def _rewind(self) -> None:
+        """aiokafka's position may have passed records that an error kept from us: go back to what was handed out."""
+        assert self._consumer is not None
+        assigned = self._consumer.assignment()
+        for partition, offset in self._next.items():
+            if self._tp(partition) in assigned:
+                self._consumer.seek(self._tp(partition), offset)
+
     async def _trouble(self, error: KafkaError) -> None:
-        """getmany raised: go back to what was really handed out, then decide whether anybody must know.
+        """getmany raised: decide whether anybody must know.
 
         Raises:
             StreamError: a right is missing or a record is corrupt: somebody has to act.
         """
-        assert self._consumer is not None
-        for partition, offset in self._next.items():
-            if self._tp(partition) in self._consumer.assignment():
-                self._consumer.seek(self._tp(partition), offset)
+        self._rewind()
         if isinstance(error, _NOT_ALLOWED):
             raise StreamError(f"{self.name}: {self._user()} lost a right: {type(error).__name__}: {error}") from error
         if isinstance(error, kafka_errors.CorruptRecordException):

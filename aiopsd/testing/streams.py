@@ -1,23 +1,14 @@
-"""Readers of a stream for tests: owners that keep positions as a store would, and a group member as its own process.
-
-`python -m aiopsd.testing.streams CONFIG_JSON LEDGER NAME` joins the group of a Kafka topic, takes records into the
-ledger file until SIGTERM, and can be killed at any moment.
-"""
+"""Readers of a stream for tests: owners that keep positions as a store would, and loops that poll for them."""
 
 import asyncio
-import json
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from aiopsd.config import plugin_config
 from aiopsd.model import LogRecord
 from aiopsd.protocols import Stream
-from aiopsd.streams.kafka import KafkaConfig, KafkaStream
 
 S = TypeVar("S", bound=Stream)
 
@@ -109,19 +100,3 @@ async def poll_until(stream: Stream, owner: Ledger, done: Callable[[], bool], ti
     async with asyncio.timeout(timeout):
         while not done():
             owner.take(await stream.poll(500, 0.05))
-
-
-async def member(config: KafkaConfig, ledger: FileLedger) -> None:
-    """Read and take until SIGTERM."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    stream = KafkaStream(config, ledger.name, "json")
-    async with reading(stream, ledger):
-        while not over.is_set():
-            ledger.take(await stream.poll(50, 0.05))
-
-
-if __name__ == "__main__":
-    asyncio.run(
-        member(plugin_config(KafkaConfig, json.loads(sys.argv[1]), "$"), FileLedger(Path(sys.argv[2]), sys.argv[3]))
-    )

@@ -128,7 +128,7 @@ async def test_a_killed_member_is_replaced(kafka: Broker, tmp_path: Path) -> Non
     stream = KafkaStream(config, "survivor", "json")
     options = msgspec.json.encode(msgspec.structs.asdict(config) | SECONDS_AS_TEXT).decode()
     victim = Service(
-        "victim", [sys.executable, "-m", "aiopsd.testing.streams", options, str(owner.path), "victim"], tmp_path
+        "victim", [sys.executable, "-m", "aiopsd.testing.member", options, str(owner.path), "victim"], tmp_path
     )
     victim.spawn()
     try:
