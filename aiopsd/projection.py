@@ -118,12 +118,11 @@ class Projection:
     # ----------------------------------------------------------------- reading
 
     def incidents(self, *, states: Collection[str] = (), service: str = "") -> list[Incident]:
-        """Newest first by (opened_at, id); no `states` means every state, `service` one that is affected or blamed."""
+        """Newest first by (opened_at, id); no `states` means every state, `service` one that is affected."""
         found = [
             i
             for i in self._incidents.values()
-            if (not states or i.state in states)
-            and (not service or service in i.services or any(r.service == service for r in i.roots))
+            if (not states or i.state in states) and (not service or service in i.services)
         ]
         return sorted(found, key=lambda i: (i.opened_at, i.id), reverse=True)
 

@@ -47,7 +47,7 @@ from aiopsd.protocols import Clock
 from aiopsd.stores.memory import MemoryStore
 from aiopsd.web.server import build_app, serve
 
-START = 1_790_000_000.0  # 2026-09-21T13:33:20Z
+START = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 EDGES = (
     ("gateway", "frontend"),
     ("frontend", "checkout"),
@@ -119,7 +119,12 @@ class StageDoor:
 
 def shop_topology() -> TopologyUpdate:
     """The service graph of the shop."""
-    kinds = {"payments-db": "datastore", "cart-redis": "datastore", "catalog-db": "datastore", "carrier-api": "external"}
+    kinds = {
+        "payments-db": "datastore",
+        "cart-redis": "datastore",
+        "catalog-db": "datastore",
+        "carrier-api": "external",
+    }
     return TopologyUpdate(
         source="test",
         edges=(
@@ -214,11 +219,15 @@ def shop_incident(start: float = START, incident_id: str = "4f1c09d2ab7e6531") -
         Candidate(service="node-7", kind="node", confidence=0.03, reason="hosts payments-db, shows nothing"),
     )
     alerts = [
-        shop_alert("DatabaseSessionsWaiting", "payments-db", start + 20, incident_id, "first alert", severity="critical"),
+        shop_alert(
+            "DatabaseSessionsWaiting", "payments-db", start + 20, incident_id, "first alert", severity="critical"
+        ),
         shop_alert("LatencyHigh", "payments", start + 60, incident_id, "calls payments-db, 40 s apart"),
         shop_alert("ErrorRatioHigh", "checkout", start + 95, incident_id, "calls payments, 35 s apart"),
         shop_alert("LatencyHigh", "frontend", start + 130, incident_id, "calls checkout, 35 s apart"),
-        shop_alert("anomaly", "payments", start + 45, incident_id, "calls payments-db, 25 s apart", aiopsd_kind="anomaly"),
+        shop_alert(
+            "anomaly", "payments", start + 45, incident_id, "calls payments-db, 25 s apart", aiopsd_kind="anomaly"
+        ),
     ]
     incident = Incident(
         id=incident_id,
@@ -344,7 +353,8 @@ async def running(config_text: str = "", now: float = START) -> AsyncIterator[Te
     runner = await serve(site.build(), "127.0.0.1:0")
     site.url = "http://{}:{}".format(*runner.addresses[0][:2])
     try:
-        async with aiohttp.ClientSession(site.url) as site.http:
+        jar = aiohttp.CookieJar(unsafe=True)  # keeps cookies of an address without a name too
+        async with aiohttp.ClientSession(site.url, cookie_jar=jar) as site.http:
             yield site
     finally:
         await runner.cleanup()

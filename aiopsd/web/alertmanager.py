@@ -23,7 +23,7 @@ from aiopsd.errors import DecodeReason
 from aiopsd.model import Alert, AlertBatch, AlertIn, ExpireSilence, Labels, Matcher, PutSilence, Silence
 from aiopsd.silences import Matchers, SilenceState, matcher_text, parse_matcher, problem, silence_id, sorted_silences
 from aiopsd.silences import state_of as silence_state
-from aiopsd.web.site import SITE, Problem, Site, media_type, parse_time, read_body, rfc3339
+from aiopsd.web.site import SITE, Problem, Site, answer, media_type, parse_time, read_body, rfc3339
 
 COMPATIBLE = "0.28.0"  # the Alertmanager whose API this is: the first with mutedBy; karma and amtool compare it
 SLICE = 1000  # alerts looked at before the event loop gets its turn
@@ -37,7 +37,7 @@ class Refused(Problem):
 
 def text_answer(status: int, message: str) -> web.Response:
     """A JSON string: the body of Alertmanager's own (not go-openapi's) errors."""
-    return web.Response(body=msgspec.json.encode(message), status=status, content_type="application/json")
+    return answer(message, status)
 
 
 def problem_answer(p: Problem) -> web.Response:
@@ -46,16 +46,12 @@ def problem_answer(p: Problem) -> web.Response:
         return text_answer(p.status, p.message)
     code = p.where if p.where.isdigit() else ""  # 601, 602, 612: go-openapi numbers its validations
     body = {"code": int(code) if code else p.status, "message": p.message}
-    return web.json_response(body, status=p.status, headers=p.headers)
+    return answer(body, p.status, p.headers)
 
 
 def invalid(code: int, message: str) -> Problem:
     """422 with go-openapi's number: 601 wrong type, 602 required, 612 too few items."""
     return Problem(422, message, where=str(code))
-
-
-def json_answer(data: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(data), content_type="application/json")
 
 
 async def read_json(request: web.Request, kind: Any, what: str) -> Any:
@@ -275,7 +271,7 @@ async def chosen(request: web.Request) -> list[tuple[GettableAlert, list[tuple[s
 
 async def get_alerts(request: web.Request) -> web.Response:
     """GET /api/v2/alerts: sorted by fingerprint."""
-    return json_answer([item for item, _ in await chosen(request)])
+    return answer([item for item, _ in await chosen(request)])
 
 
 async def get_groups(request: web.Request) -> web.Response:
@@ -288,12 +284,12 @@ async def get_groups(request: web.Request) -> web.Response:
             key = (str(sorted(labels.items())), receiver)
             group = groups.setdefault(key, AlertGroup(alerts=[], labels=labels, receiver=Name(name=receiver)))
             group.alerts.append(item)
-    return json_answer([groups[key] for key in sorted(groups)])
+    return answer([groups[key] for key in sorted(groups)])
 
 
 async def get_receivers(request: web.Request) -> web.Response:
     """GET /api/v2/receivers."""
-    return json_answer([{"name": r["name"]} for r in request.app[SITE].config.receivers])
+    return answer([{"name": r["name"]} for r in request.app[SITE].config.receivers])
 
 
 # --------------------------------------------------------------------------- silences
@@ -335,7 +331,7 @@ async def get_silences(request: web.Request) -> web.Response:
     site, now = request.app[SITE], request.app[SITE].clock()
     wanted = filters(request).matchers
     found = [s for s in site.projection.silences() if all(m in s.matchers for m in wanted)]
-    return json_answer([gettable_silence(s, now) for s in sorted_silences(found, now)])
+    return answer([gettable_silence(s, now) for s in sorted_silences(found, now)])
 
 
 async def post_silence(request: web.Request) -> web.Response:
@@ -374,7 +370,7 @@ async def post_silence(request: web.Request) -> web.Response:
         made = put.id  # edited in place
     if not made:
         raise Refused(400, "Failed to create silence: end time can't be in the past")  # it passed while we waited
-    return json_answer({"silenceID": made})
+    return answer({"silenceID": made})
 
 
 def _silence_of(request: web.Request) -> Silence | None:
@@ -389,7 +385,7 @@ async def get_silence(request: web.Request) -> web.Response:
     found = _silence_of(request)
     if found is None:
         return web.Response(status=404, content_type="application/json")
-    return json_answer(gettable_silence(found, request.app[SITE].clock()))
+    return answer(gettable_silence(found, request.app[SITE].clock()))
 
 
 async def delete_silence(request: web.Request) -> web.Response:
@@ -409,7 +405,7 @@ async def delete_silence(request: web.Request) -> web.Response:
 async def get_status(request: web.Request) -> web.Response:
     """GET /api/v2/status: one node without a cluster; `config.original` is our routing in Alertmanager's words."""
     site = request.app[SITE]
-    return json_answer(
+    return answer(
         {
             "cluster": {"name": "", "peers": [], "status": "disabled"},
             "config": {"original": routing_text(site.config)},

@@ -114,6 +114,7 @@ def series(evidence: Evidence) -> Markup:
 # --------------------------------------------------------------------------- the neighbourhood
 
 NODE_W, NODE_H, COLUMN, ROW, THIN = 172.0, 42.0, 236.0, 58.0, 18.0
+EDGE_ROLES = ("plain", "affected", "chain")  # in the order of drawing: the explanation over the rest
 MOST_NODES = 28  # more than that nobody reads at night; the rest is counted
 
 
@@ -128,7 +129,7 @@ class GraphEdge(msgspec.Struct, frozen=True, kw_only=True):
     caller: str
     callee: str
     kind: str
-    role: str  # chain | affected | plain
+    role: str  # one of EDGE_ROLES
 
 
 class Neighbourhood(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,12 +289,12 @@ def graph(view: Neighbourhood) -> Markup:
         "<defs>"
         + "".join(
             f'<marker id="tip-{role}" class="tip {role}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="9" '
-            'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0 0.5L8 4L0 7.5z"/></marker>'
-            for role in ("plain", "affected", "chain")
+            'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0.5L8 4L0 7.5z"/></marker>'
+            for role in EDGE_ROLES
         )
         + "</defs>",
     ]
-    for i, edge in sorted(enumerate(view.edges), key=lambda e: (("plain", "affected", "chain").index(e[1].role), e[0])):
+    for i, edge in sorted(enumerate(view.edges), key=lambda e: (EDGE_ROLES.index(e[1].role), e[0])):
         stops = bends[i]
         back = column[edge.caller] > column[edge.callee]
         same = column[edge.caller] == column[edge.callee]

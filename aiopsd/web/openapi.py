@@ -28,7 +28,7 @@ _LIMIT = ("limit", {"type": "integer", "minimum": 1, "maximum": api.MOST, "defau
 _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
     api.get_incidents: (
         ("state", {"type": "array", "items": {"enum": list(api.STATES)}}, "Only these states; default all."),
-        ("service", {"type": "string"}, "Only incidents that affect or blame this service."),
+        ("service", {"type": "string"}, "Only incidents that affect this service."),
         _LIMIT,
         ("cursor", {"type": "string"}, "`next` of the previous answer."),
     ),

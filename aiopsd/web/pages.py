@@ -9,7 +9,7 @@ import hmac
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import jinja2
 from aiohttp import web
@@ -121,7 +121,7 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
             waits=waits,
             stamp=lambda ts: stamp(ts, now),
             token_wanted=site.config.http.token is not None and not session_ok(request),
-            actor=request.cookies.get(ACTOR, ""),
+            actor=unquote(request.cookies.get(ACTOR, "")),
             **values,
         )
     )
@@ -146,7 +146,7 @@ async def index(request: web.Request) -> web.Response:
     done = site.projection.incidents(states=(IncidentState.RESOLVED, IncidentState.MERGED))
     done.sort(key=lambda i: (i.updated_at, i.id), reverse=True)
     figures = site.projection.figures()
-    failed = await site.store.outbox(states=("failed",), limit=50)
+    failed = await site.store.outbox(states=("failed",), limit=1000)
     waiting = await site.store.outbox(states=("pending",), limit=1000)
     return render(
         request,
