@@ -53,9 +53,15 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     fi
 fi
 echo "venv: installing requirements/dev.txt into $venv (about a minute the first time)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-    -r requirements/dev.txt
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+pip_install() {
+    local output
+    output="$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2>&1)" || {
+        echo "$output" >&2
+        exit 1
+    }
+}
+pip_install --require-hashes -r requirements/dev.txt
+pip_install --no-deps --no-build-isolation -e .
 rm -f "$venv"/.made-from-*
 touch "$stamp"
 echo "venv: ready"
