@@ -44,7 +44,7 @@ def refused(error: Exception, what: str, other: type[AiopsdError] = StoreError) 
         name = getattr(error, "sqlite_errorname", "") or ""
         if name == "SQLITE_FULL" or (name == "SQLITE_IOERR_WRITE" and _no_room(what)):
             return Full(f"{what}: no space left ({error})")
-        if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
+        if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB" or "not decode to UTF-8" in str(error):
             return Corrupt(f"{what}: {error}")
         return other(f"{what}: {error}{f' ({name})' if name else ''}")
     return other(f"{what}: {error}")

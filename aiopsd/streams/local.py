@@ -558,6 +558,7 @@ class LocalReader:
         try:
             if self._conn is None:
                 self._conn = connect(self.file, read_only=True)
+            if self._version < 0:
                 there = {number for (number,) in self._conn.execute("SELECT number FROM part")}
                 if missing := [p for p in self.partitions if p not in there]:
                     raise StreamError(f"{self.path}: no partition {missing[0]}, there are {len(there)}", retry=False)

@@ -7,11 +7,15 @@ or give its contents to another, to see them as after a restart.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from aiopsd.errors import Full, OffsetLost, StreamError
 from aiopsd.model import Body, Entry, JournalRecord, LogRecord, SourcePos
 from aiopsd.protocols import Clock, Owner
 from aiopsd.streams.journal import Call, Mark, admit
 from aiopsd.streams.reading import Cursor, Signal, choose
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class MemoryJournal:
@@ -44,6 +48,8 @@ class MemoryJournal:
         if self.full:
             raise Full("memory journal: no space left")
         kept, raised = admit(Call(bodies, origins), self._marks)
+        for body, _ in kept:
+            _encode(body)  # refuses what the disk could not hold
         last = self._records[-1].stamp if self._records else 0.0
         stamp = max(last, self._clock())
         for body, origin in kept:
