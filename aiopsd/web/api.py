@@ -138,9 +138,10 @@ class IncidentView(View, frozen=True, kw_only=True):
 
 
 class AlertView(View, frozen=True, kw_only=True):
-    """One alert of an incident; `reason` says why it is there."""
+    """One alert; `incident` is "" when it opens none, `reason` says why it is where it is."""
 
     fingerprint: str
+    incident: str
     state: Literal["firing", "resolved"]
     labels: Labels
     annotations: Labels
@@ -160,6 +161,7 @@ class TimelineView(View, frozen=True, kw_only=True):
     """One decision: when, what, why, by whom, and the journal record that caused it (-1: none)."""
 
     at: datetime | None
+    incident: str
     kind: str
     text: str
     reason: str
@@ -198,6 +200,17 @@ class IncidentList(View, frozen=True, kw_only=True):
 
     incidents: list[IncidentView]
     next: str
+
+
+class AlertList(View, frozen=True, kw_only=True):
+    """`next` is the cursor of the following page, "" on the last."""
+
+    alerts: list[AlertView]
+    next: str
+
+
+class Timeline(View, frozen=True, kw_only=True):
+    timeline: list[TimelineView]
 
 
 class Outbox(View, frozen=True, kw_only=True):
@@ -331,6 +344,7 @@ def alert_view(site: Site, a: Alert, now: float) -> AlertView:
     silenced, inhibited = site.muted(a, now) if a.state == "firing" else ((), ())
     return AlertView(
         fingerprint=a.fingerprint,
+        incident=a.incident,
         state=a.state.value,
         labels=a.labels,
         annotations=a.annotations,
@@ -350,6 +364,7 @@ def alert_view(site: Site, a: Alert, now: float) -> AlertView:
 def timeline_view(entry: AuditEntry) -> TimelineView:
     return TimelineView(
         at=moment(entry.stamp),
+        incident=entry.incident,
         kind=entry.kind,
         text=entry.text,
         reason=entry.reason,
@@ -367,7 +382,7 @@ def delivery_view(row: OutboxRow) -> DeliveryView:
         incident=row.incident,
         state=row.state,  # type: ignore[arg-type]  # the store's words are these four
         action=str(page.action) if page else "retrain",
-        reason=str(page.reason) if page else row.item.reason,  # type: ignore[union-attr]  # then it is a RetrainRequest
+        reason=str(page.reason) if page else row.item.reason,
         attempts=row.attempts,
         error=row.error,
         created_at=moment(row.created_at),
@@ -499,6 +514,29 @@ async def get_incident(request: web.Request) -> web.Response:
     return answer(await detail_view(site, await find_incident(site, request.match_info["id"])))
 
 
+async def get_alerts(request: web.Request) -> web.Response:
+    """GET /api/v1/alerts: firing alerts by fingerprint, each with its incident and the reason of its place."""
+    site, now = request.app[SITE], request.app[SITE].clock()
+    limit, after = number_of(request, "limit", 100, MOST), request.query.get("cursor", "")
+    service, of = request.query.get("service", ""), request.query.get("incident", "")
+    found = [
+        a
+        for a in site.projection.alerts(firing=True)
+        if a.fingerprint > after
+        and (not service or a.service == service)
+        and (not of or a.incident == ("" if of == "none" else of))
+    ]
+    page = found[:limit]
+    more = page[-1].fingerprint if len(found) > limit else ""
+    return answer(AlertList(alerts=[alert_view(site, a, now) for a in page], next=more))
+
+
+async def get_timeline(request: web.Request) -> web.Response:
+    """GET /api/v1/timeline: the newest decisions of all incidents and of none (silences, topology), newest first."""
+    entries = await request.app[SITE].store.timeline(limit=number_of(request, "limit", 100, MOST))
+    return answer(Timeline(timeline=[timeline_view(e) for e in reversed(entries)]))
+
+
 async def get_topology(request: web.Request) -> web.Response:
     """GET /api/v1/topology: the graph as JSON, or ?format=graphml."""
     graph = request.app[SITE].topology()
@@ -612,6 +650,8 @@ ROUTES: Mapping[tuple[str, str], Any] = {
     ("POST", "/incidents/{id}/ack"): post_ack,
     ("POST", "/incidents/{id}/resolve"): post_resolve,
     ("POST", "/incidents/{id}/verdict"): post_verdict,
+    ("GET", "/alerts"): get_alerts,
+    ("GET", "/timeline"): get_timeline,
     ("GET", "/topology"): get_topology,
     ("GET", "/outbox"): get_outbox,
     ("GET", "/status"): get_status,

@@ -17,6 +17,8 @@ _ANSWERS: Mapping[Any, Any] = {
     api.post_ack: api.IncidentView,
     api.post_resolve: api.IncidentView,
     api.post_verdict: api.IncidentView,
+    api.get_alerts: api.AlertList,
+    api.get_timeline: api.Timeline,
     api.get_outbox: api.Outbox,
 }
 _BODIES: Mapping[Any, Any] = {
@@ -32,6 +34,13 @@ _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
         _LIMIT,
         ("cursor", {"type": "string"}, "`next` of the previous answer."),
     ),
+    api.get_alerts: (
+        ("service", {"type": "string"}, "Only alerts of this service."),
+        ("incident", {"type": "string"}, "Only alerts of this incident; `none`: of no incident."),
+        _LIMIT,
+        ("cursor", {"type": "string"}, "`next` of the previous answer."),
+    ),
+    api.get_timeline: (_LIMIT,),
     api.get_topology: (("format", {"enum": ["json", "graphml"]}, "Default json."),),
     api.get_outbox: (_LIMIT,),
     push.topology: (("source", {"type": "string"}, "Who says so; default http."),),

@@ -29,6 +29,7 @@ CSP = (
 SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
+MOST_ROWS = 200  # of the outbox, counted for the first page; above it says 200+
 MOST_LINES = 300  # of a timeline on the page, the newest; the API has the rest
 
 
@@ -146,8 +147,8 @@ async def index(request: web.Request) -> web.Response:
     done = site.projection.incidents(states=(IncidentState.RESOLVED, IncidentState.MERGED))
     done.sort(key=lambda i: (i.updated_at, i.id), reverse=True)
     figures = site.projection.figures()
-    failed = await site.store.outbox(states=("failed",), limit=1000)
-    waiting = await site.store.outbox(states=("pending",), limit=1000)
+    failed = await site.store.outbox(states=("failed",), limit=MOST_ROWS)
+    waiting = await site.store.outbox(states=("pending",), limit=MOST_ROWS)
     return render(
         request,
         "index.html",

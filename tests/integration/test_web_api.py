@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -69,6 +70,7 @@ async def test_an_incident_tells_all(shop: TestSite) -> None:
     assert found["members"][0]["reason"] == "first alert"
     assert found["timeline"][0] == {
         "at": "2026-09-21T14:13:40Z",
+        "incident": SHOP,
         "kind": "opened",
         "text": "DatabaseSessionsWaiting of payments-db opened the incident",
         "reason": "no other incident is near",
@@ -139,6 +141,43 @@ async def test_what_memory_dropped_comes_from_the_store(shop: TestSite) -> None:
     found = await shop.json(f"/api/v1/incidents/{SHOP}")
 
     assert (found["id"], len(found["members"])) == (SHOP, 5)
+
+
+async def test_every_alert_tells_where_it_is_and_why(shop: TestSite) -> None:
+    """Alerts of an incident and of none, page by page, filtered by service; each with its reason."""
+    _, alerts = shop_incident()
+    labels = {"alertname": "Flapping", "service": "search"}
+    alone = replace(alerts[0], fingerprint="f" * 16, labels=labels, service="search", incident="", group_reason="flaps")
+    await shop.door.keep([Upsert(item=alone)])
+    seen, cursor = [], ""
+    while True:
+        page = await shop.json("/api/v1/alerts", limit="2", **({"cursor": cursor} if cursor else {}))
+        seen += [a["fingerprint"] for a in page["alerts"]]
+        cursor = page["next"]
+        if not cursor:
+            break
+
+    assert seen == sorted([*(a.fingerprint for a in alerts), alone.fingerprint])
+    (found,) = (await shop.json("/api/v1/alerts", incident="none"))["alerts"]
+    assert (found["labels"], found["reason"], found["incident"]) == (labels, "flaps", "")
+    assert len((await shop.json("/api/v1/alerts", incident=SHOP, service="payments"))["alerts"]) == 2
+
+
+async def test_the_timeline_holds_what_belongs_to_no_incident(shop: TestSite) -> None:
+    """Who silenced what is found, newest first."""
+    silence = {
+        "comment": "disk swap",
+        "createdBy": "maria",
+        "startsAt": rfc3339(START),
+        "endsAt": rfc3339(START + 60),
+        "matchers": [{"name": "a", "value": "b", "isRegex": False}],
+    }
+    await shop.post("/api/v2/silences", silence)
+
+    entries = (await shop.json("/api/v1/timeline", limit="3"))["timeline"]
+
+    assert (entries[0]["kind"], entries[0]["actor"], "disk swap" in entries[0]["text"]) == ("silence", "maria", True)
+    assert (len(entries), entries[1]["incident"]) == (3, SHOP)
 
 
 # --------------------------------------------------------------------------- commands
@@ -357,6 +396,8 @@ async def test_answers_are_what_the_document_says(shop: TestSite) -> None:
     for path, template, query, status in (
         ("/api/v1/incidents", "/api/v1/incidents", {}, "200"),
         (f"/api/v1/incidents/{SHOP}", "/api/v1/incidents/{id}", {}, "200"),
+        ("/api/v1/alerts", "/api/v1/alerts", {}, "200"),
+        ("/api/v1/timeline", "/api/v1/timeline", {}, "200"),
         ("/api/v1/outbox", "/api/v1/outbox", {}, "200"),
         ("/api/v1/incidents", "/api/v1/incidents", {"limit": "x"}, "400"),
     ):
@@ -432,3 +473,17 @@ async def test_a_bug_is_500_and_the_site_lives_on(site: TestSite, caplog: pytest
     error = await site.post("/-/reload", status=500)
     assert "secret detail" not in error["message"]
     await site.json("/api/v1/incidents")
+
+
+def test_the_reference_lists_every_route(site: TestSite) -> None:
+    """docs/reference/http-api.md names each route of the application with its methods."""
+    text = (Path(__file__).parents[2] / "docs/reference/http-api.md").read_text(encoding="utf-8")
+    missing = []
+    for route in site.build().router.routes():
+        path = route.resource.canonical if route.resource is not None else ""
+        if route.method in ("HEAD", "OPTIONS") or path == "/incidents/{id}/{verb}":
+            continue
+        if not re.search(rf"`[^`]*\b{route.method}\b[^|.]*{re.escape(path)}[`?]", text):
+            missing.append((route.method, path))
+
+    assert missing == []
