@@ -242,7 +242,7 @@ def silence_id(command: PutSilence) -> str:
     """The id (a UUID, as amtool wants) that a new silence of this command gets: from its content and request id."""
     digest = blake2b(digest_size=16)
     digest.update(msgspec.json.encode(replace(command, id="")))
-    return str(uuid.UUID(bytes=digest.digest(), version=8))
+    return str(uuid.UUID(bytes=digest.digest(), version=5))
 
 
 def problem(command: PutSilence, stamp: float) -> str | None:
