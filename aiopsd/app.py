@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from aiopsd import __version__, plugins
+from aiopsd import __version__, plugins, snapshots
 from aiopsd.config import Config, config_hash, load, plugin_config, read, receivers, trainers
 from aiopsd.decode import load_topology_yaml
 from aiopsd.errors import ConfigError, StreamError
@@ -37,7 +37,7 @@ from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Wo
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
-from aiopsd.web.server import build_app, serve
+from aiopsd.web.server import SITE, build_app, serve
 
 PUSH = "push"  # name of the local log that HTTP-pushed metrics go through
 DRAIN_SECONDS = 10.0  # the outbox gets so long before the first new record; a dead receiver must not hold the rest
@@ -124,7 +124,6 @@ class Daemon:
         self.ready = asyncio.Event()
         self.address = ""  # host:port of the HTTP server once it listens
         self._log = structlog.get_logger("app")
-        self._stopped: dict[str, str] = {}  # sources that gave up, and why
         self._phase = "starting"
         self._asks: asyncio.Queue[AskEvidence] = asyncio.Queue(ASKS)
         self._hosts: list[DetectHost | IngestHost] = []
@@ -242,6 +241,7 @@ class Daemon:
             muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
             version=__version__,
         )
+        self.site = app[SITE]
         runner = await serve(app, config.http.listen)
         stack.push_async_callback(runner.cleanup)
         self.address = "{}:{}".format(*runner.addresses[0][:2])
@@ -266,7 +266,7 @@ class Daemon:
                 tasks.create_task(self.deliverer.run(), name="deliver")
                 tasks.create_task(self._answer(), name="evidence")
                 for host in self._hosts:
-                    tasks.create_task(self._source(host), name=f"source-{_name(host)}")
+                    tasks.create_task(self._source(host), name=f"source-{host.watch.source}")
                 if self.pool is not None:
                     tasks.create_task(self.pool.run(), name="workers")
                 self.ready.set()
@@ -293,9 +293,7 @@ class Daemon:
         try:
             await host.run()
         except StreamError as e:
-            self._stopped[_name(host)] = str(e)
-            self.metrics.source_stopped.labels(_name(host)).set(1)
-            self._log.error("source stopped", source=_name(host), error=str(e))
+            host.watch.stopped(e)
 
     def _question(self, question: AskEvidence) -> None:
         if self._asks.full():
@@ -318,8 +316,7 @@ class Daemon:
 
     def _troubles(self) -> dict[str, str]:
         troubles = {"daemon": self._phase, "correlate": self.correlate.trouble}
-        troubles |= {f"source {_name(h)}": h.trouble for h in self._hosts}
-        troubles |= {f"source {name}": f"stopped: {why}" for name, why in self._stopped.items()}
+        troubles |= {f"source {h.watch.source}": h.watch.trouble for h in self._hosts}
         if self.pool is not None:
             troubles |= self.pool.troubles()
         return {k: v for k, v in troubles.items() if v}
@@ -330,7 +327,7 @@ class Daemon:
             "config_hash": config_hash(self.text),
             "journal": {"end": self.journal.end(), "committed": self.correlate.position},
             "waiting_for": self._troubles(),
-            "sources": [_name(h) for h in self._hosts],
+            "sources": [h.watch.source for h in self._hosts],
             "config": self.text,
         }
 
@@ -353,6 +350,7 @@ class Daemon:
             if self.pool is not None:
                 await self.pool.rebuild(text)
             self.deliverer.swap(destinations(config, self.session), config.delivery)
+            self.site.swap(config)
             self.config, self.text, self.home.text = config, text, text
             files = topology_files(config)
             if files:
@@ -392,7 +390,15 @@ class Worker:
         config = load(welcome.text)
         ready(config)
         data = Path(config.data_dir)
-        home = SocketHome(reader, writer, data / "snapshots", self.clock, welcome.text)
+        home = SocketHome(
+            reader,
+            writer,
+            welcome.text,
+            write=lambda name, position, under, taken: snapshots.write(
+                data / "snapshots", name, position, under, self.clock(), taken
+            ),
+            read=snapshots.read,
+        )
         self._make_hosts(config, home, welcome.workers)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -459,15 +465,13 @@ class Worker:
             await asyncio.sleep(FIGURES_EVERY)
 
     async def _send_figures(self, home: SocketHome) -> None:
-        await home.figures(self.metrics, {f"source {h.source}": h.trouble for h in self.hosts if h.trouble})
+        await home.figures(self.metrics, {f"source {h.source}": h.watch.trouble for h in self.hosts if h.watch.trouble})
 
     async def _source(self, host: DetectHost) -> None:
         try:
             await host.run()
         except StreamError as e:
-            host.trouble = f"stopped: {e}"
-            self.metrics.source_stopped.labels(host.source).set(1)
-            self._log.error("source stopped", source=host.source, error=str(e))
+            host.watch.stopped(e)
 
 
 class StopDaemon(Exception):
@@ -486,7 +490,3 @@ def _folder(name: str) -> Path:
     except OSError as e:
         raise ConfigError(f"cannot make {name}: {e.strerror}", "$.data_dir") from None
     return path
-
-
-def _name(host: DetectHost | IngestHost) -> str:
-    return host.source if isinstance(host.source, str) else host.source.name

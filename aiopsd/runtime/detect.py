@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import structlog
-
 from aiopsd.errors import Fenced, StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import Anomaly, Append, AskEvidence, DriftDetected, EvidenceDigest, LogRecord, Reject, Snapshot
@@ -19,6 +17,7 @@ from aiopsd.pipeline.detect import DetectStage
 from aiopsd.protocols import Clock, Stream
 from aiopsd.runtime.dead import DeadLetters
 from aiopsd.runtime.home import Claim, Home
+from aiopsd.runtime.watch import SourceWatch
 
 SLICE_SECONDS = 0.02  # aim of one step: alert timing is never hostage to metric batches
 COALESCE = 0.1  # s; a numpy round costs the same however small, so records are collected for so long
@@ -57,12 +56,12 @@ class DetectHost:
         self.source, self.stream, self.home, self.dead = source, stream, home, dead
         self.metrics, self.clock, self.snapshot_every = metrics, clock, snapshot_every
         self._build = build
-        self._log = structlog.get_logger("detect").bind(source=source)
+        self.watch = SourceWatch(source, stream, metrics, clock)
+        self._log = self.watch.log
         self._shards: dict[int, Shard] = {}
         self._busy = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"detect-{source}")
         self._stopped = False
-        self.trouble = "starting"
 
     # ------------------------------------------------------------------ the owner's side of the stream
 
@@ -92,11 +91,9 @@ class DetectHost:
 
     async def run(self) -> None:
         """Poll, step, append until cancelled."""
-        self.trouble = "connecting"
         await self.stream.start(self)
-        self.trouble = ""
+        self.watch.well()
         next_save = self.clock() + self.snapshot_every
-        next_lag = self.clock()
         while True:
             records = await self._poll()
             if records:
@@ -104,14 +101,10 @@ class DetectHost:
                     if self._stopped:
                         return
                     await self._step(records)
-            now = self.clock()
-            if now >= next_save:
+            if self.clock() >= next_save:
                 await self.snapshot()
                 next_save = self.clock() + self.snapshot_every
-            if now >= next_lag:
-                for partition, lag in (await self.stream.lag()).items():
-                    self.metrics.lag.labels(self.source, str(partition)).set(lag)
-                next_lag = now + 5.0
+            await self.watch.look()
 
     async def _poll(self) -> list[LogRecord]:
         """Records of about COALESCE seconds, or sooner when they are many."""
@@ -122,12 +115,11 @@ class DetectHost:
                 records += await self.stream.poll(POLL_RECORDS - len(records), 0.0)
         except StreamError as e:
             if not e.retry:
-                self.metrics.source_stopped.labels(self.source).set(1)
                 raise
-            self._complain(e)
+            self.watch.waits(e)
             await asyncio.sleep(RETRY_FIRST)
             return []
-        self.trouble = ""
+        self.watch.well()
         return records
 
     async def _step(self, records: Sequence[LogRecord]) -> None:
@@ -181,21 +173,16 @@ class DetectHost:
                 self._shards.pop(shard.claim.partition, None)
                 return False
             except (StoreError, StreamError) as e:
-                self._complain(e)
+                self.watch.waits(e)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MOST)
-        self.trouble = ""
+        self.watch.well()
         for event in events:
             if isinstance(event.body, Anomaly):
                 self.metrics.anomalies.labels(event.body.state).inc()
             elif isinstance(event.body, DriftDetected):
                 self.metrics.drifts.labels(event.body.kind).inc()
         return True
-
-    def _complain(self, error: Exception) -> None:
-        if self.trouble != str(error):
-            self._log.error("waiting", error=str(error))
-        self.trouble = str(error)
 
     async def _in_thread(self, function: Callable[..., R], *args: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

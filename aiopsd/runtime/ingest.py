@@ -6,8 +6,6 @@ The journal's high-water mark is the position: a record is behind us when its bo
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import structlog
-
 from aiopsd.config import SourceConfig
 from aiopsd.decode import decode_alerts, decode_changes, decode_topology
 from aiopsd.errors import DecodeError, StoreError, StreamError
@@ -15,6 +13,7 @@ from aiopsd.metrics import Metrics
 from aiopsd.model import AlertBatch, Body, LogRecord, Reject, SourcePos
 from aiopsd.protocols import Clock, Journal, Stream
 from aiopsd.runtime.dead import DeadLetters
+from aiopsd.runtime.watch import SourceWatch
 
 POLL_RECORDS = 1000
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
@@ -59,8 +58,7 @@ class IngestHost:
     ) -> None:
         self.source, self.stream, self.journal = source, stream, journal
         self.dead, self.metrics, self.clock = dead, metrics, clock
-        self._log = structlog.get_logger("ingest").bind(source=source.name)
-        self.trouble = "starting"
+        self.watch = SourceWatch(source.name, stream, metrics, clock)
 
     async def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """Behind the last record of each partition that the journal holds."""
@@ -72,27 +70,21 @@ class IngestHost:
 
     async def run(self) -> None:
         """Poll, decode, append until cancelled."""
-        self.trouble = "connecting"
         await self.stream.start(self)
-        self.trouble = ""
-        next_lag = self.clock()
+        self.watch.well()
         while True:
             try:
                 records = await self.stream.poll(POLL_RECORDS, 1.0)
             except StreamError as e:
                 if not e.retry:
-                    self.metrics.source_stopped.labels(self.source.name).set(1)
                     raise
-                self._complain(e)
+                self.watch.waits(e)
                 await asyncio.sleep(RETRY_FIRST)
                 continue
-            self.trouble = ""
+            self.watch.well()
             if records:
                 await self._take(records)
-            if self.clock() >= next_lag:
-                for partition, lag in (await self.stream.lag()).items():
-                    self.metrics.lag.labels(self.source.name, str(partition)).set(lag)
-                next_lag = self.clock() + 5.0
+            await self.watch.look()
 
     async def _take(self, records: Sequence[LogRecord]) -> None:
         bodies: list[Body] = []
@@ -118,17 +110,12 @@ class IngestHost:
         while True:
             try:
                 await self.journal.append(bodies, origins)
-                self.trouble = ""
+                self.watch.well()
                 return
             except (StoreError, StreamError) as e:
-                self._complain(e)
+                self.watch.waits(e)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MOST)
-
-    def _complain(self, error: Exception) -> None:
-        if self.trouble != str(error):
-            self._log.error("waiting", error=str(error))
-        self.trouble = str(error)
 
     async def finish(self, timeout: float) -> None:
         """Nothing is held between polls, and what was polled is read again."""
