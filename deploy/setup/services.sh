@@ -16,7 +16,7 @@ have_any() {
     return 1
 }
 missing() {
-    have_java || echo openjdk-17-jre-headless
+    have_java || echo openjdk-17-jre-headless/default-jre-headless # newer releases have dropped 17
     have_any mvn || echo maven
     have_any chromium chromium-browser google-chrome || echo chromium
     { have_any prometheus && have_any promtool; } || echo prometheus
@@ -27,7 +27,7 @@ missing() {
 wanted="$(missing)"
 [ -z "$wanted" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "services: not here, their tests will skip (or fail under CI=true): $(echo $wanted);" \
+    echo "services: not here, their tests will skip (or fail under CI=true): ${wanted//$'\n'/ };" \
         "on Debian or Ubuntu, as root: make services"
     exit 0
 fi
@@ -42,11 +42,11 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq || echo "services: apt-get update failed; going on with the package lists that are here"
-for package in $wanted; do
-    echo "services: installing $package"
-    if ! output="$(apt-get install -y --no-install-recommends "$package" 2>&1)"; then
-        echo "services: could not install $package: $(tail -n 1 <<<"$output")"
-    fi
+install() { output="$(apt-get install -y --no-install-recommends "$1" 2>&1)"; }
+for names in $wanted; do
+    echo "services: installing ${names%%/*}"
+    install "${names%%/*}" || install "${names##*/}" ||
+        echo "services: could not install $names: $(tail -n 1 <<<"$output")"
 done
 still="$(missing)"
-[ -z "$still" ] || echo "services: still missing: $(echo $still)"
+[ -z "$still" ] || echo "services: still missing: ${still//$'\n'/ }"
