@@ -187,10 +187,12 @@ def _go_unquote(quoted: str) -> str:
 def matcher_text(m: Matcher) -> str:
     """As Alertmanager writes it: `name="value"`, the name in quotes only where the classic grammar needs it."""
     op = next(k for k, v in _OPS.items() if v == (m.is_regex, m.is_equal))
-    value = m.value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-    plain = re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", m.name)
-    name = m.name if plain else '"' + m.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return f'{name}{op}"{value}"'
+    name = m.name if re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", m.name) else _quote(m.name)
+    return name + op + _quote(m.value)
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"') + '"'
 
 
 class Matchers:
