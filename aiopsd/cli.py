@@ -72,13 +72,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(main: Coroutine[Any, Any, None]) -> int:
     """Run to the end; errors that we raise on purpose are one line each."""
+    code = 0
     try:
         asyncio.run(main)
     except* AiopsdError as group:
         for error in _leaves(group):
             print(f"aiopsd: {error}", file=sys.stderr)
-        return 1
-    return 0
+        code = 1
+    return code
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -12,7 +12,7 @@ Source: https://www.sqlite.org/wal.html, https://www.sqlite.org/fileformat2.html
 import sqlite3
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -417,6 +417,31 @@ class LocalJournal:
             return {part: offset for (name, part), offset in self._marks.items() if name == source}
 
         return await self._writer.run(find)
+
+
+def recorded(path: Path) -> Iterator[JournalRecord]:
+    """What a journal file holds, read only and without its lock: a running daemon may go on writing it.
+
+    Raises:
+        StreamError: there is no such journal.
+        Corrupt: a record is not what was written; names its offset.
+    """
+    if not path.is_file():
+        raise StreamError(f"no journal at {path}", retry=False)
+    journal = LocalJournal(path, lambda: 0.0)
+    try:
+        with connect(path, read_only=True) as conn:
+            low, high = conn.execute('SELECT min("offset"), max("offset") FROM record').fetchone()
+        conn.close()
+        after = low - 1 if low is not None else high
+        while low is not None and after < high:
+            records = journal._load(after, min(1000, high - after))
+            yield from records
+            after = records[-1].offset
+    except sqlite3.Error as e:
+        raise refused(e, str(path), StreamError) from e
+    finally:
+        journal._close_reader()
 
 
 def encode(body: Body) -> tuple[int, bytes]:
