@@ -482,11 +482,11 @@ class RangeBank:
         else:
             forget = np.minimum(np.float32(_LN2 / 4000), dt32 * np.float32(_LN2 / (14 * 86400)))
         half = forget * np.float32(0.5)
-        birth = None if all_live else np.flatnonzero(k == policy.warm // 4 + 1)
+        birth = np.flatnonzero(k == policy.warm // 4 + 1)
         grow = np.float32(policy.growth)
         for c, y in enumerate((x, resid, seasonal)):
             lo, hi = s[_LO + c], s[_HI + c]
-            if birth is not None and len(birth):
+            if len(birth):
                 lo[birth] = y[birth]
                 hi[birth] = y[birth]
             width = hi - lo

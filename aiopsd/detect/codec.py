@@ -38,6 +38,8 @@ _PLAIN = {
     "copyreg.__newobj__": copyreg.__newobj__,  # type: ignore[attr-defined]
     "copyreg._reconstructor": copyreg._reconstructor,  # type: ignore[attr-defined]
     "builtins.object": object,
+    "builtins.tuple": tuple,
+    "builtins.str": str,
     "builtins.set": set,
     "builtins.frozenset": frozenset,
     "builtins.int": int,

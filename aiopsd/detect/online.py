@@ -13,15 +13,17 @@ scores, models without a seed are not repeatable. A model that keeps failing is 
 import collections
 import inspect
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import river
+from river.compose import Pipeline
 
 from aiopsd.config import OnlineRule
-from aiopsd.detect.bank import F64, MENTION, Policy, RangeBank, Rows
+from aiopsd.detect.bank import F64, HARM_HIGH, MENTION, Policy, RangeBank, Rows
 from aiopsd.detect.codec import Unencodable, decode, encode
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.join import Seen
@@ -30,6 +32,7 @@ from aiopsd.errors import ConfigError
 from aiopsd.model import Snapshot
 
 SEED = 1  # of models that take one and were given none
+LEARNING = 60  # samples a model sees before it is asked: what an empty one says would spoil the envelope for long
 PATIENCE = 10  # samples in a row that a model may fail on before it is started anew
 
 
@@ -67,45 +70,60 @@ def make(name: str, params: Mapping[str, Any], path: str = "$") -> Any:
             return found(*given.pop("steps", ()), **given)
         if "seed" in inspect.signature(found).parameters:
             given.setdefault("seed", SEED)
-        return found(**given)
+        made = found(**given)
     except (TypeError, ValueError) as e:
         raise ConfigError(f"`{name}` does not take these parameters: {e}", f"{path}.params") from None
+    _seed(made)
+    return made
+
+
+def _seed(part: Any, depth: int = 4) -> None:
+    """Give every generator inside a repeatable beginning: some models make parts of theirs without a seed."""
+    if isinstance(part, random.Random):
+        part.seed(SEED)
+    elif depth and hasattr(part, "__dict__"):
+        for inner in vars(part).values():
+            _seed(inner, depth - 1)
+
+
+def _last(model: Any) -> Any:
+    """The step that decides: of a pipeline the last (a pipeline itself answers to every verb)."""
+    return list(model.steps.values())[-1] if isinstance(model, Pipeline) else model
 
 
 def statistic(model: Any, x: dict[str, float], y: float) -> tuple[float, float | None]:
-    """(raw statistic: larger is stranger and nothing saturates, expected value if the model has one). Learns nothing."""
-    inner = getattr(model, "anomaly_detector", None)
-    if inner is not None:  # a filter around a detector only compares with a threshold; ours is elsewhere
+    """(raw statistic: larger is stranger, nothing saturates; expected value if the model has one). Learns nothing."""
+    kind = _last(model)
+    inner = getattr(kind, "anomaly_detector", None)
+    if inner is not None and kind is model:  # a filter only compares with a threshold; ours is elsewhere
         return statistic(inner, x, y)
-    predictor = getattr(model, "predictive_model", None)
+    predictor = getattr(kind, "predictive_model", None)
     if predictor is not None:
         return statistic(predictor, x, y)
-    if hasattr(model, "forecast"):
+    if hasattr(kind, "forecast"):
         expected = float(model.forecast(1)[0])
         return abs(y - expected), expected
-    gaussian = getattr(model, "gaussian", None)
+    gaussian = getattr(kind, "gaussian", None)
     if gaussian is not None:
         if gaussian.n_samples < 2:
             return 0.0, None
         return abs(y - float(gaussian.mu)) / max(float(gaussian.sigma), 1e-12), float(gaussian.mu)
-    if hasattr(model, "score_one"):
-        supervised = "y" in inspect.signature(model.score_one).parameters and hasattr(model, "sub_stat")
-        return float(model.score_one(x, y) if supervised else model.score_one(x)), None
+    if hasattr(kind, "score_one"):
+        return float(model.score_one(x, y) if hasattr(kind, "sub_stat") else model.score_one(x)), None
     expected = float(model.predict_one(x))  # a regressor on the lags
     return abs(y - expected), expected
 
 
 def learn(model: Any, x: dict[str, float], y: float) -> None:
     """One step of learning, by whichever signature the model has."""
-    inner = getattr(model, "anomaly_detector", None)
-    if inner is not None:
+    kind = _last(model)
+    inner = getattr(kind, "anomaly_detector", None)
+    if inner is not None and kind is model:
         # not through the filter: with protection off, river 0.26 would never train what is inside
         learn(inner, x, y)
-    elif hasattr(model, "forecast"):
+    elif hasattr(kind, "forecast"):
         model.learn_one(y)
-    elif hasattr(model, "gaussian") or hasattr(model, "sub_stat") or hasattr(model, "predictive_model"):
-        model.learn_one(x, y)
-    elif hasattr(model, "score_one"):
+    elif hasattr(kind, "score_one") and not any(hasattr(kind, a) for a in ("gaussian", "sub_stat", "predictive_model")):
         model.learn_one(x)
     else:
         model.learn_one(x, y)
@@ -195,8 +213,8 @@ class RiverDetector:
             outcome = self._bank.step(np.array(slots, np.intp), ts[at], np.array(raws))
             scores[at] = outcome.scores
             b = outcome.breaks
-            for i, evidence, up in zip(b.pos.tolist(), b.evidence.tolist(), b.up.tolist(), strict=True):
-                if evidence <= MENTION or not up:
+            for i, evidence in zip(b.pos.tolist(), b.evidence.tolist(), strict=True):
+                if evidence <= MENTION:
                     continue
                 pos, (normal, scale, gap) = at[i], context[i]
                 v = float(values[pos])
@@ -224,14 +242,16 @@ class RiverDetector:
 
     def _slot(self) -> int:
         if self._free:
-            return self._free.pop()
-        self._slots += 1
-        return self._slots - 1
+            slot = self._free.pop()
+        else:
+            slot, self._slots = self._slots, self._slots + 1
+        self._bank.mark(np.array([slot], np.intp), harm=HARM_HIGH)  # a small statistic is nothing strange
+        return slot
 
     def _look(self, state: _Row, v: float) -> tuple[dict[str, float], float | None, float | None]:
         """(features, statistic, expected value); the statistic is None when the model has nothing to say."""
         x = {"x": v} | {f"x{i + 1}": lag for i, lag in enumerate(state.lags)}
-        if len(state.lags) < self.lags or state.n == 0:
+        if state.n < LEARNING:
             return x, None, None
         ok, found = self._try(statistic, state.model, x, v)
         if not ok or not math.isfinite(found[0]):
