@@ -4,6 +4,7 @@ Overload, a full disk and a decision that takes too long are 503, never 429: Pro
 them again on 503. 400 is for what can never be accepted. Remote write 2.0 is 415, which tells a sender to speak 1.0.
 """
 
+import cramjam
 from aiohttp import web
 
 from aiopsd.decode import decode_alerts, decode_changes, decode_topology
@@ -19,6 +20,8 @@ async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, 
     site = request.app[SITE]
     async with site.metric_gate.place(site.config.http.commit_timeout):
         body = await read_body(request, raw_encodings=raw_encodings)
+        if raw_encodings and declared_size(body) > site.config.http.max_body:
+            raise Problem(413, f"the body unpacks to more than {site.config.http.max_body} bytes (http.max_body)")
         try:
             with refusals():
                 await site.door.push_metrics(body, format)
@@ -26,6 +29,14 @@ async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, 
             site.metrics.rejects.labels("push", e.reason).inc()
             raise Problem(400, str(e), where="body") from None
     return web.Response(status=204)
+
+
+def declared_size(body: bytes) -> int:
+    """Bytes that a snappy block says it unpacks to; 0 when it does not say (the decoder will refuse it)."""
+    try:
+        return int(cramjam.snappy.decompress_raw_len(body))
+    except cramjam.DecompressionError:
+        return 0
 
 
 async def remote_write(request: web.Request) -> web.Response:

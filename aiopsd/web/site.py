@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -174,9 +175,33 @@ async def read_body(request: web.Request, *, raw_encodings: Sequence[str] = ()) 
                 parts.append(part)
     except TimeoutError:
         raise Problem(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
-    except (web.RequestPayloadError, aiohttp.ClientPayloadError, aiohttp.http_exceptions.ContentEncodingError) as e:
+    except (web.RequestPayloadError, aiohttp.ClientPayloadError) as e:
         raise Problem(400, f"the body cannot be read: {e}") from None
-    return b"".join(parts)
+    body = b"".join(parts)
+    return inflate(body, limit) if encoding in ("gzip", "deflate") else body
+
+
+def inflate(body: bytes, limit: int) -> bytes:
+    """gzip (of several members too), zlib or raw deflate, never more than `limit` bytes in memory.
+
+    Raises:
+        Problem: 413 above the limit, 400 when broken or cut short.
+    """
+    out = b""
+    kind = 47 if body[:1] in (b"\x1f", b"\x78") else -15  # zlib's window bits: 47 tells gzip and zlib apart by itself
+    while True:
+        stream = zlib.decompressobj(kind)
+        try:
+            out += stream.decompress(body, limit + 1 - len(out))
+        except zlib.error as e:
+            raise Problem(400, f"the body does not decompress: {e}") from None
+        if len(out) > limit:
+            raise Problem(413, f"the body has more than {limit} bytes after decompression (http.max_body)")
+        if not stream.eof:
+            raise Problem(400, "the compressed body is cut short")
+        body = stream.unused_data
+        if not body or kind == -15:
+            return out
 
 
 def decode(body: bytes, kind: Any) -> Any:
