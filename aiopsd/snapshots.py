@@ -76,7 +76,7 @@ def header_of(snapshot: Snapshot) -> bytes:
 
 def file_name(name: str, position: int, sha256: str) -> str:
     """The name of a snapshot's file: readable, unique by content, safe in any folder."""
-    escaped = quote(name, safe="")
+    escaped = quote(name, safe="").replace(".", "%2E")
     if len(escaped) > NAME_MOST:
         escaped = f"{escaped[: NAME_MOST - 17]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
     return f"{escaped}-{position}-{sha256[:8]}{SUFFIX}"
@@ -125,6 +125,7 @@ def write(
             with temporary.open("wb", buffering=0) as raw:
                 out = _Out(raw)
                 out.write(header)
+                out.pad()
                 for array in snapshot.arrays.values():
                     out.pad()
                     data = _bytes_of(array)
