@@ -29,6 +29,7 @@ CSP = (
 SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
+MOST_OPEN = 200  # rows of the first page, the worst; the API has the rest
 MOST_ROWS = 200  # of the outbox, counted for the first page; above it says 200+
 MOST_LINES = 300  # of a timeline on the page, the newest; the API has the rest
 
@@ -152,7 +153,8 @@ async def index(request: web.Request) -> web.Response:
     return render(
         request,
         "index.html",
-        live=live,
+        live=live[:MOST_OPEN],
+        opened=len(live),
         done=done[:15],
         firing=figures["alerts"]["firing"],
         folded=sum(i.firing for i in live),
