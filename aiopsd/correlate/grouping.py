@@ -1,19 +1,69 @@
-"""Alerts into incidents."""
+"""Alerts into incidents: each trouble picks its most likely parent in the graph, and a tree of troubles is an incident.
 
-from collections.abc import Sequence
+An alert is one symptom of a *trouble*: one vertex of the graph that left its normal state. For every trouble we weigh
+where it came from: from a trouble of something it depends on (it climbed), of something that depends on it (load and
+retries run down), from a dependency that several share and that has said nothing yet, or from nowhere: its own fault
+or noise. The weights are likelihoods, so they need no thresholds: the chance that trouble crosses that edge, times the
+density of the delay, times how usual this alertname is for a passed-on symptom; against the rate at which this vertex
+and this alertname fire by themselves. Both sides are learned from the stream, with decay:
+
+- what names are passed on and what names stand at the origin of an incident (so a name is worth what history says of
+  it, nothing is read from its spelling);
+- how often a pair (vertex, alertname) fires alone: chronic pairs need better company, and open no incident;
+- how much of a vertex's callers follow it down (silence of the others is evidence against it);
+- whether incidents come in bursts.
+
+Enter: alerts and their ends, verdicts, time. Leave: placements with a reason, merges and moves. Everything is
+deterministic; time comes with the call; no alert is held back. The cost of an alert grows with the troubles of the
+last minutes in its neighbourhood, not with what is open.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
+
+import msgspec
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.place import place_of
 from aiopsd.model import Alert, Verdict, content_id
 from aiopsd.topology import Topology
 
+# The likelihoods below were set on simulated storms (see simulations/storm.py); each is a physical quantity.
+CROSS = 0.4  # chance that trouble of a callee shows at a given caller, before anything is known of this trouble
+CROSS_WEIGHT = 3.0  # ... and how many callers of evidence that chance is worth
+SILENT = 0.3  # chance that a vertex between two troubles stays silent (lost alert, no rule)
+DOWN = 0.01  # chance that trouble runs from a caller down to a callee (load, retries)
+SHARED = 0.02  # chance that an unexplained trouble stems from a dependency that has not alerted
+SAME = 0.5  # chance that a trouble shows a further symptom
+HOP_MEAN, HOP_SCALE = 22.0, 40.0  # s; delay from one trouble to the next, detection included (Student t, 3 degrees)
+SAME_MEAN, SAME_SCALE = 5.0, 35.0  # s; between two symptoms of one trouble
+SHARED_SCALE = 55.0  # s; between two that share a cause
+FOLLOW = 90.0  # s; callers that have not followed after about this time probably will not
+ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
+BURST = 1.0  # further incidents that an incident comes with, on average over BURST_SPAN
+BURST_SPAN = 120.0  # s
+AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again while its incident is alive, is over
+AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
+MARGIN = 1.0  # nats by which a new home must be better before an alert moves: hysteresis
+STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
+HORIZON = 900.0  # s; a trouble older than this is not a likely parent of anything that starts now
+RECHECK = (45.0, 120.0, 240.0)  # s after its onset at which a trouble thinks again
+SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
+HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
+CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
+CHRONIC_RATE = 0.5 / 3600.0  # ... at this rate or above, 1/s
+NAMES = 8.0  # guess of how many alertnames there are, for the first hours
+LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
+
 
 class Placement(NamedTuple):
     """Where an alert went and why.
 
     `incident` is "" when the alert is kept quiet (chronic, flapping, noise): nobody is told, the reason still says why.
-    `merged` holds (from, into) pairs that this alert's arrival made one; `into` survives.
+    `merged` holds (from, into) pairs that became one; `into` survives: the one that opened first. Single alerts that
+    change incident because of this one come from `reassess`, which is due at once then.
     """
 
     incident: str
@@ -26,7 +76,7 @@ class Placement(NamedTuple):
 class Revision(NamedTuple):
     """A second thought: `kind` "merge" (all of `source` goes into `target`) or "move" (`fingerprints` go there).
 
-    `target` "" in a move: the alerts are kept quiet from now on. `opened`: `target` did not exist before.
+    "" as the source or target of a move: the alerts were, or are from now on, kept quiet. `opened`: `target` is new.
     """
 
     kind: str
@@ -37,70 +87,759 @@ class Revision(NamedTuple):
     reason: str
 
 
+class _Trouble(msgspec.Struct):
+    """One vertex that left its normal state: its symptoms, and where we think it came from."""
+
+    id: int
+    vertex: str
+    onset: float
+    group: str
+    parent: int = -1
+    names: dict[str, float] = {}  # alertname -> first onset
+    alerts: dict[str, None] = {}  # fingerprints
+    children: dict[int, None] = {}
+    own: float = 0.0  # log-likelihood of no parent, over that of its names as passed-on symptoms
+    followers: int = 0  # callers that are in trouble about as long
+    pinned: bool = False  # an operator decided
+
+
+class _Group(msgspec.Struct):
+    """One incident to be, or a quiet alert."""
+
+    id: str
+    opened: float
+    order: int
+    quiet: bool = False
+    firing: int = 0
+    over_since: float = 0.0  # when the last alert resolved
+    troubles: dict[int, None] = {}
+    size: int = 0  # alerts, past ones included
+
+
+class _Row(msgspec.Struct):
+    """What we know of one fingerprint."""
+
+    trouble: int
+    name: str
+    firing: bool
+    starts_at: float
+
+
+class _Count(msgspec.Struct):
+    """A sum with exponential decay: `value` as of `at`."""
+
+    value: float = 0.0
+    at: float = 0.0
+
+    def read(self, now: float) -> float:
+        return self.value * math.exp2((self.at - now) / HALF_LIFE) if now > self.at else self.value
+
+    def add(self, now: float, amount: float = 1.0) -> None:
+        self.value = self.read(now) + amount
+        self.at = max(self.at, now)
+
+
+class _State(msgspec.Struct):
+    """All that a snapshot holds."""
+
+    groups: dict[str, _Group] = {}
+    troubles: dict[int, _Trouble] = {}
+    rows: dict[str, _Row] = {}
+    hot: dict[str, dict[int, None]] = {}  # vertex -> troubles that began within HORIZON
+    pairs: dict[str, dict[int, float]] = {}  # pair -> trouble -> when it resolved; -1 while it fires
+    hosts: dict[str, dict[str, float]] = {}  # vertex -> node, zone or peer that its alerts named -> when last
+    alone: dict[str, _Count] = {}  # pair, "v|" + vertex, "n|" + name, "" for all: firings alone
+    origin: dict[str, _Count] = {}  # alertname -> times at the origin of an incident; "" for all
+    passed: dict[str, _Count] = {}  # alertname -> times as a passed-on symptom; "" for all
+    noise: dict[str, float] = {}  # pairs that an operator called noise -> when
+    gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
+    recent: list[str] = []  # groups opened within BURST_SPAN, oldest first
+    timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
+    pending: list[Revision] = []  # second thoughts that nobody has fetched
+    began: float = -1.0
+    count: int = 0
+
+
+class _Link(NamedTuple):
+    """How another vertex stands to this one."""
+
+    down: int  # steps along the calls from this one to it; 0: not below
+    up: int  # steps from it to this one
+    shared: tuple[str, ...]  # what both depend on directly
+
+
+_RECHECK, _SETTLE, _DROP = "r", "s", "d"
+
+
 class Grouper:
-    """Online grouping of alerts by graph, time and history. Deterministic; time comes with every call."""
+    """Online grouping of alerts by graph, time and history; see the module's docstring.
+
+    Args:
+        config: `hops` bounds the distance of a link, `reopen_within` how long after its end an incident takes an alert
+            back, `retention` what is remembered of it.
+        resume: what `snapshot()` returned.
+    """
 
     def __init__(self, config: CorrelateConfig, topology: Topology, resume: dict[str, Any] | None = None) -> None:
         self.config = config
         self.topology = topology
-        self._where: dict[str, list[Any]] = dict(resume["where"]) if resume else {}  # fp: [vertex, onset, incident]
-        self._at: dict[str, dict[str, float]] = {k: dict(v) for k, v in resume["at"].items()} if resume else {}
+        self._s = _State() if resume is None else msgspec.convert(resume, _State)
+        self._links: dict[str, dict[str, _Link]] = {}
+        self._links_version = topology.version
+        self._hosted: dict[str, dict[str, None]] = {}
+        for vertex, hosts in self._s.hosts.items():
+            for host in hosts:
+                self._hosted.setdefault(host, {})[vertex] = None
+        self._now = 0.0
+
+    # ------------------------------------------------------------------------- verbs
 
     def place(self, alert: Alert, stamp: float) -> Placement:
-        """Place a firing alert: first time, or again after it resolved."""
+        """Place a firing alert: the first time, or again after it resolved."""
+        s = self._s
+        self._begin(stamp)
+        name = name_of(alert)
+        place = place_of(alert, self.topology)
+        vertex = place.vertex or f"?{alert.fingerprint}"
+        if place.under:
+            self._see_hosts(vertex, place.under)
+        onset = alert.starts_at if stamp - HORIZON < alert.starts_at <= stamp + 60.0 else stamp
         fp = alert.fingerprint
-        known = self._where.get(fp)
-        if known is not None:
-            return Placement(known[2], "fires again", score=1.0)
-        vertex, _ = place_of(alert, self.topology)
-        onset = min(stamp, alert.starts_at)
-        near = self.topology.near(vertex, self.config.hops)
-        best: tuple[float, str, str] | None = None
-        for name in sorted(self._at.keys() & near.keys()) if vertex else ():
-            for incident, seen in self._at[name].items():
-                gap = abs(onset - seen)
-                if gap <= self.config.window:
-                    key = (near[name] * 60.0 + gap, incident, name)
-                    best = key if best is None or key < best else best
-        if best is None:
-            incident, opened, why = content_id("incident", fp, alert.starts_at), True, "nothing near it is in trouble"
+        pair = f"{vertex}|{name}"
+        own = self._own(vertex, (name,))
+        near = self._near(vertex)
+        votes: dict[str, float] = {}
+        best_of: dict[str, tuple[float, _Trouble, str]] = {}
+        for other, link in near:
+            if other.vertex == vertex:
+                w = _SAME_LOG + _delay(onset - other.onset, SAME_MEAN, SAME_SCALE)
+                how = "same"
+            else:
+                w, how = self._weight(onset, other, link)
+            if w > -30.0:
+                self._vote(votes, best_of, other, w, how)
+        passed = self._log_passed(name)
+        again: dict[int, None] = {}
+        for tid, ended in list(s.pairs.get(pair, {}).items()):
+            old = s.troubles[tid]
+            group = s.groups[old.group]
+            echo = self._fires_again(onset, ended, group)
+            if echo is not None:
+                again[tid] = None
+                self._vote(votes, best_of, old, echo - passed + STICK, "again")
+        home = max(votes, key=lambda g: (votes[g], -s.groups[g].order), default="")
+        if home and votes[home] > own + STICK:
+            score, parent, how = best_of[home]
+            if how in ("same", "again"):
+                self._join(parent, fp, name, alert.starts_at, onset, pair, old_news=parent.id in again)
+                trouble = parent
+            else:
+                trouble = self._new(vertex, onset, fp, name, alert.starts_at, pair, home, parent.id, own)
+            reason = self._why(trouble, parent, how, onset)
+            group = s.groups[trouble.group]
         else:
-            incident, opened = best[1], False
-            why = f"{vertex} is {near[best[2]]} steps from {best[2]} in the graph and started {self._gap(onset, best)}"
-        self._where[fp] = [vertex, onset, incident]
-        if vertex:
-            self._at.setdefault(vertex, {}).setdefault(incident, onset)
-        return Placement(incident, why, opened)
-
-    def _gap(self, onset: float, best: tuple[float, str, str]) -> str:
-        gap = onset - self._at[best[2]][best[1]]
-        return f"{abs(gap):.0f} s {'after' if gap >= 0 else 'before'} it"
+            group = self._open(fp, alert.starts_at, stamp)
+            score = own
+            trouble = self._new(vertex, onset, fp, name, alert.starts_at, pair, group.id, -1, own)
+            reason = self._why_alone(group, pair, vertex, name, place.vertex != "", votes, stamp)
+        opened = not group.quiet and group.size == 1
+        if group.quiet and (len(group.troubles) > 1 or len(trouble.names) > 1):
+            opened = True
+            self._unquiet(group)
+        before = trouble.group
+        if trouble.id not in again:
+            for other, link in near:
+                if other is not trouble and (link.up or link.shared or link.down) and other.group != trouble.group:
+                    self._recheck(other)
+        if trouble.group != before:
+            group = s.groups[trouble.group]
+        merged = tuple((r.source, r.target) for r in s.pending if r.kind == "merge")
+        moves = [r for r in s.pending if r.kind == "move"]
+        s.pending = [m for r in moves if (m := _without(r, fp)).fingerprints]
+        return Placement("" if group.quiet else group.id, reason, opened, merged, score)
 
     def resolved(self, fingerprint: str, stamp: float) -> None:
         """The alert no longer fires."""
-
-    def reassess(self, stamp: float) -> list[Revision]:
-        """Second thoughts that are due at `stamp`."""
-        return []
+        s = self._s
+        self._now = max(self._now, stamp)
+        row = s.rows.get(fingerprint)
+        if row is None or not row.firing:
+            return
+        row.firing = False
+        trouble = s.troubles[row.trouble]
+        group = s.groups[trouble.group]
+        group.firing -= 1
+        if not group.firing:
+            group.over_since = stamp
+            self._timer(stamp + self.config.retention, _DROP, group.id)
+        for fp in trouble.alerts:
+            other = s.rows[fp]
+            if other.firing and other.name == row.name:
+                return
+        s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
 
     def wake_at(self) -> float | None:
         """When `reassess` has something to do; None: nothing is pending."""
-        return None
+        if self._s.pending:
+            return self._now
+        return self._s.timers[0][0] if self._s.timers else None
 
-    def forget(self, incident: str) -> None:
-        """Drop an incident and its alerts."""
-        for fp in [fp for fp, row in self._where.items() if row[2] == incident]:
-            vertex = self._where.pop(fp)[0]
-            self._at.get(vertex, {}).pop(incident, None)
-            if not self._at.get(vertex, {1: 1}):
-                del self._at[vertex]
+    def reassess(self, stamp: float) -> list[Revision]:
+        """Second thoughts that are due at `stamp`: merges and moves, in order; often none."""
+        s = self._s
+        while s.timers and s.timers[0][0] <= stamp:
+            due, _, what = heappop(s.timers)
+            self._begin(due)
+            kind, _, key = what.partition(":")
+            if kind == _DROP:
+                group = s.groups.get(key)
+                for gid in [g for g, at in s.gone.items() if due - at > 2 * self.config.retention]:
+                    del s.gone[gid]
+                if group is not None and not group.firing and due - group.over_since >= self.config.retention:
+                    self.forget(key)
+                continue
+            trouble = s.troubles.get(int(key))
+            if trouble is None:
+                continue
+            if kind == _RECHECK:
+                self._recheck(trouble)
+            else:
+                self._settle(trouble)
+        out, s.pending = s.pending, []
+        return out
 
     def verdict(self, v: Verdict, stamp: float) -> list[Revision]:
-        """What an operator said."""
-        return []
+        """What an operator said: merge, split and noise change the groups now and the odds from now on."""
+        s = self._s
+        self._begin(stamp)
+        group = s.groups.get(v.incident)
+        if group is None:
+            return []
+        if v.kind == "merge" and v.other in s.groups and v.other != v.incident:
+            kept, gone = sorted((group, s.groups[v.other]), key=lambda g: (g.quiet, g.opened, g.order))
+            self._absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
+        elif v.kind == "split":
+            self._split(group, v)
+        elif v.kind == "noise":
+            for tid in group.troubles:
+                trouble = s.troubles[tid]
+                for name in trouble.names:
+                    s.noise[f"{trouble.vertex}|{name}"] = stamp
+        out, s.pending = s.pending, []
+        return out
+
+    def forget(self, incident: str) -> None:
+        """Drop an incident and its alerts; what was learned from them stays."""
+        s = self._s
+        group = s.groups.pop(incident, None)
+        if group is None:
+            return
+        for tid in group.troubles:
+            trouble = s.troubles.pop(tid)
+            for fp in trouble.alerts:
+                del s.rows[fp]
+            self._unlink(trouble)
+            for child in trouble.children:
+                s.troubles[child].parent = -1
+            for name in trouble.names:
+                self._drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
+            self._drop_in(s.hot, trouble.vertex, tid)
 
     def snapshot(self) -> dict[str, Any]:
-        return {"where": {k: list(v) for k, v in self._where.items()}, "at": {k: dict(v) for k, v in self._at.items()}}
+        """Plain data for `resume`."""
+        data: dict[str, Any] = msgspec.to_builtins(self._s, str_keys=True)
+        return data
+
+    # ------------------------------------------------------------------------- the graph around a vertex
+
+    def _see_hosts(self, vertex: str, hosts: Iterable[str]) -> None:
+        """Labels of alerts say where services run when no topology does."""
+        seen = self._s.hosts.setdefault(vertex, {})
+        for host in hosts:
+            if host not in seen:
+                if len(seen) >= 32:
+                    oldest = min(seen, key=lambda h: (seen[h], h))
+                    del seen[oldest]
+                    self._hosted[oldest].pop(vertex, None)
+                self._hosted.setdefault(host, {})[vertex] = None
+                self._links.clear()
+            seen[host] = self._now
+
+    def _callees(self, vertex: str) -> dict[str, None]:
+        return dict.fromkeys((*self.topology.callees(vertex), *self._s.hosts.get(vertex, ())))
+
+    def _callers(self, vertex: str) -> dict[str, None]:
+        return dict.fromkeys((*self.topology.callers(vertex), *self._hosted.get(vertex, ())))
+
+    def _around(self, vertex: str) -> dict[str, _Link]:
+        """Every vertex that may pass trouble to this one, or share a cause with it."""
+        if self._links_version != self.topology.version:
+            self._links.clear()
+            self._links_version = self.topology.version
+        links = self._links.get(vertex)
+        if links is None:
+            hops = self.config.hops
+            below = _walk(vertex, hops, self._callees)
+            above = _walk(vertex, hops, self._callers)
+            shared: dict[str, list[str]] = {}
+            for callee, distance in below.items():
+                if distance == 1:
+                    for other in self._callers(callee):
+                        if other != vertex:
+                            shared.setdefault(other, []).append(callee)
+            links = {
+                other: _Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())))
+                for other in dict.fromkeys((*below, *above, *shared))
+            }
+            if len(self._links) > 20_000:
+                self._links.clear()
+            self._links[vertex] = links
+        return links
+
+    def _near(self, vertex: str) -> list[tuple[_Trouble, _Link]]:
+        """Troubles of the last minutes in the neighbourhood, in order of their birth."""
+        s = self._s
+        links = self._around(vertex)
+        out: list[tuple[_Trouble, _Link]] = []
+        for other in s.hot.keys() & links.keys():
+            for tid in list(s.hot[other]):
+                trouble = s.troubles[tid]
+                if self._now - trouble.onset > HORIZON:
+                    self._drop_in(s.hot, other, tid)
+                else:
+                    out.append((trouble, links[other]))
+        out.sort(key=lambda item: item[0].id)
+        return out
+
+    # ------------------------------------------------------------------------- likelihoods
+
+    def _crosses(self, trouble: _Trouble) -> float:
+        """Chance that this trouble shows at one more caller, given how many followed and how many stayed silent."""
+        callers = len(self._callers(trouble.vertex))
+        k = trouble.followers
+        waited = 1.0 - math.exp(min(0.0, trouble.onset - self._now) / FOLLOW)
+        return (CROSS_WEIGHT * CROSS + k) / (CROSS_WEIGHT + k + max(0, callers - k) * waited)
+
+    def _weight(self, onset: float, other: _Trouble, link: _Link) -> tuple[float, str]:
+        """(log-likelihood that a trouble that began at `onset` stems from `other`, how)."""
+        best, how = -99.0, ""
+        gap = onset - other.onset
+        if link.down:
+            d = link.down
+            w = math.log(self._crosses(other)) + (d - 1) * _SKIP_LOG + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
+            best, how = w, "climbed"
+        if link.up:
+            d = link.up
+            w = d * _DOWN_LOG + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
+            if w > best:
+                best, how = w, "ran down"
+        if link.shared and other.parent < 0:
+            q = 0.0
+            waited = 1.0 - math.exp(min(0.0, other.onset - self._now) / FOLLOW)
+            for callee in link.shared:
+                if callee not in self._s.hot:
+                    silent = max(0, len(self._callers(callee)) - 2)
+                    q += (CROSS_WEIGHT * CROSS + 1.0) / (CROSS_WEIGHT + 1.0 + silent * waited)
+            if q:
+                q *= SHARED / max(1, len(self._callees(other.vertex)))
+                w = math.log(q) + _delay(gap, 0.0, SHARED_SCALE)
+                if w > best:
+                    best, how = w, "shared"
+        return best, how
+
+    def _fires_again(self, onset: float, ended: float, group: _Group) -> float | None:
+        """Log-likelihood that an alert that ended then comes back now as the same trouble; None: it cannot."""
+        if ended < 0.0:
+            return None  # it still fires: a second instance, not an echo
+        gap = max(0.0, onset - ended)
+        if group.firing:
+            chance, tau = AGAIN_LIVE, AGAIN_TAU
+        elif gap > self.config.reopen_within:
+            return None
+        else:
+            chance, tau = AGAIN_OVER, AGAIN_TAU if len(group.troubles) > 1 else AGAIN_TAU_ALONE
+        return math.log(chance / tau) - gap / tau
+
+    def _own(self, vertex: str, names: Iterable[str]) -> float:
+        """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
+        names = tuple(names)
+        fault = math.log(ORIGIN + self._burst()) + sum(self._log_share(self._s.origin, n) for n in names)
+        if len(names) == 1:
+            noise = math.log(self._alone_rate(vertex, names[0]))
+            high, low = (fault, noise) if fault > noise else (noise, fault)
+            fault = high + math.log1p(math.exp(low - high))
+        return fault - sum(self._log_passed(n) for n in names)
+
+    def _log_share(self, counts: Mapping[str, _Count], name: str) -> float:
+        now = self._now
+        total = counts[""].read(now) if "" in counts else 0.0
+        seen = counts[name].read(now) if name in counts else 0.0
+        return math.log(max(LEAST, (seen + 0.5) / (total + 0.5 * NAMES)))
+
+    def _log_passed(self, name: str) -> float:
+        return self._log_share(self._s.passed, name)
+
+    def _burst(self) -> float:
+        """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
+        s = self._s
+        while s.recent:
+            group = s.groups.get(s.recent[0])
+            if group is not None and self._now - group.opened <= BURST_SPAN:
+                break
+            del s.recent[0]
+        real = sum(1 for gid in s.recent if (g := s.groups.get(gid)) is not None and g.size > 1)
+        return BURST * min(4, real) / BURST_SPAN / max(10, len(self.topology))
+
+    def _alone_rate(self, vertex: str, name: str) -> float:
+        """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
+        alone, now = self._s.alone, self._now
+        span = max(3600.0, min(now - self._s.began, HALF_LIFE))
+        total, at_vertex = self._read(alone, ""), self._read(alone, f"v|{vertex}")
+        usual = (total + 3.0) / max(10, len(self.topology))
+        expected = (at_vertex * at_vertex + usual) / (at_vertex + 1.0)
+        share = (self._read(alone, f"n|{name}") + 0.5) / (total + 4.0)
+        return 1e-7 + (expected * share + self._read(alone, f"{vertex}|{name}")) / (2.0 * span)
+
+    def _read(self, counts: Mapping[str, _Count], key: str) -> float:
+        count = counts.get(key)
+        return count.read(self._now) if count is not None else 0.0
+
+    # ------------------------------------------------------------------------- structure
+
+    @staticmethod
+    def _vote(
+        votes: dict[str, float], best: dict[str, tuple[float, _Trouble, str]], other: _Trouble, w: float, how: str
+    ) -> None:
+        """Likelihoods of several members of one incident add up."""
+        gid = other.group
+        have = votes.get(gid)
+        if have is None:
+            votes[gid] = w
+        else:
+            high, low = (w, have) if w > have else (have, w)
+            votes[gid] = high + math.log1p(math.exp(low - high))
+        if gid not in best or w > best[gid][0]:
+            best[gid] = (w, other, how)
+
+    def _open(self, fp: str, starts_at: float, stamp: float) -> _Group:
+        s = self._s
+        gid, k = content_id("incident", fp, starts_at), 0
+        while gid in s.groups or gid in s.gone:
+            k += 1
+            gid = content_id("incident", fp, starts_at, k)
+        s.count += 1
+        group = s.groups[gid] = _Group(id=gid, opened=stamp, order=s.count)
+        s.recent.append(gid)
+        return group
+
+    def _new(
+        self,
+        vertex: str,
+        onset: float,
+        fp: str,
+        name: str,
+        starts_at: float,
+        pair: str,
+        gid: str,
+        parent: int,
+        own: float,
+    ) -> _Trouble:
+        s = self._s
+        s.count += 1
+        trouble = _Trouble(
+            id=s.count, vertex=vertex, onset=onset, group=gid, parent=parent, names={name: onset}, own=own
+        )
+        s.troubles[trouble.id] = trouble
+        s.groups[gid].troubles[trouble.id] = None
+        if parent >= 0:
+            s.troubles[parent].children[trouble.id] = None
+        for callee in self._callees(vertex):
+            for tid in s.hot.get(callee, ()):
+                other = s.troubles[tid]
+                if abs(other.onset - onset) < 300.0:
+                    other.followers += 1
+        for caller in self._callers(vertex):
+            if any(abs(s.troubles[tid].onset - onset) < 300.0 for tid in s.hot.get(caller, ())):
+                trouble.followers += 1
+        s.hot.setdefault(vertex, {})[trouble.id] = None
+        self._take_alert(trouble, fp, name, starts_at, pair)
+        for wait in RECHECK:
+            self._timer(self._now + wait, _RECHECK, str(trouble.id))
+        self._timer(self._now + SETTLE, _SETTLE, str(trouble.id))
+        return trouble
+
+    def _join(
+        self, trouble: _Trouble, fp: str, name: str, starts_at: float, onset: float, pair: str, *, old_news: bool
+    ) -> None:
+        self._take_alert(trouble, fp, name, starts_at, pair)
+        if not old_news:
+            fresh = name not in trouble.names
+            trouble.names.setdefault(name, onset)
+            trouble.onset = min(trouble.onset, onset)
+            if fresh:
+                trouble.own = self._own(trouble.vertex, trouble.names)
+                self._recheck(trouble)
+
+    def _take_alert(self, trouble: _Trouble, fp: str, name: str, starts_at: float, pair: str) -> None:
+        s = self._s
+        old = s.rows.get(fp)
+        if old is not None:
+            before = s.troubles[old.trouble]
+            before.alerts.pop(fp, None)
+            if old.firing:
+                s.groups[before.group].firing -= 1
+        s.rows[fp] = _Row(trouble.id, name, True, starts_at)
+        trouble.alerts[fp] = None
+        group = s.groups[trouble.group]
+        group.firing += 1
+        group.size += 1
+        s.pairs.setdefault(pair, {})[trouble.id] = -1.0
+
+    def _unquiet(self, group: _Group) -> None:
+        group.quiet = False
+        fps = tuple(fp for tid in group.troubles for fp in self._s.troubles[tid].alerts)
+        self._s.pending.append(Revision("move", "", group.id, fps, True, "it is no longer alone"))
+
+    def _subtree(self, trouble: _Trouble) -> dict[int, _Trouble]:
+        out = {trouble.id: trouble}
+        stack = [trouble]
+        while stack:
+            for child in stack.pop().children:
+                if child not in out:
+                    out[child] = self._s.troubles[child]
+                    stack.append(out[child])
+        return out
+
+    def _unlink(self, trouble: _Trouble) -> None:
+        if trouble.parent >= 0:
+            parent = self._s.troubles.get(trouble.parent)
+            if parent is not None:
+                parent.children.pop(trouble.id, None)
+        trouble.parent = -1
+
+    def _link(self, trouble: _Trouble, parent: _Trouble) -> None:
+        self._unlink(trouble)
+        trouble.parent = parent.id
+        parent.children[trouble.id] = None
+
+    def _recheck(self, trouble: _Trouble) -> None:
+        """Think again about where a trouble came from; move or merge when another home is clearly better."""
+        if trouble.pinned:
+            return
+        below = self._subtree(trouble)
+        votes: dict[str, float] = {}
+        best: dict[str, tuple[float, _Trouble, str]] = {}
+        for other, link in self._near(trouble.vertex):
+            if other.id not in below and other.vertex != trouble.vertex:
+                w, how = self._weight(trouble.onset, other, link)
+                if w > -30.0:
+                    self._vote(votes, best, other, w, how)
+        s = self._s
+        here = trouble.group
+        if trouble.parent >= 0:
+            stay = votes.get(here, -99.0)
+            if here in best and best[here][1].id != trouble.parent:
+                self._link(trouble, best[here][1])
+        else:
+            stay = trouble.own
+        away = max(
+            (g for g in votes if g != here or trouble.parent < 0),
+            key=lambda g: (votes[g], -s.groups[g].order),
+            default="",
+        )
+        value = votes.get(away, -99.0)
+        if trouble.parent >= 0:
+            if trouble.own > max(value, stay) + MARGIN:
+                self._move(trouble, below, None, "its trouble is better explained by itself")
+            elif away and value > max(stay + MARGIN, trouble.own):
+                self._move(trouble, below, best[away][1], self._why(trouble, best[away][1], best[away][2]))
+        elif away and value > trouble.own + STICK:
+            if away == here:
+                self._link(trouble, best[away][1])
+            else:
+                self._move(trouble, below, best[away][1], self._why(trouble, best[away][1], best[away][2]))
+
+    def _move(self, trouble: _Trouble, below: dict[int, _Trouble], parent: _Trouble | None, why: str) -> None:
+        """Hang a trouble with all that hangs on it below another parent; None: on its own."""
+        s = self._s
+        source = s.groups[trouble.group]
+        self._unlink(trouble)
+        if parent is None:
+            if len(below) == len(source.troubles):
+                return
+            first = min(below.values(), key=lambda t: (t.onset, t.id))
+            fp = next(iter(first.alerts), "")
+            target = self._open(fp, s.rows[fp].starts_at if fp in s.rows else first.onset, self._now)
+        else:
+            target = s.groups[parent.group]
+            self._link(trouble, parent)
+        if len(below) == len(source.troubles):
+            kept, gone = sorted((source, target), key=lambda g: (g.quiet, g.opened, g.order))
+            self._absorb(gone, kept, why)
+            return
+        if target.quiet:
+            self._unquiet(target)
+        for tid, item in below.items():
+            del source.troubles[tid]
+            target.troubles[tid] = None
+            item.group = target.id
+            for fp in item.alerts:
+                row = s.rows[fp]
+                source.firing -= row.firing
+                target.firing += row.firing
+                source.size -= 1
+                target.size += 1
+        fps = tuple(fp for item in below.values() for fp in item.alerts)
+        if not source.firing:
+            source.over_since = self._now
+            self._timer(self._now + self.config.retention, _DROP, source.id)
+        s.pending.append(Revision("move", "" if source.quiet else source.id, target.id, fps, parent is None, why))
+
+    def _absorb(self, gone: _Group, kept: _Group, why: str) -> None:
+        s = self._s
+        fps = tuple(fp for tid in gone.troubles for fp in s.troubles[tid].alerts)
+        if kept.quiet:
+            self._unquiet(kept)
+        for tid in gone.troubles:
+            s.troubles[tid].group = kept.id
+            kept.troubles[tid] = None
+        kept.firing += gone.firing
+        kept.size += gone.size
+        del s.groups[gone.id]
+        if gone.quiet:
+            s.pending.append(Revision("move", "", kept.id, fps, False, why))
+        else:
+            s.gone[gone.id] = self._now
+            s.pending.append(Revision("merge", gone.id, kept.id, fps, False, why))
+
+    def _split(self, group: _Group, v: Verdict) -> None:
+        """The named alerts leave, each trouble whole, and stay together in an incident of their own."""
+        s = self._s
+        chosen = dict.fromkeys(s.rows[fp].trouble for fp in v.fingerprints if fp in s.rows)
+        leaving = [s.troubles[tid] for tid in chosen if tid in group.troubles]
+        if not leaving or len(leaving) == len(group.troubles):
+            return
+        first: _Trouble | None = None
+        for trouble in leaving:
+            for child in list(trouble.children):  # what hung on it stays where it is
+                if child not in chosen:
+                    self._unlink(s.troubles[child])
+            self._unlink(trouble)
+            self._move(trouble, {trouble.id: trouble}, first, f"{v.actor or 'an operator'} split them")
+            trouble.pinned = True
+            first = first or trouble
+        for tid in group.troubles:
+            s.troubles[tid].pinned = True
+
+    # ------------------------------------------------------------------------- learning
+
+    def _settle(self, trouble: _Trouble) -> None:
+        """What a trouble turned out to be goes into the counts."""
+        s, now = self._s, self._now
+        group = s.groups[trouble.group]
+        if len(group.troubles) == 1 and len(trouble.names) == 1:
+            name = next(iter(trouble.names))
+            for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
+                s.alone.setdefault(key, _Count()).add(now)
+        elif trouble.names:
+            counts = s.origin if trouble.parent < 0 else s.passed
+            for name in trouble.names:
+                counts.setdefault(name, _Count()).add(now)
+            counts.setdefault("", _Count()).add(now, float(len(trouble.names)))
+        if len(s.alone) > 50_000:
+            s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
+        self._drop_in(s.hot, trouble.vertex, trouble.id, when=now - trouble.onset > HORIZON)
+
+    # ------------------------------------------------------------------------- small things
+
+    def _begin(self, stamp: float) -> None:
+        self._now = max(self._now, stamp)
+        if self._s.began < 0.0:
+            self._s.began = stamp
+
+    def _timer(self, due: float, kind: str, key: str) -> None:
+        self._s.count += 1
+        heappush(self._s.timers, (due, self._s.count, f"{kind}:{key}"))
+
+    @staticmethod
+    def _drop_in(table: dict[str, Any], key: str, item: int, *, when: bool = True) -> None:
+        row = table.get(key)
+        if when and row is not None:
+            row.pop(item, None)
+            if not row:
+                del table[key]
+
+    def _why(self, trouble: _Trouble, other: _Trouble, how: str, onset: float | None = None) -> str:
+        gap = (trouble.onset if onset is None else onset) - other.onset
+        when = f"{abs(gap):.0f} s {'after' if gap >= 0 else 'before'} it"
+        a, b = trouble.vertex.lstrip("?"), other.vertex.lstrip("?")
+        if how == "same":
+            return f"a further symptom of {b}, {when.removesuffix(' it')} the first"
+        if how == "again":
+            return f"the same alert of {b} again"
+        link = self._around(trouble.vertex).get(other.vertex, _Link(0, 0, ()))
+        if how == "climbed":
+            return f"{a} depends on {b}{_steps(link.down)} and started {when}"
+        if how == "ran down":
+            return f"{b} depends on {a}{_steps(link.up)}, and {a} started {when}"
+        shared = ", ".join(link.shared[:3])
+        return f"{a} and {b} both depend on {shared} and started {abs(gap):.0f} s apart"
+
+    def _why_alone(
+        self, group: _Group, pair: str, vertex: str, name: str, known: bool, votes: Mapping[str, float], stamp: float
+    ) -> str:
+        """Reason of an alert that nothing explains; decides whether it is kept quiet."""
+        fired = self._read(self._s.alone, pair)
+        span = max(3600.0, min(stamp - self._s.began, HALF_LIFE))
+        if pair in self._s.noise:
+            group.quiet = True
+            return f"an operator called {name} of {vertex} noise, and nothing near it is in trouble"
+        if fired >= CHRONIC and fired / span >= CHRONIC_RATE:
+            group.quiet = True
+            return f"chronic: {name} of {vertex} fired alone {fired:.0f} times in the last {span / 3600:.0f} h"
+        if not known:
+            return "it names nothing that the topology knows, and nothing else fits"
+        if votes:
+            return "what is in trouble near it does not explain it"
+        return "nothing near it is in trouble"
 
 
-__all__: Sequence[str] = ("Grouper", "Placement", "Revision")
+def _without(revision: Revision, fp: str) -> Revision:
+    return revision._replace(fingerprints=tuple(f for f in revision.fingerprints if f != fp))
+
+
+def name_of(alert: Alert) -> str:
+    """What kind of alert it is: its alertname, and for an anomaly its signal too."""
+    name = alert.labels.get("alertname", "")
+    return f"{name}/{alert.labels.get('signal', '')}" if alert.anomaly else name
+
+
+def _delay(gap: float, mean: float, scale: float) -> float:
+    """Log-density (1/s) of a delay: Student's t with 3 degrees of freedom, because detection has long tails."""
+    z = (gap - mean) / scale
+    return -1.0007 - 2.0 * math.log1p(z * z / 3.0) - math.log(scale)
+
+
+def _walk(start: str, hops: int, step: Any) -> dict[str, int]:
+    out, front = {start: 0}, [start]
+    for distance in range(1, hops + 1):
+        further = []
+        for here in front:
+            for other in step(here):
+                if other not in out:
+                    out[other] = distance
+                    further.append(other)
+        front = further
+    return out
+
+
+def _steps(n: int) -> str:
+    return "" if n <= 1 else f" ({n} steps away)"
+
+
+_SAME_LOG = math.log(SAME)
+_SKIP_LOG = math.log(CROSS * SILENT)
+_DOWN_LOG = math.log(DOWN)
+_HOP_SCALES = [0.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
+
+__all__ = ("Grouper", "Placement", "Revision", "name_of")
