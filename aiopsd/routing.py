@@ -700,9 +700,10 @@ class Dispatcher:
             group.logs[name] = self._logged(log, note, reason, firing, resolved, incident)
             if send_resolved or note.action is not Action.RESOLVE:
                 effects.append(Notify(notification=note))
-        muting = bool(silenced or inhibited)
+        again = bool(silenced or inhibited) or not on_grid  # a silence may end; what waited for the tick still waits
+        again = again or any(isinstance(e, Notify) and e.notification.action is Action.ACKNOWLEDGE for e in effects)
         effects += self._held(group, incident, firing, silenced, inhibited, bool(effects), stamp)
-        self._settle(group, incident, muting, on_grid, stamp)
+        self._settle(group, incident, again, on_grid, stamp)
         return effects
 
     def _only_incident(self, group: _Group) -> Incident | None:
@@ -825,7 +826,7 @@ class Dispatcher:
         )
         return [Audit(entry=entry)]
 
-    def _settle(self, group: _Group, incident: Incident | None, muting: bool, on_grid: bool, stamp: float) -> None:
+    def _settle(self, group: _Group, incident: Incident | None, again: bool, on_grid: bool, stamp: float) -> None:
         """After a flush: what leaves the group, and when it must be looked at again."""
         over = group.incident and (incident is None or incident.state in (IncidentState.RESOLVED, IncidentState.MERGED))
         if on_grid:
@@ -849,14 +850,12 @@ class Dispatcher:
             for gid in [gid for gid, (until, _) in self._old_logs.items() if until <= stamp]:
                 del self._old_logs[gid]
             return
-        at = self._next_look(group, incident, muting, stamp)
+        at = stamp if again else self._next_look(group, incident, stamp)
         if at is not None:
             self._arm(group, max(self._tick(group, at), self._next_tick(group, stamp)))
 
-    def _next_look(self, group: _Group, incident: Incident | None, muting: bool, stamp: float) -> float | None:
+    def _next_look(self, group: _Group, incident: Incident | None, stamp: float) -> float | None:
         """The earliest stamp at which something can be due although nothing more arrives; None: never."""
-        if muting:
-            return stamp  # a silence may end: the next tick
         firing = any(a.state is AlertState.FIRING and group.pages(a) for a in group.alerts.values())
         if not firing or not self._integrations.get(group.receiver):
             return None if group.incident or firing else stamp
