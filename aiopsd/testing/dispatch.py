@@ -151,7 +151,8 @@ class Play:
     def silence(self, matchers: str, *, at: float, until: float) -> str:
         """Its id."""
         self.until(at)
-        command = PutSilence(request_id=f"{at}", matchers=parse_matchers(matchers), starts_at=at, ends_at=until)
+        request_id = f"r{len(self.silences.all())}"
+        command = PutSilence(request_id=request_id, matchers=parse_matchers(matchers), starts_at=at, ends_at=until)
         return self.silences.put(command, at)[0].id
 
     def _member(self, key: str, alert: Alert, at: float) -> Incident | None:
