@@ -175,6 +175,10 @@ class Journal(Protocol):
         """Highest offset of `source` that the journal holds or once held, by partition."""
         ...
 
+    async def rebase(self, source: str, partition: int, before: int) -> None:
+        """The log of this source began anew: offsets from `before` on are new, whatever the mark says."""
+        ...
+
     async def trim(self, before: int) -> None:
         """Records below `before` are behind every snapshot; drop those older than the retention."""
         ...

@@ -24,8 +24,8 @@ LOG_EVERY = 100  # of the same (source, reason), one in so many is logged: a bro
 class HasDeadLetters(Protocol):
     """A stream with a place for refused records."""
 
-    async def dead_letter(self, record: LogRecord, reason: str, detail: str) -> None:
-        """Raises StreamError(retry=False) when so many are refused that the source must stop instead."""
+    async def dead_letters(self, refused: Sequence[tuple[LogRecord, str, str]]) -> None:
+        """(record, reason, detail) each. StreamError(retry=False): so many that the source must stop instead."""
         ...
 
 
@@ -45,6 +45,7 @@ class DeadLetters:
         Raises:
             StreamError: the stream's dead-letter limit says stop.
         """
+        whole: list[tuple[Reject, LogRecord]] = []
         for reject in rejects:
             source, reason = reject.pos.source, reject.reason
             self.metrics.rejects.labels(source, reason).inc(reject.items)
@@ -52,13 +53,15 @@ class DeadLetters:
             if n % LOG_EVERY == 1:
                 self._log.warning("refused", record=str(reject.pos), reason=reason, detail=reject.detail, seen=n)
             record = records.get((reject.pos.partition, reject.pos.offset))
-            if not reject.whole or record is None:
-                continue
-            self.metrics.dead_letters.labels(source, reason).inc()
-            if isinstance(stream, HasDeadLetters):
-                await stream.dead_letter(record, reason, reject.detail)
-            else:
-                self._write(reject, record)
+            if reject.whole and record is not None:
+                whole.append((reject, record))
+                self.metrics.dead_letters.labels(source, reason).inc()
+        if isinstance(stream, HasDeadLetters):
+            if whole:
+                await stream.dead_letters([(record, r.reason, r.detail) for r, record in whole])
+            return
+        for reject, record in whole:
+            self._write(reject, record)
 
     def _write(self, reject: Reject, record: LogRecord) -> None:
         line = msgspec.json.encode(

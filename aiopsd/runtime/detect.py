@@ -17,7 +17,7 @@ from aiopsd.pipeline.detect import DetectStage
 from aiopsd.protocols import Clock, Stream
 from aiopsd.runtime.dead import DeadLetters
 from aiopsd.runtime.home import Claim, Home
-from aiopsd.runtime.watch import SourceWatch
+from aiopsd.runtime.watch import SourceWatch, recreated
 
 SLICE_SECONDS = 0.02  # aim of one step: alert timing is never hostage to metric batches
 COALESCE = 0.1  # s; a numpy round costs the same however small, so records are collected for so long
@@ -26,6 +26,16 @@ RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 
 R = TypeVar("R")
 Build = Callable[[int, Snapshot | None], DetectStage]
+
+
+def behind(position: int, records: Sequence[LogRecord]) -> list[LogRecord]:
+    """The records whose offset is above `position` and all before them: what a rebalance made us fetch twice goes."""
+    kept = []
+    for record in records:
+        if record.offset > position:
+            position = record.offset
+            kept.append(record)
+    return kept
 
 
 class Shard:
@@ -91,8 +101,7 @@ class DetectHost:
 
     async def run(self) -> None:
         """Poll, step, append until cancelled."""
-        await self.stream.start(self)
-        self.watch.well()
+        await self.watch.start(self)
         next_save = self.clock() + self.snapshot_every
         while True:
             records = await self._poll()
@@ -100,6 +109,7 @@ class DetectHost:
                 async with self._busy:
                     if self._stopped:
                         return
+                    await self._begin_anew()
                     await self._step(records)
             if self.clock() >= next_save:
                 await self.snapshot()
@@ -122,6 +132,14 @@ class DetectHost:
         self.watch.well()
         return records
 
+    async def _begin_anew(self) -> None:
+        """A log that was made anew starts over: so do our position and the journal's mark of it."""
+        for gap in self.watch.gaps():
+            shard = self._shards.get(gap.partition)
+            if shard is not None and recreated(gap):
+                await self.home.rebase(shard.claim, gap.earliest)
+                shard.position = gap.earliest - 1
+
     async def _step(self, records: Sequence[LogRecord]) -> None:
         by_partition: dict[int, list[LogRecord]] = {}
         for record in records:
@@ -130,6 +148,7 @@ class DetectHost:
             shard = self._shards.get(partition)
             if shard is None:
                 continue  # revoked while they were fetched: the next owner reads them
+            part = behind(shard.position, part)
             at = 0
             while at < len(part):
                 chunk = part[at : at + shard.slice]

@@ -48,6 +48,14 @@ class Home(Protocol):
 
     async def answer(self, digest: EvidenceDigest) -> None: ...
 
+    async def rebase(self, claim: Claim, before: int) -> None:
+        """The partition's log was made anew: its offsets from `before` on are events that the journal does not know.
+
+        Raises:
+            Fenced, Full: as above.
+        """
+        ...
+
     async def save(self, claim: Claim, position: int, snapshot: Snapshot) -> None:
         """Make this the current snapshot of the partition.
 
@@ -94,6 +102,10 @@ class LocalHome:
 
     async def answer(self, digest: EvidenceDigest) -> None:
         await self.journal.append([digest])
+
+    async def rebase(self, claim: Claim, before: int) -> None:
+        self.check(claim)
+        await self.journal.rebase(claim.source, claim.partition, before)
 
     async def save(self, claim: Claim, position: int, snapshot: Snapshot) -> None:
         self.check(claim)

@@ -13,7 +13,7 @@ from aiopsd.metrics import Metrics
 from aiopsd.model import AlertBatch, Body, LogRecord, Reject, SourcePos
 from aiopsd.protocols import Clock, Journal, Stream
 from aiopsd.runtime.dead import DeadLetters
-from aiopsd.runtime.watch import SourceWatch
+from aiopsd.runtime.watch import SourceWatch, recreated
 
 POLL_RECORDS = 1000
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
@@ -70,8 +70,7 @@ class IngestHost:
 
     async def run(self) -> None:
         """Poll, decode, append until cancelled."""
-        await self.stream.start(self)
-        self.watch.well()
+        await self.watch.start(self)
         while True:
             try:
                 records = await self.stream.poll(POLL_RECORDS, 1.0)
@@ -82,6 +81,9 @@ class IngestHost:
                 await asyncio.sleep(RETRY_FIRST)
                 continue
             self.watch.well()
+            for gap in self.watch.gaps():
+                if recreated(gap):
+                    await self.journal.rebase(self.source.name, gap.partition, gap.earliest)
             if records:
                 await self._take(records)
             await self.watch.look()

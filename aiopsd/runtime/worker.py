@@ -52,6 +52,12 @@ class AnswerCall(Noun, frozen=True, kw_only=True, tag="answer"):
     digest: EvidenceDigest
 
 
+class RebaseCall(Noun, frozen=True, kw_only=True, tag="rebase"):
+    id: int
+    claim: Claim
+    before: int
+
+
 class SaveCall(Noun, frozen=True, kw_only=True, tag="save"):
     id: int
     claim: Claim
@@ -97,7 +103,7 @@ class Quit(Noun, frozen=True, kw_only=True, tag="quit"):
     pass
 
 
-Upward: TypeAlias = Hello | ClaimCall | AppendCall | AnswerCall | SaveCall | TrimCall | Figures
+Upward: TypeAlias = Hello | ClaimCall | AppendCall | AnswerCall | RebaseCall | SaveCall | TrimCall | Figures
 Downward: TypeAlias = Welcome | Reply | Ask | Rebuild | Quit
 
 COUNTERS = ("records", "samples", "rejects", "dead_letters", "anomalies", "drifts", "offset_lost", "write_errors")
@@ -221,7 +227,7 @@ class WorkerPool:
                 self._gone.set()
             writer.close()
 
-    async def _call(self, call: ClaimCall | AppendCall | AnswerCall | SaveCall | TrimCall) -> Reply:
+    async def _call(self, call: ClaimCall | AppendCall | AnswerCall | RebaseCall | SaveCall | TrimCall) -> Reply:
         try:
             if isinstance(call, ClaimCall):
                 claim = self.home.grant(call.source, call.partition)
@@ -231,6 +237,8 @@ class WorkerPool:
                 await self.home.append(call.claim, call.events)
             elif isinstance(call, AnswerCall):
                 await self.home.answer(call.digest)
+            elif isinstance(call, RebaseCall):
+                await self.home.rebase(call.claim, call.before)
             elif isinstance(call, SaveCall):
                 self.home.check(call.claim)
                 await self.home.store.adopt_snapshot(call.ref)
@@ -360,6 +368,9 @@ class SocketHome:
 
     async def answer(self, digest: EvidenceDigest) -> None:
         await self._call(lambda n: AnswerCall(id=n, digest=digest))
+
+    async def rebase(self, claim: Claim, before: int) -> None:
+        await self._call(lambda n: RebaseCall(id=n, claim=claim, before=before))
 
     async def save(self, claim: Claim, position: int, snapshot: Snapshot) -> None:
         name = snapshot_name(claim.source, claim.partition)

@@ -18,13 +18,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiopsd.disk import GroupCommit, Lane, Lock, Sync, connect, refused, sync_folder, transaction
+from aiopsd.disk import DISK_ERRORS, GroupCommit, Lane, Lock, Sync, connect, create, refused, sync_folder, transaction
 from aiopsd.errors import Corrupt, OffsetLost, StoreError, StreamError
 from aiopsd.model import Body, JournalRecord, SourcePos
 from aiopsd.protocols import Clock
 from aiopsd.streams.reading import Signal
 
 SCHEMA = 1
+# offset INTEGER PRIMARY KEY: the row id itself, so that appends only touch the last leaf
+RECORD = (
+    '("offset" INTEGER PRIMARY KEY, stamp REAL NOT NULL, source TEXT, part INTEGER, origin INTEGER,'
+    " crc INTEGER NOT NULL, coding INTEGER NOT NULL, body BLOB NOT NULL)"
+)
+HIGH_WATER = '(source TEXT, part INTEGER, "offset" INTEGER NOT NULL, PRIMARY KEY (source, part)) WITHOUT ROWID'
 ZIP_ABOVE = 256  # bytes; below, zlib's 6 bytes of frame and its set-up cost more than they save
 TAIL_BYTES = 16 * 1024 * 1024  # encoded size of the young records kept decoded; some 4x that in objects
 TAIL_RECORDS = 20_000
@@ -164,23 +170,14 @@ class LocalJournal:
             (version,) = conn.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA:
                 raise StoreError(f"{self.path}: written by a newer aiopsd (schema {version}, this one knows {SCHEMA})")
-            if version < SCHEMA:
-                with transaction(conn):
-                    # offset INTEGER PRIMARY KEY: the row id itself, so that appends only touch the last leaf
-                    conn.execute(
-                        'CREATE TABLE record ("offset" INTEGER PRIMARY KEY, stamp REAL NOT NULL, source TEXT,'
-                        " part INTEGER, origin INTEGER, crc INTEGER NOT NULL, coding INTEGER NOT NULL,"
-                        " body BLOB NOT NULL)"
-                    )
-                    conn.execute(
-                        'CREATE TABLE high_water (source TEXT, part INTEGER, "offset" INTEGER NOT NULL,'
-                        " PRIMARY KEY (source, part)) WITHOUT ROWID"
-                    )
-                    conn.execute(f"PRAGMA user_version = {SCHEMA}")
-                sync_folder(self.path.parent)
+            with transaction(conn):
+                create(conn, self.path, "record", RECORD)
+                create(conn, self.path, "high_water", HIGH_WATER)
+                conn.execute(f"PRAGMA user_version = {SCHEMA}")
+            sync_folder(self.path.parent)
             self._recall()
             (begin,) = conn.execute('SELECT min("offset") FROM record').fetchone()
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.path)) from e
         return begin or 0, self._next
 
@@ -188,8 +185,10 @@ class LocalJournal:
         """What the writer keeps in memory, from the file: at the start, and after a write that failed half-way."""
         assert self._conn is not None
         last = self._conn.execute('SELECT "offset", stamp FROM record ORDER BY "offset" DESC LIMIT 1').fetchone()
+        rows = self._conn.execute('SELECT source, part, "offset" FROM high_water').fetchall()
+        if not all(isinstance(n, int) for _, *numbers in rows for n in numbers):
+            raise Corrupt(f"{self.path}: a high-water mark is not what was written")
         self._next, self._stamp = (last[0] + 1, last[1]) if last else (0, 0.0)
-        rows = self._conn.execute('SELECT source, part, "offset" FROM high_water')
         self._marks = {(source, part): offset for source, part, offset in rows}
         self._known = True
 
@@ -274,7 +273,7 @@ class LocalJournal:
                         )
                 self._next, self._stamp, self._marks = end, stamp, marks
                 self._known = True
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.path), StreamError) from e
         return outcomes
 
@@ -317,7 +316,7 @@ class LocalJournal:
             if stop > first:
                 with transaction(conn):
                     conn.execute('DELETE FROM record WHERE "offset" < ?', (stop,))
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.path), StreamError) from e
         return stop, stop < cut
 
@@ -370,7 +369,7 @@ class LocalJournal:
                             raise OffsetLost("journal", 0, after + 1, offset, offset)
                         raise Corrupt(f"{self.path}: record {after + 1 + len(records)} is missing")
                     place = (source, part, origin)
-                    if checksum(offset, stamp, place, data) != crc:
+                    if not matches(crc, offset, stamp, place, data):
                         raise Corrupt(f"{self.path}: record {offset} does not match its checksum")
                     pos = None if source is None else SourcePos(source=source, partition=part, offset=origin)
                     records.append(
@@ -381,7 +380,7 @@ class LocalJournal:
                         break
             finally:
                 cursor.close()
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.path), StreamError) from e
         if not records and limit > 0:
             raise Corrupt(f"{self.path}: record {after + 1} is missing")
@@ -405,6 +404,27 @@ class LocalJournal:
         """The first offset that the journal still holds; `end()` when it holds none."""
         return self._begin
 
+    async def rebase(self, source: str, partition: int, before: int) -> None:
+        """See `protocols.Journal.rebase`.
+
+        Raises:
+            Full: no space; the mark stays.
+        """
+
+        def lower() -> None:
+            conn = self._conn
+            assert conn is not None
+            try:
+                if not self._known:
+                    self._recall()
+                with transaction(conn):
+                    conn.execute("INSERT OR REPLACE INTO high_water VALUES (?, ?, ?)", (source, partition, before - 1))
+                self._marks = {**self._marks, (source, partition): before - 1}
+            except DISK_ERRORS as e:
+                raise refused(e, str(self.path), StreamError) from e
+
+        await self._writer.run(lower)
+
     async def high_water(self, source: str) -> dict[int, int]:
         """Highest origin offset of `source` ever appended, by partition: survives trim."""
 
@@ -412,7 +432,7 @@ class LocalJournal:
             try:
                 if not self._known:
                     self._recall()
-            except sqlite3.Error as e:
+            except DISK_ERRORS as e:
                 raise refused(e, str(self.path), StreamError) from e
             return {part: offset for (name, part), offset in self._marks.items() if name == source}
 
@@ -438,7 +458,7 @@ def recorded(path: Path) -> Iterator[JournalRecord]:
             records = journal._load(after, min(1000, high - after))
             yield from records
             after = records[-1].offset
-    except sqlite3.Error as e:
+    except DISK_ERRORS as e:
         raise refused(e, str(path), StreamError) from e
     finally:
         journal._close_reader()
@@ -452,6 +472,14 @@ def encode(body: Body) -> tuple[int, bytes]:
         if len(packed) < len(data):
             return _ZLIB, packed
     return _RAW, data
+
+
+def matches(crc: object, offset: int, stamp: Any, place: tuple[Any, Any, Any], data: Any) -> bool:
+    """Whether this is the row that was written. Damage may have changed the types of its columns, too."""
+    try:
+        return checksum(offset, stamp, place, data) == crc
+    except (TypeError, AttributeError, ValueError, struct.error):
+        return False
 
 
 def checksum(offset: int, stamp: float, place: tuple[Any, Any, Any], data: bytes) -> int:

@@ -77,6 +77,9 @@ class MemoryJournal:
     async def high_water(self, source: str) -> dict[int, int]:
         return {partition: offset for (name, partition), offset in self._marks.items() if name == source}
 
+    async def rebase(self, source: str, partition: int, before: int) -> None:
+        self._marks[source, partition] = before - 1
+
     async def trim(self, before: int) -> None:
         cutoff = self._clock() - self.retention
         drop = 0
