@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 it ran and failed, 2 the arguments or the configuration ar
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -17,6 +18,11 @@ import structlog
 from aiopsd import __version__
 from aiopsd.config import LogConfig, read
 from aiopsd.errors import AiopsdError, ConfigError
+
+
+# Records are acyclic and come by the ten thousand: the default of 700 walks them all again and again, which costs a
+# third of the CPU of reading Kafka (measured: 0.3 to 0.4 us of 1.1 a record).
+GC_THRESHOLD = (50_000, 20, 50)
 
 
 def logs(config: LogConfig) -> None:
@@ -72,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(main: Coroutine[Any, Any, None]) -> int:
     """Run to the end; errors that we raise on purpose are one line each."""
+    gc.set_threshold(*GC_THRESHOLD)
     code = 0
     try:
         asyncio.run(main)
