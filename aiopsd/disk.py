@@ -27,6 +27,8 @@ R = TypeVar("R")
 
 CHECKPOINT_PAGES = 250  # 1 MB: the log stays in the page cache and small; 1000 cost 10 % more CPU an append, 4000 40 %
 BUSY_TIMEOUT = 10.0  # s; another process holds the write lock for one transaction or one checkpoint, never longer
+# What SQLite and the disk under it raise; the last one when a damaged file makes a message that is no text.
+DISK_ERRORS = (sqlite3.Error, OSError, UnicodeDecodeError)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,6 +42,8 @@ def refused(error: Exception, what: str, other: type[AiopsdError] = StoreError) 
     if isinstance(error, OSError):
         kind: type[AiopsdError] = Full if error.errno in _NO_SPACE else other
         return kind(f"{what}: {error.strerror or error}")
+    if isinstance(error, UnicodeDecodeError):
+        return Corrupt(f"{what}: {error}")
     if isinstance(error, sqlite3.Error):
         name = getattr(error, "sqlite_errorname", "") or ""
         if name == "SQLITE_FULL" or (name == "SQLITE_IOERR_WRITE" and _no_room(what)):
@@ -77,6 +81,20 @@ def connect(path: Path, *, sync: Sync = "full", read_only: bool = False) -> sqli
         conn.close()
         raise
     return conn
+
+
+def create(conn: sqlite3.Connection, path: Path, table: str, columns: str) -> None:
+    """Make a table if it is missing.
+
+    Raises:
+        Corrupt: it is there with other columns: a damaged schema would turn names into text, and rows into nonsense.
+    """
+    wanted = f"CREATE TABLE {table} {columns}"
+    row = conn.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    if row is None:
+        conn.execute(wanted)
+    elif row[0] != wanted:
+        raise Corrupt(f"{path}: table {table} is not the one that was made")
 
 
 @contextmanager

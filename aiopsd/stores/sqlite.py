@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from aiopsd import snapshots
-from aiopsd.disk import Lane, connect, refused, sync_folder, transaction
+from aiopsd.disk import DISK_ERRORS, Lane, connect, refused, sync_folder, transaction
 from aiopsd.errors import Corrupt, Fenced, StoreError
 from aiopsd.model import Alert, AuditEntry, Effect, Incident, Notification, RetrainRequest, Silence, Snapshot
 from aiopsd.protocols import Clock, OutboxRow, SnapshotRef
@@ -26,12 +26,22 @@ PRUNE_ROWS = 500  # incidents a transaction; commits get their turn in between
 T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
-_incident = msgspec.msgpack.Decoder(Incident).decode
-_alert = msgspec.msgpack.Decoder(Alert).decode
-_silence = msgspec.msgpack.Decoder(Silence).decode
-_audit = msgspec.msgpack.Decoder(AuditEntry).decode
 _item = msgspec.msgpack.Decoder(Notification | RetrainRequest).decode
-_receipt = msgspec.msgpack.Decoder(dict[str, str]).decode
+_texts = msgspec.msgpack.Decoder(dict[str, str]).decode
+
+
+def _only(kind: type[T]) -> Callable[[tuple[Any, ...]], T]:
+    """Decoder of rows whose only column is a body of this kind."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+    return lambda row: decode(row[0])
+
+
+def _as_is(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return row
+
+
+_incident, _alert, _silence, _audit = _only(Incident), _only(Alert), _only(Silence), _only(AuditEntry)
+_receipt = _only(dict[str, str])
 
 _OUTBOX = (
     "seq, id, destination, dedup_key, incident, state, attempts, next_at, error, created_at, done_at, receipt, body"
@@ -123,7 +133,7 @@ class SqliteStore:
                 for file in self.folder.iterdir():
                     if file.name not in kept and file.name.endswith((snapshots.SUFFIX, snapshots.TEMPORARY)):
                         file.unlink(missing_ok=True)
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.path)) from e
 
     def _close(self) -> None:
@@ -157,20 +167,26 @@ class SqliteStore:
                 raise StoreError(f"{self.path}: the store is not open")
             try:
                 return do(self._conn)
-            except (sqlite3.Error, OSError) as e:
+            except DISK_ERRORS as e:
                 raise refused(e, str(self.path)) from e
 
         return await self._writer.run(run)
 
-    async def _read(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query, in the reader's thread: they are as of the last commit."""
+    async def _read(self, sql: str, args: Sequence[object], decode: Callable[[tuple[Any, ...]], T]) -> list[T]:
+        """All rows of a query, decoded in the reader's thread: they are as of the last commit.
 
-        def run() -> list[tuple[Any, ...]]:
+        Raises:
+            Corrupt: a row is not what was written.
+        """
+
+        def run() -> list[T]:
             try:
                 if self._read_conn is None:
                     self._read_conn = connect(self.path, read_only=True)
-                return self._read_conn.execute(sql, args).fetchall()
-            except (sqlite3.Error, OSError) as e:
+                return [decode(row) for row in self._read_conn.execute(sql, args).fetchall()]
+            except msgspec.MsgspecError as e:
+                raise Corrupt(f"{self.path}: a row cannot be decoded: {e}") from e
+            except DISK_ERRORS as e:
                 raise refused(e, str(self.path)) from e
 
         if not self._started:
@@ -215,7 +231,9 @@ class SqliteStore:
 
     async def position(self) -> tuple[int, str, str]:
         rows = await self._read(
-            "SELECT \"offset\", config_hash, coalesce(text, '') FROM position LEFT JOIN config ON hash = config_hash"
+            "SELECT \"offset\", config_hash, coalesce(text, '') FROM position LEFT JOIN config ON hash = config_hash",
+            (),
+            _as_is,
         )
         offset, config_hash, text = rows[0]
         return offset, config_hash, text
@@ -274,6 +292,7 @@ class SqliteStore:
             "SELECT name, position, config_hash, written_at, file, sha256, size FROM snapshot"
             " WHERE name = ? ORDER BY seq DESC",
             (name,),
+            _as_is,
         )
         return [
             SnapshotRef(
@@ -318,8 +337,9 @@ class SqliteStore:
         if incident:
             where += " AND incident = ?"
             args.append(incident)
-        rows = await self._read(f"SELECT {_OUTBOX} FROM outbox WHERE {where} ORDER BY seq LIMIT ?", [*args, limit])
-        return [_row(row) for row in rows]
+        return await self._read(
+            f"SELECT {_OUTBOX} FROM outbox WHERE {where} ORDER BY seq LIMIT ?", [*args, limit], _row
+        )
 
     async def mark(
         self,
@@ -360,12 +380,13 @@ class SqliteStore:
         await self._write(run)
 
     async def receipts(self, destination: str, dedup_key: str) -> dict[str, str]:
-        rows = await self._read(
-            "SELECT receipt FROM outbox WHERE destination = ? AND dedup_key = ? ORDER BY seq", (destination, dedup_key)
-        )
         merged: dict[str, str] = {}
-        for (receipt,) in rows:
-            merged |= _receipt(receipt)
+        for receipt in await self._read(
+            "SELECT receipt FROM outbox WHERE destination = ? AND dedup_key = ? ORDER BY seq",
+            (destination, dedup_key),
+            _receipt,
+        ):
+            merged |= receipt
         return merged
 
     # ------------------------------------------------------------------ queries
@@ -383,15 +404,15 @@ class SqliteStore:
         if service:
             where.append("instr(services, ?) > 0")
             args.append(f"\n{service}\n")
-        rows = await self._read(
+        return await self._read(
             f"SELECT body FROM incident WHERE {' AND '.join(where)} ORDER BY opened_at DESC, id DESC LIMIT ?",
             [*args, limit],
+            _incident,
         )
-        return [_incident(body) for (body,) in rows]
 
     async def incident(self, incident_id: str) -> Incident | None:
-        rows = await self._read("SELECT body FROM incident WHERE id = ?", (incident_id,))
-        return _incident(rows[0][0]) if rows else None
+        rows = await self._read("SELECT body FROM incident WHERE id = ?", (incident_id,), _incident)
+        return rows[0] if rows else None
 
     async def alerts(self, *, incident: str = "", states: Sequence[str] = ()) -> list[Alert]:
         """By (starts_at, fingerprint); with `incident`, only its."""
@@ -402,20 +423,21 @@ class SqliteStore:
         if states:
             where.append(f"state IN ({_marks(states)})")
             args += states
-        rows = await self._read(
-            f"SELECT body FROM alert WHERE {' AND '.join(where)} ORDER BY starts_at, fingerprint", args
+        return await self._read(
+            f"SELECT body FROM alert WHERE {' AND '.join(where)} ORDER BY starts_at, fingerprint", args, _alert
         )
-        return [_alert(body) for (body,) in rows]
 
     async def silences(self) -> list[Silence]:
         """By id."""
-        return [_silence(body) for (body,) in await self._read("SELECT body FROM silence ORDER BY id")]
+        return await self._read("SELECT body FROM silence ORDER BY id", (), _silence)
 
     async def timeline(self, incident: str = "", *, limit: int = 1000) -> list[AuditEntry]:
         """The newest `limit` entries, oldest first; with `incident`, only its."""
         where, args = ("incident = ?", [incident]) if incident else ("1", [])
-        rows = await self._read(f"SELECT body FROM audit WHERE {where} ORDER BY seq DESC LIMIT ?", [*args, limit])
-        return [_audit(body) for (body,) in reversed(rows)]
+        newest = await self._read(
+            f"SELECT body FROM audit WHERE {where} ORDER BY seq DESC LIMIT ?", [*args, limit], _audit
+        )
+        return newest[::-1]
 
     async def prune(self, before: float) -> int:
         """See `protocols.Store.prune`; the number of incidents dropped.
@@ -528,5 +550,5 @@ def _row(row: tuple[Any, ...]) -> OutboxRow:
         incident=incident,
         created_at=created_at,
         done_at=done_at,
-        receipt=_receipt(receipt),
+        receipt=_texts(receipt),
     )

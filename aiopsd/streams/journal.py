@@ -173,7 +173,8 @@ class LocalJournal:
             with transaction(conn):
                 create(conn, self.path, "record", RECORD)
                 create(conn, self.path, "high_water", HIGH_WATER)
-                conn.execute(f"PRAGMA user_version = {SCHEMA}")
+                if version < SCHEMA:  # a start on a full disk must not have to write
+                    conn.execute(f"PRAGMA user_version = {SCHEMA}")
             sync_folder(self.path.parent)
             self._recall()
             (begin,) = conn.execute('SELECT min("offset") FROM record').fetchone()

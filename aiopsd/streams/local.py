@@ -16,17 +16,25 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from aiopsd.disk import GroupCommit, Lane, Lock, Sync, connect, refused, sync_folder, transaction
+from aiopsd.disk import DISK_ERRORS, GroupCommit, Lane, Lock, Sync, connect, create, refused, sync_folder, transaction
 from aiopsd.errors import Corrupt, Full, OffsetLost, StoreError, StreamError
 from aiopsd.model import Entry, LogRecord, SourcePos
 from aiopsd.protocols import Clock, Owner
 from aiopsd.streams.reading import Cursor, Signal, choose
 
 SCHEMA = 1
+# consumed: nobody reads below; kept here because a reader may be slow to say so again
+PART = "(number INTEGER PRIMARY KEY, consumed INTEGER NOT NULL)"
+# A table p0, p1, ... per partition: appends only touch the last leaf of each. total counts the bytes of this and all
+# earlier records, so that sizes are differences and nothing has to be summed up.
+RECORD = (
+    '("offset" INTEGER PRIMARY KEY, stamp REAL NOT NULL, total INTEGER NOT NULL, key BLOB, headers BLOB NOT NULL,'
+    " format TEXT NOT NULL, crc INTEGER NOT NULL, value BLOB NOT NULL)"
+)
 FILE, LOCK = "log.db", "log.lock"
 ROW_BYTES = 64  # what a record costs on the disk beside its value, key and headers, about
 TAIL_BYTES = 32 * 1024 * 1024  # of values kept in memory for a reader that is a little behind
@@ -98,7 +106,7 @@ def load(conn: sqlite3.Connection, path: Path, name: str, partition: int, start:
         for offset, stamp, key, headers, format, crc, value in cursor:
             if records and offset != records[-1].offset + 1:
                 raise Corrupt(f"{path}: record {partition}@{records[-1].offset + 1} is missing")
-            if checksum(partition, offset, stamp, key, headers, format, value) != crc:
+            if not matches(crc, partition, offset, stamp, key, headers, format, value):
                 raise Corrupt(f"{path}: record {partition}@{offset} does not match its checksum")
             records.append(
                 LogRecord(
@@ -118,6 +126,14 @@ def load(conn: sqlite3.Connection, path: Path, name: str, partition: int, start:
     finally:
         cursor.close()
     return records
+
+
+def matches(crc: object, *row: Any) -> bool:
+    """Whether this is the row that was written. Damage may have changed the types of its columns, too."""
+    try:
+        return checksum(*row) == crc
+    except (TypeError, AttributeError, ValueError, struct.error):
+        return False
 
 
 def checksum(
@@ -225,22 +241,15 @@ class LocalLog:
             if version > SCHEMA:
                 raise StoreError(f"{self.file}: written by a newer aiopsd (schema {version}, this one knows {SCHEMA})")
             with transaction(conn):
-                if version < SCHEMA:
-                    # consumed: nobody reads below; kept here because a reader may be slow to say so again
-                    conn.execute("CREATE TABLE part (number INTEGER PRIMARY KEY, consumed INTEGER NOT NULL)")
-                    conn.execute(f"PRAGMA user_version = {SCHEMA}")
+                create(conn, self.file, "part", PART)
                 for number in range(self.partitions):
-                    # a table per partition: appends only touch the last leaf of each. total counts the bytes of this
-                    # and all earlier records, so that sizes are differences and nothing has to be summed up
-                    conn.execute(
-                        f'CREATE TABLE IF NOT EXISTS p{number} ("offset" INTEGER PRIMARY KEY, stamp REAL NOT NULL,'
-                        " total INTEGER NOT NULL, key BLOB, headers BLOB NOT NULL, format TEXT NOT NULL,"
-                        " crc INTEGER NOT NULL, value BLOB NOT NULL)"
-                    )
+                    create(conn, self.file, f"p{number}", RECORD)
                     conn.execute("INSERT OR IGNORE INTO part VALUES (?, 0)", (number,))
+                if version < SCHEMA:  # a start on a full disk must not have to write
+                    conn.execute(f"PRAGMA user_version = {SCHEMA}")
             sync_folder(self.path)
             self._recall()
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.file)) from e
         return self._bounds()
 
@@ -337,7 +346,7 @@ class LocalLog:
                 for number, mark in ends.items():
                     self._parts[number].advance(mark)
                 self._known = True
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.file), StreamError) from e
         return outcomes
 
@@ -408,7 +417,7 @@ class LocalLog:
             self._known = False
             self._recall()
             return self._retain()
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.file), StreamError) from e
 
     def _retain(self) -> bool:
@@ -498,7 +507,7 @@ class LocalLog:
             if self._read_conn is None:
                 self._read_conn = connect(self.file, read_only=True)
             return load(self._read_conn, self.file, self.name, partition, start, limit)
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.file), StreamError) from e
 
     def pause(self, partitions: Sequence[int]) -> None:
@@ -568,7 +577,7 @@ class LocalReader:
             bounds = {partition: bounds_of(self._conn, partition) for partition in self.partitions}
             self._version = version
             return bounds
-        except (sqlite3.Error, OSError) as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.file), StreamError) from e
 
     async def poll(self, limit: int, wait: float) -> list[LogRecord]:
@@ -605,7 +614,7 @@ class LocalReader:
         assert self._conn is not None
         try:
             return load(self._conn, self.file, self.name, partition, start, limit)
-        except sqlite3.Error as e:
+        except DISK_ERRORS as e:
             raise refused(e, str(self.file), StreamError) from e
 
     async def append(self, entries: Sequence[Entry]) -> list[SourcePos]:

@@ -15,7 +15,7 @@ from aiopsd.model import Snapshot, Upsert
 from aiopsd.protocols import Store
 from aiopsd.stores.memory import MemoryStore
 from aiopsd.stores.sqlite import SqliteStore, migrations, statements
-from aiopsd.testing.checks import STORE_CHECKS, StoreCheck, name_of, same_snapshot, silence, snapshot
+from aiopsd.testing.checks import STORE_CHECKS, StoreCheck, incident, name_of, same_snapshot, silence, snapshot
 from aiopsd.testing.clock import ManualClock
 
 
@@ -187,6 +187,23 @@ async def test_damaged_store_is_corrupt(tmp_path: Path) -> None:
 
     with pytest.raises(Corrupt, match=r"store\.db"):
         await store.start()
+    await store.stop()
+
+
+async def test_changed_decision_is_corrupt(tmp_path: Path) -> None:
+    """A body that changed on the disk is Corrupt when it is read, and does not stop other queries."""
+    store = SqliteCase(tmp_path).open()
+    await store.start()
+    await store.commit([Upsert(item=silence(1)), Upsert(item=incident(1))], 0, "h")
+    await store.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as conn, conn:
+        conn.execute("UPDATE silence SET body = x'c1'")
+    store = SqliteCase(tmp_path).open()
+    await store.start()
+
+    with pytest.raises(Corrupt, match=r"store\.db"):
+        await store.silences()
+    assert [incident(1)] == await store.incidents()
     await store.stop()
 
 
