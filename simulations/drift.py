@@ -85,7 +85,7 @@ def suite(make: Any, config: Config, seeds: int, metric: str) -> tuple[dict[str,
     streams = [
         (name, xs, drifting) for seed in range(seeds) for name, xs, drifting in make(np.random.default_rng(seed))
     ]
-    ts = START + STEP * np.arange(N)
+    ts: F64 = np.arange(N, dtype=np.float64) * STEP + START
     subjects = [
         detection.Input(name, ({"__name__": metric, "model": f"m{i}"},), ts, xs[None, :])
         for i, (name, xs, _) in enumerate(streams)

@@ -106,6 +106,8 @@ class Run:
 
     def advance(self, until: float) -> None:
         """Fire every timer due at or before this time, each at its own time."""
+        if not self.result.journal:
+            return  # a daemon starts with its first record, not in 1970
         while (wake := self.correlate.wake_at()) is not None and wake <= until:
             self.now = max(self.now, wake)
             self._append(Tick())

@@ -65,3 +65,19 @@ def alerts(batch: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 REMOTE_WRITE, JSON = "remote-write", "json"  # formats of aiopsd.decode
+
+
+def edges(topology: Sequence[Mapping[str, Any]]) -> bytes:
+    """A topology record."""
+    return _json.encode({"edges": topology})
+
+
+def change(record: Mapping[str, Any]) -> bytes:
+    """A change record."""
+    return _json.encode(record)
+
+
+def json_sample(labels: Mapping[str, str], ts: float, value: float) -> bytes:
+    """Our own JSON record of one sample."""
+    rest = {k: v for k, v in labels.items() if k != "__name__"}
+    return _json.encode({"name": labels["__name__"], "labels": rest, "ts": ts, "value": value})

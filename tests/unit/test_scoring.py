@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from simulations import detection
 from simulations.scoring import (
     PROFILES,
     Labelled,
@@ -206,3 +207,43 @@ def test_saturated_score_has_no_threshold_within_the_budget() -> None:
 
     assert score_at([s], [score], 1.0).onset_false_per_day > 1
     assert at_budget([s], [score], 0.2) is None
+
+
+# --------------------------------------------------------------------------- playing through the stage
+
+
+def test_playing_leads_alarms_and_scores_back_to_their_series_rows_and_times() -> None:
+    """Recordings of different years on one stream: the break of each is found at its own row, in its own time."""
+    rng = np.random.default_rng(8)
+    early = 1_420_070_400.0 + 300.0 * np.arange(3000)  # 2015
+    late = 1_600_000_200.0 + 300.0 * np.arange(2500)  # 2020, on another weekday
+    values = [rng.normal(10.0, 1.0, 3000), rng.normal(5.0, 0.2, 2500)]
+    values[0][2000:2030] += 40.0
+    values[1][1500:1530] -= 30.0
+    corpus = [
+        Labelled("a", early, values[0], ((2000, 2029),), (2000,)),
+        Labelled("b", late, values[1], ((1500, 1529),), (1500,)),
+    ]
+
+    out = detection.play(detection.single(corpus))
+    rows = detection.rows_of(corpus, out.alarms)
+    assert out.samples == 5500
+    assert 2000 in [a for a, _ in rows[0]]
+    assert 1500 in [a for a, _ in rows[1]]
+    assert (out.scores[0][0, 2000] > 0.5, out.scores[1][0, 1500] > 0.5) == (True, True)
+    assert (out.scores[0][0, 1500] < 0.5, out.scores[1][0, 2000] < 0.5) == (True, True)
+    assert early[2000] in [a.ts for a in out.alarms]
+
+
+def test_joined_score_of_a_service_rises_with_its_metrics() -> None:
+    """Subjects of several series: three metrics that break together give a higher service score than one."""
+    rng = np.random.default_rng(9)
+    ts = 1_600_000_200.0 + 300.0 * np.arange(1500)
+    all_three, one = rng.normal(10.0, 1.0, (3, 1500)), rng.normal(10.0, 1.0, (3, 1500))
+    all_three[:, 1200] += 6.0
+    one[0, 1200] += 6.0
+    labels = tuple({"__name__": "value", "metric": str(i)} for i in range(3))
+
+    out = detection.play([detection.Input("x", labels, ts, all_three), detection.Input("y", labels, ts, one)])
+    assert out.joined[0][1200] > out.joined[1][1200] > 0.0
+    assert out.joined[0][1100] < out.joined[0][1200]
