@@ -34,7 +34,7 @@ from aiopsd.topology import Topology
 CROSS = 0.4  # chance that trouble of a callee shows at a given caller, before anything is known of this trouble
 CROSS_WEIGHT = 3.0  # ... and how many callers of evidence that chance is worth
 SILENT = 0.3  # chance that a vertex between two troubles stays silent (lost alert, no rule)
-DOWN = 0.01  # chance that trouble runs from a caller down to a callee (load, retries)
+DOWN = 0.001  # chance that trouble runs from a caller down to a callee (load, retries)
 SHARED = 0.02  # chance that an unexplained trouble stems from a dependency that has not alerted
 SAME = 0.5  # chance that a trouble shows a further symptom
 HOP_MEAN, HOP_SCALE = 22.0, 40.0  # s; delay from one trouble to the next, detection included (Student t, 3 degrees)
@@ -51,6 +51,10 @@ STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident co
 HORIZON = 900.0  # s; a trouble older than this is not a likely parent of anything that starts now
 RECHECK = (45.0, 120.0, 240.0)  # s after its onset at which a trouble thinks again
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
+END_SCALE = 25.0  # s; troubles of one cause end about so far apart
+END_FREE = 1200.0  # s; ... and troubles of two causes so far
+FLAPS = 0.3  # chance that an end was not the last one
+END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
 CHRONIC_RATE = 0.5 / 3600.0  # ... at this rate or above, 1/s
@@ -99,6 +103,7 @@ class _Trouble(msgspec.Struct):
     alerts: dict[str, None] = {}  # fingerprints
     children: dict[int, None] = {}
     own: float = 0.0  # log-likelihood of no parent, over that of its names as passed-on symptoms
+    ended: float = -1.0  # when its last alert resolved; -1 while one fires
     followers: int = 0  # callers that are in trouble about as long
     pinned: bool = False  # an operator decided
 
@@ -146,6 +151,7 @@ class _State(msgspec.Struct):
     troubles: dict[int, _Trouble] = {}
     rows: dict[str, _Row] = {}
     hot: dict[str, dict[int, None]] = {}  # vertex -> troubles that began within HORIZON
+    kept: dict[str, dict[int, None]] = {}  # vertex -> troubles that have not ended long ago
     pairs: dict[str, dict[int, float]] = {}  # pair -> trouble -> when it resolved; -1 while it fires
     hosts: dict[str, dict[str, float]] = {}  # vertex -> node, zone or peer that its alerts named -> when last
     alone: dict[str, _Count] = {}  # pair, "v|" + vertex, "n|" + name, "" for all: firings alone
@@ -168,7 +174,7 @@ class _Link(NamedTuple):
     shared: tuple[str, ...]  # what both depend on directly
 
 
-_RECHECK, _SETTLE, _DROP = "r", "s", "d"
+_RECHECK, _SETTLE, _DROP, _ENDED = "r", "s", "d", "e"
 
 
 class Grouper:
@@ -207,7 +213,7 @@ class Grouper:
         fp = alert.fingerprint
         pair = f"{vertex}|{name}"
         own = self._own(vertex, (name,))
-        near = self._near(vertex)
+        near = self._near(vertex, s.hot, onset)
         votes: dict[str, float] = {}
         best_of: dict[str, tuple[float, _Trouble, str]] = {}
         for other, link in near:
@@ -275,8 +281,12 @@ class Grouper:
         for fp in trouble.alerts:
             other = s.rows[fp]
             if other.firing and other.name == row.name:
-                return
-        s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
+                break
+        else:
+            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
+        if not any(s.rows[fp].firing for fp in trouble.alerts):
+            trouble.ended = stamp
+            self._timer(stamp + END_CHECK, _ENDED, str(trouble.id))
 
     def wake_at(self) -> float | None:
         """When `reassess` has something to do; None: nothing is pending."""
@@ -303,6 +313,8 @@ class Grouper:
                 continue
             if kind == _RECHECK:
                 self._recheck(trouble)
+            elif kind == _ENDED:
+                self._after_end(trouble)
             else:
                 self._settle(trouble)
         out, s.pending = s.pending, []
@@ -344,6 +356,7 @@ class Grouper:
             for name in trouble.names:
                 self._drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
             self._drop_in(s.hot, trouble.vertex, tid)
+            self._drop_in(s.kept, trouble.vertex, tid)
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for `resume`."""
@@ -396,18 +409,18 @@ class Grouper:
             self._links[vertex] = links
         return links
 
-    def _near(self, vertex: str) -> list[tuple[_Trouble, _Link]]:
-        """Troubles of the last minutes in the neighbourhood, in order of their birth."""
+    def _near(self, vertex: str, index: dict[str, dict[int, None]], onset: float) -> list[tuple[_Trouble, _Link]]:
+        """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth."""
         s = self._s
         links = self._around(vertex)
         out: list[tuple[_Trouble, _Link]] = []
-        for other in s.hot.keys() & links.keys():
-            for tid in list(s.hot[other]):
+        for other in index.keys() & links.keys():
+            for tid in list(index[other]):
                 trouble = s.troubles[tid]
-                if self._now - trouble.onset > HORIZON:
-                    self._drop_in(s.hot, other, tid)
-                else:
+                if abs(onset - trouble.onset) <= HORIZON:
                     out.append((trouble, links[other]))
+                elif index is s.hot and self._now - trouble.onset > HORIZON:
+                    self._drop_in(index, other, tid)
         out.sort(key=lambda item: item[0].id)
         return out
 
@@ -562,6 +575,7 @@ class Grouper:
             if any(abs(s.troubles[tid].onset - onset) < 300.0 for tid in s.hot.get(caller, ())):
                 trouble.followers += 1
         s.hot.setdefault(vertex, {})[trouble.id] = None
+        s.kept.setdefault(vertex, {})[trouble.id] = None
         self._take_alert(trouble, fp, name, starts_at, pair)
         for wait in RECHECK:
             self._timer(self._now + wait, _RECHECK, str(trouble.id))
@@ -590,6 +604,7 @@ class Grouper:
                 s.groups[before.group].firing -= 1
         s.rows[fp] = _Row(trouble.id, name, True, starts_at)
         trouble.alerts[fp] = None
+        trouble.ended = -1.0
         group = s.groups[trouble.group]
         group.firing += 1
         group.size += 1
@@ -622,19 +637,40 @@ class Grouper:
         trouble.parent = parent.id
         parent.children[trouble.id] = None
 
-    def _recheck(self, trouble: _Trouble) -> None:
+    def _after_end(self, trouble: _Trouble) -> None:
+        """What ended together belonged together: think again about this one and those around it that ended too."""
+        s = self._s
+        if trouble.ended < 0.0 or self._now < trouble.ended + END_CHECK:
+            return
+        self._recheck(trouble, ended=True)
+        links = self._around(trouble.vertex)
+        near = [s.troubles[tid] for other in s.kept.keys() & links.keys() for tid in s.kept[other]]
+        for other in sorted(near, key=lambda t: t.id):
+            if other is not trouble and 0.0 <= other.ended <= self._now - END_CHECK:
+                if trouble.ended - other.ended > HORIZON:
+                    self._drop_in(s.kept, other.vertex, other.id)
+                else:
+                    self._recheck(other, ended=True)
+
+    def _together(self, trouble: _Trouble, other: _Trouble) -> float:
+        """Log-likelihood ratio of how both ended, for one cause against two."""
+        if other.ended < 0.0:
+            return _STILL_LOG
+        return max(_STILL_LOG - 3.0, _delay(trouble.ended - other.ended, 0.0, END_SCALE) + _END_FREE_LOG)
+
+    def _recheck(self, trouble: _Trouble, *, ended: bool = False) -> None:
         """Think again about where a trouble came from; move or merge when another home is clearly better."""
         if trouble.pinned:
             return
         below = self._subtree(trouble)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, _Trouble, str]] = {}
-        for other, link in self._near(trouble.vertex):
+        s = self._s
+        for other, link in self._near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
             if other.id not in below and other.vertex != trouble.vertex:
                 w, how = self._weight(trouble.onset, other, link)
                 if w > -30.0:
-                    self._vote(votes, best, other, w, how)
-        s = self._s
+                    self._vote(votes, best, other, w + self._together(trouble, other) if ended else w, how)
         here = trouble.group
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
@@ -840,6 +876,8 @@ def _steps(n: int) -> str:
 _SAME_LOG = math.log(SAME)
 _SKIP_LOG = math.log(CROSS * SILENT)
 _DOWN_LOG = math.log(DOWN)
+_STILL_LOG = math.log(FLAPS)
+_END_FREE_LOG = math.log(END_FREE)
 _HOP_SCALES = [0.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
 
 __all__ = ("Grouper", "Placement", "Revision", "name_of")
