@@ -1,0 +1,125 @@
+"""When drift deserves a request to retrain."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiopsd.config import Duration, RetrainingConfig
+from aiopsd.model import DriftDetected
+from aiopsd.retraining import DAY, EVIDENCE_LIMIT, Retraining
+
+HOUR = 3600.0
+
+
+def drift(n: int, subject: str = "latency", **more: Any) -> DriftDetected:
+    fields = {"before": 1.0, "after": 2.0, "statistic": 9.0, "threshold": 5.0, "since": 0.0, "ts": 0.0}
+    return DriftDetected(**{"id": f"d{n}", "subject": subject} | fields | more)
+
+
+def policy(cooldown: float = 6 * HOUR, budget: int = 10) -> Retraining:
+    return Retraining(RetrainingConfig(cooldown=Duration(cooldown), budget=budget))
+
+
+def test_the_first_drift_asks_at_once() -> None:
+    """A confirmed drift of a subject at rest is a request, with the drift as its evidence and a line that says why."""
+    request, why = policy().decide(drift(1, model="m", service="api", metric="p99", detector="cusum"), 100.0)
+
+    assert request is not None
+    assert ("requested", "m", "m", 100.0) == (why, request.subject, request.model, request.requested_at)
+    assert ["d1"] == [d.id for d in request.drift]
+    assert "level drift of api/p99 by cusum: 1 -> 2, statistic 9 over 5" == request.reason
+
+
+def test_within_the_cooldown_drift_waits_and_is_not_lost() -> None:
+    """A second drift asks when the cooldown ends, and everything that was gathered goes with it."""
+    r = policy()
+    first, _ = r.decide(drift(1), 0.0)
+    assert [(None, "cooldown"), (None, "cooldown")] == [r.decide(drift(n), n * HOUR) for n in (2, 3)]
+    assert 6 * HOUR == r.wake_at()
+    assert [] == r.due(6 * HOUR - 1)
+
+    [second] = r.due(6 * HOUR)
+
+    assert ["d2", "d3"] == [d.id for d in second.drift]
+    assert first is not None
+    assert first.dedup_key != second.dedup_key
+    assert r.wake_at() is None
+
+
+def test_subjects_do_not_wait_for_each_other() -> None:
+    """The cooldown is per subject; drifts of one model's series share the model's."""
+    r = policy()
+
+    assert ["requested", "requested", "requested", "cooldown"] == [
+        r.decide(d, 0.0)[1] for d in (drift(1, "a"), drift(2, "b"), drift(3, "c", model="m"), drift(4, "d", model="m"))
+    ]
+
+
+def test_the_budget_is_a_sliding_day() -> None:
+    """No more than `budget` requests in any 24 hours; the longest wait goes first when there is room."""
+    r = policy(cooldown=0.0, budget=2)
+    outcomes = [r.decide(drift(n, f"s{n}"), n * HOUR)[1] for n in range(4)]
+
+    assert ["requested", "requested", "budget", "budget"] == outcomes
+    assert DAY == r.wake_at()
+    assert ["s2"] == [q.subject for q in r.due(DAY)]
+    assert DAY + HOUR == r.wake_at()
+    assert ["s3"] == [q.subject for q in r.due(DAY + HOUR)]
+
+
+def test_no_budget_asks_never_and_wants_no_timer() -> None:
+    """A budget of zero turns requests off."""
+    r = policy(budget=0)
+
+    assert (None, "budget") == r.decide(drift(1), 0.0)
+    assert r.wake_at() is None
+    assert [] == r.due(10 * DAY)
+
+
+def test_the_same_drift_twice_is_a_duplicate() -> None:
+    """A drift that already waits is not gathered twice."""
+    r = policy()
+    r.decide(drift(1), 0.0)
+    r.decide(drift(2), 1.0)
+
+    assert (None, "duplicate") == r.decide(drift(2), 2.0)
+
+
+def test_evidence_is_bounded() -> None:
+    """A request holds the first drift and the newest, never more than the limit."""
+    r = policy()
+    r.decide(drift(0), 0.0)
+    for n in range(1, 100):
+        r.decide(drift(n), 1.0)
+
+    [request] = r.due(6 * HOUR)
+
+    assert EVIDENCE_LIMIT == len(request.drift)
+    assert ("d1", "d99") == (request.drift[0].id, request.drift[-1].id)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12 * 3600)), max_size=40), st.integers(0, 3))
+def test_rules_hold_for_any_sequence_and_restarts_are_not_noticed(steps: list[tuple[int, int]], budget: int) -> None:
+    """Cooldown and budget are never broken, dedup_keys never repeat, and a snapshot at every step changes nothing."""
+    config = RetrainingConfig(cooldown=Duration(6 * HOUR), budget=budget)
+    straight, crashed = Retraining(config), Retraining(config)
+    at, sent = 0.0, []
+    for n, (subject, wait) in enumerate(steps):
+        at += wait
+        crashed = Retraining(config, msgspec.json.decode(msgspec.json.encode(crashed.snapshot())))
+        got = []
+        for r in (straight, crashed):
+            due = r.due(at)
+            request, _ = r.decide(drift(n, f"s{subject}"), at)
+            got.append([*due, request] if request is not None else due)
+        assert got[0] == got[1]
+        sent += got[0]
+
+    assert len(sent) == len({q.dedup_key for q in sent})
+    for q in sent:
+        assert len([p for p in sent if q.requested_at - DAY < p.requested_at <= q.requested_at]) <= budget
+        same = [p for p in sent if p.subject == q.subject and p.requested_at < q.requested_at]
+        assert all(q.requested_at - p.requested_at >= 6 * HOUR for p in same)
