@@ -1,0 +1,135 @@
+"""Metric records to columns, whatever their format.
+
+Records enter in order of their offsets; rows, times and values leave in the order of the samples in them, with what was
+refused beside them. Nothing here depends on how records are cut into batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiopsd import plugins
+from aiopsd.decode import json_metrics, remote_write
+from aiopsd.decode.columns import Batch
+from aiopsd.decode.series import SeriesIndex
+from aiopsd.errors import ConfigError, DecodeError, DecodeReason
+from aiopsd.model import LogRecord, Reject
+from aiopsd.services import ServiceMapper
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Samples, structure of arrays: one element is one sample, in order of records and of samples in a record."""
+
+    rows: NDArray[np.intp]  # of the series index
+    ts: NDArray[np.float64]  # UTC seconds
+    values: NDArray[np.float64]  # a stale marker keeps its bits (0x7ff0000000000002)
+    record: NDArray[np.int32]  # index into the batch's records
+    rejects: list[Reject]
+
+
+class SampleFormat(Protocol):
+    """What a wire format is: a module or an object with these verbs; entry point `aiopsd.decoders`."""
+
+    def decode(self, records: Sequence[LogRecord], first: int, index: SeriesIndex, out: Batch) -> None:
+        """Add the samples of these records, the first of which has this index, to `out`; what is bad is refused there.
+
+        Raises nothing for bad data.
+        """
+        ...
+
+    def check(self, body: bytes, limit: int) -> int:
+        """Number of samples in a body that can be taken.
+
+        Raises:
+            DecodeError: nothing of it can ever be taken, or it is larger than `limit` bytes.
+        """
+        ...
+
+    def split(self, body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:
+        """The body as at most one body for each partition, by service; a series is always in the same one.
+
+        Raises:
+            DecodeError: as `check`.
+        """
+        ...
+
+
+MAX_BYTES = 64 * 1024 * 1024  # of one body after decompression: what a record in a log may make us allocate
+
+_BUILT_IN: dict[str, SampleFormat] = {
+    "json": cast(SampleFormat, json_metrics),
+    "remote-write": cast(SampleFormat, remote_write),
+    "remote_write": cast(SampleFormat, remote_write),
+}
+
+
+@lru_cache(maxsize=64)
+def _format(name: str) -> SampleFormat | None:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    try:
+        return cast(SampleFormat, plugins.load("decoders", name))
+    except ConfigError:
+        return None
+
+
+def sample_format(name: str) -> SampleFormat:
+    """The wire format of that name.
+
+    Raises:
+        DecodeError: UNSUPPORTED: neither built in nor a plug-in.
+    """
+    found = _format(name)
+    if found is None:
+        raise DecodeError(DecodeReason.UNSUPPORTED, f"no decoder for the metric format `{name[:100]}`")
+    return found
+
+
+def decode_samples(records: Sequence[LogRecord], index: SeriesIndex) -> Columns:
+    """Columns of these records; rows come from the index, which learns the series that it does not know.
+
+    Every reject names its record's place and the series. A record of an unknown format is a whole reject.
+    """
+    out = Batch()
+    first = 0
+    for name, group in groupby(records, key=_format_of):
+        part = list(group)
+        try:
+            sample_format(name).decode(part, first, index, out)
+        except DecodeError as e:
+            for record in part:
+                out.refuse(record, e.reason, e.detail)
+        first += len(part)
+    return Columns(*out.columns(), out.rejects)
+
+
+def _format_of(record: LogRecord) -> str:
+    return record.format
+
+
+def check_samples(body: bytes, format: str, limit: int = MAX_BYTES) -> int:
+    """At the door: the number of samples of a body, cheaply; a bad series among good ones is found when it is decoded.
+
+    Raises:
+        DecodeError: it can never be accepted; TOO_LARGE when it has more than `limit` bytes after decompression.
+    """
+    return sample_format(format).check(body, limit)
+
+
+def split_samples(body: bytes, format: str, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:
+    """(partition, body in the same format) for each partition that has a part of this body, in order of partitions.
+
+    The service decides, so that what is joined later stays together; without one, the series itself.
+
+    Raises:
+        DecodeError: as `check_samples`.
+    """
+    if partitions == 1:
+        return [(0, body)]
+    return sample_format(format).split(body, partitions, services)
