@@ -74,7 +74,7 @@ async def fill(series: int, data: Path) -> dict[str, float]:
             cpu += time.process_time() - began
     loaded, before = status("VmRSS"), status("VmHWM")
     began, wall = time.process_time(), time.perf_counter()
-    store = SqliteStore(data, time.time)
+    store = SqliteStore(data / "store.db", time.time)
     await store.start()
     reference = await store.put_snapshot(NAME, offset - 1, "bench", stage.snapshot())
     await store.stop()
@@ -95,7 +95,7 @@ async def fill(series: int, data: Path) -> dict[str, float]:
 async def resume(data: Path) -> dict[str, float]:
     """Load the snapshot and take one more round."""
     began, wall = time.process_time(), time.perf_counter()
-    store = SqliteStore(data, time.time)
+    store = SqliteStore(data / "store.db", time.time)
     await store.start()
     found = await store.snapshot(NAME)
     if found is None:

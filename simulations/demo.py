@@ -259,7 +259,7 @@ def main(argv: list[str]) -> int:
     try:
         daemon.ready()
         out.say(f"the daemon answers at {daemon.url}/ (data in {folder})")
-        daemon.json("/api/v1/topology", wire.edges(world.topology()))
+        daemon.json("/api/v1/topology", wire.topology(world.edges(), world.vertices()))
         sent = play(world, daemon, out)
         truth = world.truth()[0]
         incident = find(daemon, truth)

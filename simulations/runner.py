@@ -174,7 +174,7 @@ def events(world: World, *, metrics: bool = True, alerts: bool = True) -> Iterat
     labels = [wire.label_bytes(s) for s in world.series]
     start = world.scenario.start
     yield start, Started(version="simulation")
-    yield start, decode_topology(wire.edges(world.topology()), "simulation")
+    yield start, decode_topology(wire.topology(world.edges(), world.vertices()), "simulation")
     offset = 0
     for chunk in world.play():
         due: list[tuple[float, int, LogRecord | Body]] = []

@@ -67,9 +67,9 @@ def alerts(batch: Sequence[Mapping[str, Any]]) -> bytes:
 REMOTE_WRITE, JSON = "remote-write", "json"  # formats of aiopsd.decode
 
 
-def edges(topology: Sequence[Mapping[str, Any]]) -> bytes:
+def topology(edges: Sequence[Mapping[str, Any]], nodes: Sequence[Mapping[str, Any]] = ()) -> bytes:
     """A topology record."""
-    return _json.encode({"edges": topology})
+    return _json.encode({"edges": edges, "nodes": nodes})
 
 
 def change(record: Mapping[str, Any]) -> bytes:

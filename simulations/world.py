@@ -473,7 +473,15 @@ class World:
 
     # ---------------------------------------------------------------- what is known from outside
 
-    def topology(self) -> list[dict[str, Any]]:
+    def vertices(self) -> list[dict[str, Any]]:
+        """Services, nodes and zones with their kinds, as a topology record has them."""
+        kinds = {"entry": "service"}
+        out = [{"name": s.name, "kind": kinds.get(s.kind, s.kind)} for s in self.services]
+        return (
+            out + [{"name": n, "kind": "node"} for n in self.nodes] + [{"name": z, "kind": "zone"} for z in self.zones]
+        )
+
+    def edges(self) -> list[dict[str, Any]]:
         """Edges: calls between services, runs_on their nodes, nodes located_in their zones."""
         edges: list[dict[str, Any]] = []
         for i, calls in enumerate(self._calls):
