@@ -164,6 +164,19 @@ class Lane:
     def submit(self, do: Callable[[], R]) -> "asyncio.Future[R]":
         return asyncio.get_running_loop().run_in_executor(self._pool, do)
 
+    def begin(self, do: Callable[[], R], then: Callable[[R | None, Exception | None], None]) -> None:
+        """Like `run` for one who does not await: `then(result, error)` is called in the loop. It costs half as much."""
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            try:
+                result, error = do(), None
+            except Exception as e:  # whatever it is, it is the caller's
+                result, error = None, e
+            loop.call_soon_threadsafe(then, result, error)
+
+        self._pool.submit(work)
+
     def close(self) -> None:
         """Let the thread end. Nothing may be under way."""
         self._pool.shutdown(wait=True)
@@ -206,16 +219,18 @@ class GroupCommit(Generic[T, R]):
 
     def _begin(self) -> None:
         batch, self._waiting = self._waiting, []
-        job = self._lane.submit(partial(self._write, [item for item, _ in batch]))
-        job.add_done_callback(partial(self._finish, batch))
+        self._lane.begin(partial(self._write, [item for item, _ in batch]), partial(self._finish, batch))
 
-    def _finish(self, batch: list[tuple[T, "asyncio.Future[R]"]], job: "asyncio.Future[list[R | Exception]]") -> None:
-        error = job.exception()
-        if error is None:
-            outcomes = job.result()
+    def _finish(
+        self,
+        batch: list[tuple[T, "asyncio.Future[R]"]],
+        outcomes: list[R | Exception] | None,
+        error: Exception | None,
+    ) -> None:
+        if outcomes is not None:
             self._applied(outcomes)
         else:
-            outcomes = [error if isinstance(error, Exception) else RuntimeError(repr(error))] * len(batch)
+            outcomes = [error or RuntimeError("a write without an outcome")] * len(batch)
         for (_, told), outcome in zip(batch, outcomes, strict=True):
             if told.done():  # the caller was cancelled; the write stands
                 continue
