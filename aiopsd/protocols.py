@@ -234,12 +234,14 @@ class Store(Protocol):
     ) -> None:
         """Write decisions, outbox rows and the journal position in one transaction.
 
-        Effects used: Upsert, Forget, Notify, Retrain, Audit; the others are ignored. An outbox row whose id exists is
-        left alone. `position` must not go back.
+        Effects used: Upsert, Forget, Notify, Retrain, Audit; the others are ignored. An outbox row whose id exists for
+        its destination is left alone. Forget is about the stage's memory: it drops silences and alerts without an
+        incident, while an incident and its alerts stay until `prune`. `position` must not go back.
 
         Raises:
             Fenced: another process has opened this store since.
             Full: no space; nothing changed.
+            ValueError: `position` is behind the committed one.
         """
         ...
 
@@ -252,10 +254,10 @@ class Store(Protocol):
         ...
 
     async def snapshot(self, name: str) -> tuple[SnapshotRef, Snapshot] | None:
-        """The current snapshot, its checksum verified.
+        """The current snapshot, verified; an older one that was kept when it is damaged: the ref says which.
 
         Raises:
-            Corrupt: the file is not what was written.
+            Corrupt: no kept file is what was written.
         """
         ...
 
