@@ -19,11 +19,12 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from aiopsd.config import Config, RouteConfig
+from aiopsd.decode.times import parse_time
 from aiopsd.errors import DecodeReason
 from aiopsd.model import Alert, AlertBatch, AlertIn, ExpireSilence, Labels, Matcher, PutSilence, Silence
 from aiopsd.silences import Matchers, SilenceState, matcher_text, parse_matcher, problem, silence_id, sorted_silences
 from aiopsd.silences import state_of as silence_state
-from aiopsd.web.site import SITE, Problem, Site, answer, media_type, parse_time, read_body, rfc3339
+from aiopsd.web.site import SITE, Problem, Site, answer, media_type, read_body, rfc3339
 
 COMPATIBLE = "0.28.0"  # the Alertmanager whose API this is: the first with mutedBy; karma and amtool compare it
 SLICE = 1000  # alerts looked at before the event loop gets its turn
@@ -74,7 +75,7 @@ async def read_json(request: web.Request, kind: Any, what: str) -> Any:
 
 def moment_of(text: str | None, what: str) -> float:
     try:
-        return parse_time(text or "")
+        return parse_time(text) if text else 0.0
     except ValueError as e:
         raise Problem(400, f"parsing {what} failed, because {e}") from None
 

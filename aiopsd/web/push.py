@@ -8,12 +8,19 @@ import cramjam
 from aiohttp import web
 
 from aiopsd.decode import decode_alerts, decode_changes, decode_topology
-from aiopsd.errors import DecodeError
+from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.model import AlertBatch
-from aiopsd.web.site import SITE, Problem, media_type, need_json, read_body, refusals
+from aiopsd.topology import FILE_PREFIX
+from aiopsd.web.site import SITE, Problem, Site, media_type, need_json, read_body, refusals
 
 REMOTE_WRITE = "remote-write"  # formats of aiopsd.decode
 JSON = "json"
+
+
+def refused(site: Site, source: str, error: DecodeError) -> Problem:
+    """A body that can never be accepted: counted, and said so."""
+    site.metrics.rejects.labels(source, error.reason).inc()
+    return Problem(413 if error.reason is DecodeReason.TOO_LARGE else 400, str(error), where="body")
 
 
 async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, ...] = ()) -> web.Response:
@@ -26,8 +33,7 @@ async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, 
             with refusals():
                 await site.door.push_metrics(body, format)
         except DecodeError as e:
-            site.metrics.rejects.labels("push", e.reason).inc()
-            raise Problem(400, str(e), where="body") from None
+            raise refused(site, "push", e) from None
     return web.Response(status=204)
 
 
@@ -70,8 +76,7 @@ async def alertmanager(request: web.Request) -> web.Response:
         try:
             alerts, bad = decode_alerts(body, "alertmanager")
         except DecodeError as e:
-            site.metrics.rejects.labels("http", e.reason).inc()
-            raise Problem(400, str(e), where="body") from None
+            raise refused(site, "http", e) from None
         for _, reason, _ in bad:
             site.metrics.rejects.labels("http", reason).inc()
         if bad and not alerts:
@@ -91,8 +96,9 @@ async def topology(request: web.Request) -> web.Response:
         try:
             update = decode_topology(body, request.query.get("source", "http")[:100])
         except DecodeError as e:
-            site.metrics.rejects.labels("http", e.reason).inc()
-            raise Problem(400, str(e), where="body") from None
+            raise refused(site, "http", e) from None
+        if update.source.startswith(FILE_PREFIX):
+            raise Problem(400, f"{update.source!r}: only the operator's own files may be called so", where="source")
         await site.submit([update])
     return web.Response(status=204)
 
@@ -106,8 +112,7 @@ async def changes(request: web.Request) -> web.Response:
         try:
             found = decode_changes(body)
         except DecodeError as e:
-            site.metrics.rejects.labels("http", e.reason).inc()
-            raise Problem(400, str(e), where="body") from None
+            raise refused(site, "http", e) from None
         if found:
             await site.submit(list(found))
     return web.Response(status=204)

@@ -5,7 +5,7 @@ import math
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from aiopsd import routing
 from aiopsd.config import Config
+from aiopsd.decode.times import EPOCH, LATEST
 from aiopsd.errors import Full, StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
@@ -237,15 +238,12 @@ def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 # --------------------------------------------------------------------------- times
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = 253402300799.0  # 9999-12-31T23:59:59Z, the end of RFC 3339
-
 
 def moment(ts: float) -> datetime | None:
     """UTC datetime of seconds since the epoch; None for 0 (unset) and for what no calendar holds."""
-    if ts == 0 or not math.isfinite(ts) or not -62135596800.0 <= ts <= _LATEST:
+    if ts == 0 or not math.isfinite(ts) or not -62135596800.0 <= ts < LATEST:
         return None
-    return _EPOCH + timedelta(seconds=ts)
+    return EPOCH + timedelta(seconds=ts)
 
 
 def rfc3339(ts: float) -> str:
@@ -258,24 +256,3 @@ def rfc3339(ts: float) -> str:
     if at is None:
         return "0001-01-01T00:00:00.000Z"
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z".rjust(24, "0")
-
-
-def parse_time(text: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time; without a zone it is UTC; 0 for "" and for Go's zero time.
-
-    Takes fractions of any length, as vmalert sends nine digits.
-
-    Raises:
-        ValueError: not a time; the message quotes it.
-    """
-    if not text:
-        return 0.0
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"cannot read {text!r} as an RFC 3339 time") from None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    if at.year == 1:
-        return 0.0
-    return (at - _EPOCH).total_seconds()

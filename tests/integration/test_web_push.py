@@ -220,7 +220,7 @@ async def test_many_senders_at_once_are_all_taken() -> None:
             ]
             gauge = lambda: site.metrics.registry.get_sample_value("aiopsd_queue_full_total", {"queue": "metrics"})
             async with asyncio.timeout(10):
-                while (gauge() or 0) < 16:  # noqa: ASYNC110  # a counter has no event to wait for
+                while (gauge() or 0) < 16:
                     await asyncio.sleep(0.01)
             assert len(await site.json("/api/v2/alerts")) == 0  # the rest of the site is not held up
             held.set()
@@ -267,7 +267,7 @@ async def test_alertmanagers_webhook_is_taken(site: TestSite) -> None:
     assert await post(site, "/api/v1/alertmanager", webhook(hook_alert(alertname="Slow", service="db"))) == (204, "")
 
     (batch,) = [b for b in site.door.bodies if isinstance(b, AlertBatch)]
-    assert (batch.sender, batch.alerts[0].ends_at) == ("alertmanager", 0.0)
+    assert (batch.sender, batch.alerts[0].generator_url) == ("alertmanager", "http://p/g")
     (alert,) = await site.json("/api/v2/alerts")
     assert alert["labels"] == {"alertname": "Slow", "service": "db"}
     assert alert["startsAt"] == "2026-09-21T14:10:00.000Z"
@@ -294,6 +294,17 @@ async def test_topology_and_changes_are_read_back(site: TestSite) -> None:
     assert (await post(site, "/api/v1/changes", change))[0] == 204
     kinds = [type(b) for b in site.door.bodies]
     assert kinds == [TopologyUpdate, ChangeEvent]
+
+
+async def test_nobody_may_pose_as_the_operators_files(site: TestSite) -> None:
+    """Edges of files win over all others and never age: a push cannot claim to be one."""
+    for path, body in (
+        ("/api/v1/topology?source=file:shop.yaml", b'{"edges": []}'),
+        ("/api/v1/topology", b'{"edges": [], "source": "file:shop.yaml"}'),
+    ):
+        status, error = await post(site, path, body)
+        assert (status, error["where"]) == (400, "source")
+    assert site.door.bodies == []
 
 
 async def test_a_decision_that_takes_too_long_is_503(site: TestSite) -> None:
