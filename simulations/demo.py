@@ -8,11 +8,11 @@ receiver in this process. Without a terminal it ends by itself: 0 when an incide
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,18 +207,25 @@ def tell(
                 for c in cause["changes"]:
                     out.say(f"- {c['kind']} at {clock(c['at'])}: {c['summary']} by {c['actor']}", 5, 2)
     requests = sum(len(batch) for _, batch in sent)
-    identities = Counter(
+    firing = {
         (a["labels"]["alertname"], a["labels"].get("service") or a["labels"].get("node"))
         for at, batch in sent
         for a in batch
         if a["endsAt"] > iso(at)
-    )
-    triggers = {p_key(p) for p in pages if p_action(p) == "trigger"}
+    }
+    given = [page["data"] for page in pages]
+    triggers = list(dict.fromkeys(page["dedup_key"] for page in given if page["action"] == "trigger"))
     before = pages_without(sent, world.scenario.start + world.scenario.length)
     anomalies = daemon.metric("aiopsd_detect_anomalies_total")
     out.head("What was suppressed")
-    out.say(f"{requests} alert messages of {len(identities)} alerts, and {anomalies:.0f} anomaly events, came in.")
-    out.say(f"{len(triggers)} pages went out ({len(pages)} messages: updates of a page are not a new page).")
+    out.say(
+        f"{requests} alert messages of {len(firing)} alerts, and {anomalies:.0f} anomaly events of the day, came in."
+    )
+    out.say(f"{len(triggers)} pages went out, in {len(given)} messages (an update of a page is not a new page):")
+    for key in triggers:
+        mine = [page for page in given if page["dedup_key"] == key]
+        reasons = ", ".join(dict.fromkeys(page["reason"] for page in mine))
+        out.say(f"- {mine[-1]['title']} ({reasons})", 4, 2)
     out.say(
         f"Without aiopsd you would have had {before} pages: group_by [alertname, service], Alertmanager's defaults."
     )
@@ -230,16 +237,6 @@ def tell(
     return named
 
 
-def p_key(page: dict[str, Any]) -> str:
-    data = page.get("data", page)
-    return str(data.get("dedup_key") or data.get("groupKey") or page.get("id"))
-
-
-def p_action(page: dict[str, Any]) -> str:
-    data = page.get("data", page)
-    return str(data.get("action") or "trigger")
-
-
 def main(argv: list[str]) -> int:
     """0: the true cause was named; 1: it was not, or something failed."""
     p = argparse.ArgumentParser(prog="python -m simulations demo", description=__doc__.split("\n")[0])
@@ -247,6 +244,7 @@ def main(argv: list[str]) -> int:
     p.add_argument("--no-wait", action="store_true", help="end after the story even on a terminal")
     args = p.parse_args(argv)
     out = Terminal()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the daemon is stopped first
     sc = scenario(args.scenario)
     now = time.time()
     start = float(np.floor(now / sc.step) * sc.step - sc.length)

@@ -38,7 +38,11 @@ def test_demo_scenario_names_its_cause_in_one_incident_and_the_same_every_time()
     paged = [i for i in about if i.paged]
     assert [truth.root] == [i.root.service for i in paged if i.root]
     assert set(truth.affected) <= set(paged[0].services)
-    assert first == second or (first.journal, first.notifications) == (second.journal, second.notifications)
+    assert (first.journal, first.notifications, first.timeline) == (
+        second.journal,
+        second.notifications,
+        second.timeline,
+    )
 
 
 def test_a_quiet_day_pages_only_for_the_alerts_that_somebody_else_raised() -> None:
