@@ -13,6 +13,7 @@ promise of docs/explanation: at least once, in order, never a trigger after its 
 import asyncio
 import heapq
 import random
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -119,6 +120,7 @@ class Deliverer:
         self._fresh = False  # rows read from now on were decided by this process
         self._flights: set[asyncio.Task[None]] = set()
         self._retired: list[Destination] = []
+        self._draining = False
         self._woken = asyncio.Event()
 
     # ------------------------------------------------------------------ what the runtime calls
@@ -142,12 +144,15 @@ class Deliverer:
         destination that asked us to wait; at the latest after `timeout` seconds.
         """
         await self._fetch()
+        self._draining = True
         try:
             async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
                 for lane in self._lanes.values():
                     tasks.create_task(self._serve(lane, tasks, once=True), name=f"drain {lane.name}")
         except TimeoutError:
             self._log.warning("outbox not drained in time", seconds=timeout)
+        finally:
+            self._draining = False
         left = 0
         for lane in self._lanes.values():
             left += lane.waiting()
@@ -294,7 +299,7 @@ class Deliverer:
             if again is None:
                 lane.rows[key].popleft()
                 self._known.pop(row.seq, None)
-            else:
+            elif self._draining:
                 lane.tried.add(key)
         finally:
             lane.busy.discard(key)
@@ -321,7 +326,14 @@ class Deliverer:
         except DeliveryError as e:
             error = e
         except Exception as e:  # a bug of a plug-in: it must not stop the others, and a fixed one gets the row
-            self._log.exception("destination failed", destination=lane.name, id=row.id)
+            where = traceback.extract_tb(e.__traceback__)[-1]  # its text may hold what the configuration keeps secret
+            self._log.error(
+                "a bug in a destination's code",
+                destination=lane.name,
+                id=row.id,
+                error=type(e).__name__,
+                where=f"{where.filename}:{where.lineno}",
+            )
             error = DeliveryError(DeliveryReason.OTHER, f"{type(e).__name__} in the destination's code", retry=True)
         else:
             now = self._clock()
