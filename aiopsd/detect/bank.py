@@ -56,6 +56,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     memory: float = 0.0
+    samples: int = 4000  # half-life when memory is 0
     growth: float = 0.25
     warm: int = 40  # samples before the first score
     warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
@@ -397,7 +398,7 @@ class RangeBank:
         live = k > policy.warm // 4
         act = (k > policy.warm) & (s[_AGE] >= policy.warm_seconds)
         all_live, all_act = bool(live.all()), bool(act.all())
-        floor = level * np.float32(1e-6) + _TINY
+        floor = level * np.float32(1e-9) + _TINY
         up: F32 | None = None
         for c, y in enumerate((x, resid, seasonal)):
             lo, hi = s[_LO + c], s[_HI + c]
@@ -480,7 +481,7 @@ class RangeBank:
             tau = np.float32(policy.memory / _LN2)
             forget = dt32 / (tau + dt32)
         else:
-            forget = np.minimum(np.float32(_LN2 / 4000), dt32 * np.float32(_LN2 / (14 * 86400)))
+            forget = np.minimum(np.float32(_LN2 / policy.samples), dt32 * np.float32(_LN2 / (14 * 86400)))
         half = forget * np.float32(0.5)
         birth = np.flatnonzero(k == policy.warm // 4 + 1)
         grow = np.float32(policy.growth)

@@ -160,8 +160,8 @@ class DetectStage:
         mark = self._watermark
         for r in self._cuts(marks):
             self._segment(first, r, rows, ts, values, record, begin, marks, out)
-            before = marks[r - 1] if r else mark
-            self._boundary(r, before, marks[r], out)
+            before = float(marks[r - 1]) if r else mark
+            self._boundary(r, before, float(marks[r]), out)
             first = r
         self._segment(first, len(records), rows, ts, values, record, begin, marks, out)
         self._watermark = float(marks[-1])
