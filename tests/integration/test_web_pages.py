@@ -102,6 +102,16 @@ async def test_an_incident_page_leads_from_symptom_to_cause(shop: TestSite) -> N
     assert ("a", "href", "https://runbooks.example/payments-db") in shown.attributes
 
 
+async def test_the_head_says_whether_a_page_arrived(shop: TestSite) -> None:
+    """On its way, arrived, or failed: never "paged" for a page that nobody got."""
+    (row,) = await shop.store.outbox()
+    assert "page on its way" in (await page(shop, f"/incidents/{SHOP}")).text
+    await shop.store.mark(row.seq, "failed", attempts=9, error="authError: 403", at=START)
+    assert "page failed" in (await page(shop, f"/incidents/{SHOP}")).text
+    await shop.store.mark(row.seq, "delivered", at=START)
+    assert "opened 14:13:40 · paged" in (await page(shop, f"/incidents/{SHOP}")).text
+
+
 async def test_a_resolved_incident_has_no_buttons(shop: TestSite) -> None:
     """What cannot be taken any more offers no form and does not refresh."""
     incident, _ = shop_incident()
