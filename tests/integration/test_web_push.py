@@ -336,7 +336,7 @@ async def test_a_sender_that_leaves_half_way_harms_nobody(site: TestSite) -> Non
 
 
 async def test_an_alert_costs_little(site: TestSite) -> None:
-    """The web's own part of a 64-alert POST stays below 3 ms of CPU (the decision itself not counted)."""
+    """A 64-alert POST costs below 6 ms of CPU, client included, the decision not: far above what it takes today."""
 
     async def nothing(bodies: Any) -> int:
         return 0
@@ -359,4 +359,4 @@ async def test_an_alert_costs_little(site: TestSite) -> None:
     for _ in range(20):
         assert (await post(site, "/api/v2/alerts", body))[0] == 200
 
-    assert (time.process_time() - began) / 20 < 0.003 * 2  # the client runs in this process too
+    assert (time.process_time() - began) / 20 < 0.006
