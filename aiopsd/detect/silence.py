@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.detect.bank import F64, Rows
+from aiopsd.detect.bank import F32, F64, Rows
 
 _INTERVALS = 3.0  # a series is not silent before it missed about two samples
 _SAMPLES = 10.0  # and nobody knows its interval before so many
@@ -54,8 +54,8 @@ class Silence:
         now: float,
         *,
         last: F64,
-        count: F64,
-        age: F64,
+        count: F32,
+        age: F32,
         live: NDArray[np.bool_],
         service: NDArray[np.int32],
         names: list[str],

@@ -123,8 +123,11 @@ class Limits:
             self._breaches[i, row] = breach
             self._schedule(breach)
         else:
+            unknown = breach.interval == 0.0
             breach.interval = ts - breach.last
             breach.last = ts
+            if unknown:
+                self._schedule(breach)  # the patient timer of the first sample is void
         if bad:
             worse = value > breach.worst if breach.high else value < breach.worst
             if worse:

@@ -1,0 +1,408 @@
+"""The stage of a partition: what an operator gets told, and what not."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from aiopsd.config import Config, load
+from aiopsd.errors import ConfigError
+from aiopsd.model import Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
+from aiopsd.pipeline.detect import DetectStage, build
+
+T0 = 1_700_006_400.0  # a midnight
+MINUTE = 60.0
+Sample = tuple[dict[str, str], float, float]
+
+
+def records(samples: Iterable[Sequence[Sample]], *, first: int = 0, stamp: bool = True) -> list[LogRecord]:
+    """One record per group of samples, received a second after its newest."""
+    out = []
+    for i, group in enumerate(samples):
+        body = [
+            {"name": labels["__name__"], "labels": {k: v for k, v in labels.items() if k != "__name__"},
+             "ts": ts, "value": value}
+            for labels, ts, value in group
+        ]  # fmt: skip
+        newest = max((ts for _, ts, _ in group), default=T0)
+        out.append(
+            LogRecord(
+                source="metrics",
+                partition=2,
+                offset=first + i,
+                value=msgspec.json.encode(body),
+                format="json",
+                stamp=newest + 1 if stamp else 0.0,
+            )
+        )
+    return out
+
+
+def series(metric: str, service: str = "pay", **labels: str) -> dict[str, str]:
+    return {"__name__": metric, "service": service} | labels
+
+
+def stage(text: str = "") -> DetectStage:
+    return build(load(text) if text else Config(), "metrics", 2)
+
+
+def said(effects: list[Effect], kind: type[Any] = Anomaly) -> list[Any]:
+    return [e.body for e in effects if isinstance(e, Append) and isinstance(e.body, kind)]
+
+
+def shop(
+    minutes: int, fault: range = range(0), metrics: Sequence[str] = ("latency_p99", "errors", "cpu"), seed: int = 1
+) -> list[list[Sample]]:
+    """Services cart and pay, a sample of each metric a minute; in `fault` every metric of pay is five times as high."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for minute in range(minutes):
+        ts = T0 + MINUTE * minute
+        group: list[Sample] = []
+        for service in ("cart", "pay"):
+            for metric in metrics:
+                value = 100 + rng.normal() * 3
+                group.append(
+                    (series(metric, service, pod="a"), ts, value * (5 if service == "pay" and minute in fault else 1))
+                )
+        out.append(group)
+    return out
+
+
+def test_one_fault_is_one_event_with_evidence_and_an_end() -> None:
+    """Three metrics of a service that leave their range together make one anomaly, revised, then resolved."""
+    effects = stage().step(records(shop(1800, range(1500, 1520))))
+    events = said(effects)
+
+    assert {e.service for e in events} == {"pay"}
+    assert len({e.id for e in events}) == 1
+    assert [e.state for e in events][-1] == "resolved"
+    assert [e.revision for e in events] == list(range(len(events)))
+    fired, ended = events[0], events[-1]
+    assert fired.state == "firing"
+    assert fired.onset == T0 + 1500 * MINUTE
+    assert fired.pos.offset == 1500
+    assert 1519 * MINUTE < ended.ts - T0 <= 1540 * MINUTE
+    assert {e.metric for e in ended.evidence} == {"latency_p99", "errors", "cpu"}
+    worst = ended.evidence[0]
+    assert 80 < worst.low < worst.normal < worst.high < 120
+    assert worst.level > 450
+    assert worst.deviation > 5
+    assert worst.direction == "high"
+    assert worst.score > 0.5
+    assert len(worst.recent) == 16
+    assert "normally" in ended.summary
+    assert "since 01:00:00 UTC" in ended.summary
+
+
+def test_a_quiet_world_says_nothing() -> None:
+    """Two days of two services with nothing wrong: no event at all."""
+    assert said(stage().step(records(shop(2880)))) == []
+
+
+def test_no_event_in_warm_up() -> None:
+    """Whatever new series do in their first hour, nobody is told."""
+    rng = np.random.default_rng(2)
+    wild = [
+        [(series("errors", pod=str(p)), T0 + 15.0 * t, float(np.exp(rng.normal() * 9))) for p in range(20)]
+        for t in range(239)
+    ]
+    assert said(stage().step(records(wild))) == []
+
+
+def test_by_series_each_series_is_its_own_event() -> None:
+    """`join: series` makes one anomaly per series, with that series' labels and metric as its signal."""
+    events = said(stage("detect: {join: series}").step(records(shop(1600, range(1500, 1520)))))
+    firing = [e for e in events if e.revision == 0]
+    assert sorted(e.signal for e in firing) == ["cpu", "errors", "latency_p99"]
+    assert all(e.labels == {"service": "pay", "pod": "a"} for e in firing)
+
+
+def test_minimum_duration_holds_a_blip_back() -> None:
+    """With a minimum duration of ten minutes a fault of two says nothing, one of twenty speaks after ten."""
+    text = "detect: {min_duration: 10m}"
+    assert said(stage(text).step(records(shop(1600, range(1500, 1502))))) == []
+    events = said(stage(text).step(records(shop(1600, range(1500, 1520)))))
+    assert events[0].ts == T0 + 1510 * MINUTE
+    assert events[0].onset == T0 + 1500 * MINUTE
+
+
+def test_a_metric_that_falls_the_harmless_way_is_no_event() -> None:
+    """Errors that fall to nothing are good news; availability that falls is not."""
+
+    def falling(metric: str) -> list[Any]:
+        rng = np.random.default_rng(3)
+        rows = [[(series(metric), T0 + MINUTE * t, 100 + rng.normal() - (90 if t >= 1500 else 0))] for t in range(1600)]
+        return said(stage().step(records(rows)))
+
+    assert falling("error_rate") == []
+    assert [e.state for e in falling("availability")][:1] == ["firing"]
+    assert [e.state for e in falling("whatever")][:1] == ["firing"]
+
+
+def test_fixed_limit_with_hysteresis_and_duration() -> None:
+    """A limit fires after its minimum duration, stays until the value is back inside `clear`, and resolves once."""
+    text = """
+    detect:
+      thresholds:
+        - {name: disk full, match: {__name__: disk_used}, above: 90, clear: 80, min_duration: 3m, severity: critical}
+    """
+    values = [50, 95, 96, 50, 95, 95, 95, 97, 85, 85, 79, 50]
+    rows = [[(series("disk_used", mount="/"), T0 + MINUTE * t, float(v))] for t, v in enumerate(values)]
+    events = said(stage(text).step(records(rows)))
+    assert [(e.state, (e.ts - T0) / MINUTE, e.revision) for e in events] == [("firing", 7, 0), ("resolved", 10, 1)]
+    assert events[0].onset == T0 + 4 * MINUTE
+    assert events[0].severity == "critical"
+    assert events[0].labels == {"service": "pay", "mount": "/", "rule": "disk full"}
+    assert events[0].summary == "disk_used 97 above 90 (disk full), since 00:04:00 UTC"
+
+
+def test_a_limit_resolves_when_its_series_dies() -> None:
+    """A series that stops outside its limit does not fire forever: the watermark of the others ends it."""
+    text = "detect: {thresholds: [{name: hot, match: {__name__: temp}, above: 90}]}"
+    rows = [[(series("temp"), T0 + MINUTE * t, 99.0), (series("other"), T0 + MINUTE * t, 1.0)] for t in range(5)]
+    rows += [[(series("other"), T0 + MINUTE * t, 1.0)] for t in range(5, 40)]
+    events = said(stage(text).step(records(rows)))
+    assert [(e.state, (e.ts - T0) / MINUTE) for e in events] == [("firing", 0), ("resolved", 19)]
+
+
+def test_a_retry_changes_nothing() -> None:
+    """Every record sent twice makes the same events as once: ingestion is idempotent."""
+    rows = shop(1600, range(1500, 1520))
+    once = said(stage().step(records(rows)))
+    twice = said(stage().step(records([group for g in rows for group in (g, g)])))
+    plain = [msgspec.structs.replace(e, pos=None) for e in once]
+    assert plain == [msgspec.structs.replace(e, pos=None) for e in twice]
+    assert plain
+
+
+def no_data(rows: list[list[Sample]]) -> list[tuple[str, str, float]]:
+    return [
+        (e.service, e.state, (e.ts - T0) / MINUTE)
+        for e in said(stage("detect: {no_data: 10m}").step(records(rows)))
+        if e.signal == "no-data"
+    ]
+
+
+def fleet(minutes: int, alive: Any) -> list[list[Sample]]:
+    """Services s0..s4 of 20 series each; `alive(service number, minute)`."""
+    return [
+        [(series("up", f"s{s}", pod=str(p)), T0 + MINUTE * t, 1.0) for s in range(5) if alive(s, t) for p in range(20)]
+        or [(series("heartbeat", "bus"), T0 + MINUTE * t, 1.0)]
+        for t in range(minutes)
+    ]
+
+
+def test_one_dead_service_is_one_event() -> None:
+    """Twenty series that stop together are one no-data event, resolved when they are back."""
+    events = no_data(fleet(100, lambda s, t: s != 3 or not 40 <= t < 70))
+    assert [(service, state) for service, state, _ in events] == [("s3", "firing"), ("s3", "resolved")]
+    assert 49 < events[0][2] <= 55
+
+
+def test_our_own_lag_is_no_event() -> None:
+    """A hole in the whole source, however long, is nobody's silence."""
+    hole = fleet(40, lambda s, t: True)
+    hole += [[(labels, ts + 7200, v) for labels, ts, v in group] for group in fleet(100, lambda s, t: True)[40:]]
+    assert no_data(hole) == []
+
+
+def test_more_than_half_silent_is_one_event_of_the_source() -> None:
+    """When four of five services fall silent at once, that is one event that names the source."""
+    events = no_data(fleet(90, lambda s, t: s == 0 or t < 40))
+    assert [(service, state) for service, state, _ in events] == [("metrics", "firing")]
+
+
+def test_a_series_that_said_goodbye_is_not_missed() -> None:
+    """After a staleness marker silence is no event."""
+    rows = fleet(60, lambda s, t: s != 3 or t < 40)
+    bye = float(np.array([0x7FF0000000000002], np.uint64).view(np.float64)[0])
+    ending = stage("detect: {no_data: 10m}")
+    ending.step(records(rows[:40]))
+    index = ending._index
+    gone = [r for r in range(len(index)) if index.service(r) == "s3"]
+    ending._bank.step(np.array(gone, np.intp), np.full(20, T0 + 39.5 * MINUTE), np.full(20, bye))
+    assert [e for e in said(ending.step(records(rows[40:], first=40))) if e.signal == "no-data"] == []
+
+
+def test_a_clock_far_ahead_poisons_nothing() -> None:
+    """A sample a year ahead of its receipt is rejected with its series and time; watermark and its series live on."""
+    rows = shop(30)
+    rows[10].append((series("cpu", "cart", pod="a"), T0 + 3.2e7, 1.0))
+    log = records(rows)
+    log[10] = msgspec.structs.replace(log[10], stamp=T0 + 601)
+    s = stage()
+    effects = s.step(log)
+    (reject,) = [e for e in effects if isinstance(e, Reject)]
+    assert (reject.reason, reject.items, reject.whole, reject.pos.offset) == ("timestamp", 1, False, 10)
+    assert "cart" in reject.detail
+    assert s.watermark == T0 + 29 * MINUTE
+    assert s.samples == 30 * 6
+
+
+def test_without_receipt_times_a_leap_needs_witnesses() -> None:
+    """One record far ahead is refused; three in a row are believed, for a replay may have a hole of days."""
+    rows = shop(10)
+    leap = [[(labels, ts + 30 * 86400, v) for labels, ts, v in group] for group in shop(20)[10:]]
+    s = stage()
+    rejects = [e for e in s.step(records(rows + leap[:1] + shop(11)[10:], stamp=False)) if isinstance(e, Reject)]
+    assert [r.pos.offset for r in rejects] == [10]
+    assert s.watermark == T0 + 10 * MINUTE
+    s.step(records(leap[1:], first=20, stamp=False))
+    assert s.watermark == T0 + 30 * 86400 + 19 * MINUTE
+
+
+def test_churn_does_not_grow_the_state() -> None:
+    """Series that are replaced by the hour are forgotten after `evict_after`: rows are used again."""
+    s = stage("detect: {evict_after: 2h}")
+    sizes = []
+    for hour in range(24):
+        rows = [
+            [
+                (series("cpu", "web", pod=f"{p}-{hour if p < 10 else 0}"), T0 + 3600 * hour + 300 * t, 1.0)
+                for p in range(100)
+            ]
+            for t in range(12)
+        ]
+        s.step(records(rows, first=12 * hour))
+        sizes.append(len(s._index))
+    assert s.series <= 140
+    assert sizes[-1] <= max(sizes[:5]) + 10
+    assert s._join.sizes == {"web": s.series}
+
+
+def test_eviction_forgets_services_too() -> None:
+    """A service whose last series is gone leaves nothing behind, and its number is used again."""
+    s = stage("detect: {evict_after: 1h}")
+    for hour in range(10):
+        s.step(
+            records(
+                [[(series("cpu", f"job-{hour}"), T0 + 3600 * hour + 300 * t, 1.0)] for t in range(12)], first=12 * hour
+            )
+        )
+    assert len(s._names) <= 4
+    assert len(s._ids) == s.series
+
+
+def test_evidence_on_demand() -> None:
+    """`evidence` answers for every series of a service, the calm ones too, with what came before `since` as lead-in."""
+    s = stage()
+    s.step(records(shop(1510, range(1500, 1600), metrics=("latency_p99", "cpu", "requests"))))
+    found = s.evidence(["pay", "nobody", "cart"], since=T0 + 1500 * MINUTE)
+    assert {(e.service, e.metric) for e in found} == {
+        (service, metric) for service in ("pay", "cart") for metric in ("latency_p99", "cpu", "requests")
+    }
+    by = {(e.service, e.metric): e for e in found}
+    sick, well = by["pay", "latency_p99"], by["cart", "latency_p99"]
+    assert sick.deviation > 5
+    assert sick.lead_in < 1
+    assert sick.onset == T0 + 1500 * MINUTE
+    assert sick.level > 450
+    assert well.deviation < 1.5
+    assert (sick.kind, by["pay", "requests"].kind) == ("latency", "traffic")
+    assert by["cart", "requests"].traffic == pytest.approx(100, abs=3)
+    assert s.evidence(["nobody"], 0.0) == []
+
+
+def test_chronic_trouble_is_lead_in() -> None:
+    """What was strange before `since` already is reported as lead-in, not as news."""
+    s = stage()
+    s.step(records(shop(1510, range(1495, 1600))))
+    by = {(e.service, e.metric): e for e in s.evidence(["pay"], since=T0 + 1507 * MINUTE)}
+    e = by["pay", "errors"]
+    assert e.deviation > 5
+    assert e.lead_in > 5
+
+
+def test_asking_for_evidence_changes_nothing() -> None:
+    """Two equal stages stay equal when only one of them is asked."""
+    one, two = stage(), stage()
+    one.step(records(shop(200)))
+    two.step(records(shop(200)))
+    two.evidence(["pay"], T0)
+    a, b = one.snapshot(), two.snapshot()
+    assert msgspec.msgpack.encode(a.meta) == msgspec.msgpack.encode(b.meta)
+    assert all(a.arrays[k].tobytes() == b.arrays[k].tobytes() for k in a.arrays)
+
+
+def test_a_drift_is_told_once_with_its_model() -> None:
+    """A level shift for good is one drift, of the model that reads the series, with before and after in its unit."""
+    text = "detect: {drift: {models: [{name: forecast, inputs: {__name__: basket_value}}]}}"
+    rng = np.random.default_rng(4)
+    rows = [
+        [(series("basket_value", "shop"), T0 + 300.0 * t, 40 + rng.normal() + (3 if t >= 4000 else 0))]
+        for t in range(6000)
+    ]
+    (drift,) = said(stage(text).step(records(rows)), DriftDetected)
+    assert (drift.model, drift.subject, drift.kind, drift.detector) == ("forecast", "forecast", "level", "block-cusum")
+    assert drift.before == pytest.approx(40, abs=0.5)
+    assert drift.after == pytest.approx(43, abs=0.7)
+    assert T0 + 3800 * 300 <= drift.since <= drift.ts <= T0 + 4100 * 300
+    assert drift.statistic > drift.threshold
+
+
+def test_errors_of_a_model_drift_only_upwards() -> None:
+    """ADWIN on error bits tells of a rise of the error rate, never of a fall."""
+    text = "detect: {drift: {models: [{name: ranker, errors: {__name__: ranker_wrong}}]}}"
+    rng = np.random.default_rng(5)
+    rate = [0.05] * 2000 + [0.3] * 1000 + [0.02] * 2000
+    rows = [[(series("ranker_wrong"), T0 + 60.0 * t, float(rng.random() < p))] for t, p in enumerate(rate)]
+    drifts = [d for d in said(stage(text).step(records(rows)), DriftDetected) if d.kind == "error-rate"]
+    assert drifts
+    assert all(d.model == "ranker" and d.after > d.before for d in drifts)
+    assert all(2000 <= (d.ts - T0) / 60 < 3100 for d in drifts)
+
+
+def test_drift_can_be_switched_off() -> None:
+    """`drift.enabled: false` watches nothing for drift."""
+    rng = np.random.default_rng(4)
+    rows = [[(series("v"), T0 + 300.0 * t, rng.normal() + (9 if t >= 2500 else 0))] for t in range(3200)]
+    assert said(stage("detect: {drift: {enabled: false}}").step(records(rows)), DriftDetected) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("detect: {signals: [{match: {__name__: '('}}]}", "$.detect.signals[0].match.__name__"),
+        ("detect: {thresholds: [{name: x, match: {a: '['}}]}", "$.detect.thresholds[0].match.a"),
+        ("detect: {online: [{model: anomaly.Nonsense}]}", "$.detect.online[0].model"),
+        ("detect: {online: [{model: anomaly.HalfSpaceTrees, params: {trees: 3}}]}", "$.detect.online[0].params"),
+        ("detect: {drift: {models: [{name: m, inputs: {a: '*'}}]}}", "$.detect.drift.models[0].inputs.a"),
+    ],
+)
+def test_a_wrong_configuration_names_its_key(text: str, path: str) -> None:
+    """What cannot work is refused when the stage is built, naming the key."""
+    with pytest.raises(ConfigError) as e:
+        stage(text)
+    assert e.value.path == path
+
+
+def test_a_changed_configuration_is_taken_up_on_resume() -> None:
+    """A stage resumed under new signal rules, limits and models uses them on the series that it knows already."""
+    old = stage()
+    old.step(records(shop(1500)))
+    text = """
+    detect:
+      signals: [{match: {__name__: cpu|errors|latency_p99}, harm: none}]
+      thresholds: [{name: hot, match: {__name__: cpu}, above: 400}]
+    """
+    new = build(load(text), "metrics", 2, old.snapshot())
+    events = said(new.step(records(shop(1520, range(1500, 1520))[1500:], first=1500)))
+    assert [(e.signal, e.labels.get("rule")) for e in events] == [("cpu", "hot")]
+
+
+def test_models_see_what_an_envelope_cannot() -> None:
+    """A forecaster on a series hears a broken rhythm that stays within the range of every channel."""
+    text = """
+    detect:
+      join: series
+      online: [{match: {__name__: beat}, model: time_series.SNARIMAX, params: {p: 12, d: 0, q: 0}}]
+    """
+    rng = np.random.default_rng(6)
+    values = [50 + 10 * np.sin(2 * np.pi * t / 12) + 0.3 * rng.normal() for t in range(900)]
+    values[795] = 42.0  # where the top of the wave should be
+    rows = [[(series("beat"), T0 + 300.0 * t, float(v))] for t, v in enumerate(values)]
+    with_model = said(stage(text).step(records(rows)))
+    assert any(e.evidence[0].channel == "online" for e in with_model)
