@@ -130,10 +130,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def redact(text: str, secrets: tuple[str, ...]) -> str:
-    """The text without the secrets, and without the parts of URLs among them that make them secret."""
+    """The text without the secrets; of a URL, without its path, segments and query values of eight characters on."""
     for secret in secrets:
-        parts = {secret, urlsplit(secret).path.strip("/") if "://" in secret else ""}
-        for part in sorted(parts, key=len, reverse=True):
+        parts = {secret}
+        if "://" in secret:
+            url = urlsplit(secret)
+            parts |= {url.path, url.path.strip("/"), url.query}
+            parts |= {p for p in re.split(r"[/?&=]", f"{url.path}?{url.query}") if len(p) >= 8}
+        for part in sorted(parts, key=lambda p: (-len(p), p)):
             if len(part) >= 4:
                 text = text.replace(part, "***")
     return text

@@ -67,7 +67,7 @@ class HttpSession:
             raise DeliveryError(
                 DeliveryReason.TIMEOUT, f"{host} did not answer within {timeout:g} s", retry=True
             ) from None
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise DeliveryError(DeliveryReason.OTHER, "the configured URL is not one", retry=False) from None
         except (aiohttp.ClientError, OSError) as e:
             raise DeliveryError(DeliveryReason.NETWORK, f"{host}: {_cause(e)}", retry=True) from None

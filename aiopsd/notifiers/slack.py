@@ -44,6 +44,8 @@ MARKS = {
 }
 LOUD = (NotifyReason.REOPENED, NotifyReason.REPEAT, NotifyReason.ACK_ENDED)  # an edited parent notifies nobody
 
+_CALLS = (NotifyReason.FIRST, NotifyReason.NEW_ALERTS, *LOUD)  # of these, the mention tells the mentioned
+
 _GONE = ("message_not_found", "cant_update_message", "edit_window_closed")
 _AUTH = (
     "invalid_auth",
@@ -56,6 +58,7 @@ _AUTH = (
     "org_login_required",
     "ekm_access_denied",
 )
+_BLIND = ("missing_scope", "channel_not_found", "not_in_channel", "no_permission", "not_allowed_token_type")
 _AGAIN = ("internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org")
 
 
@@ -153,7 +156,7 @@ class Slack:
             try:
                 said = await self._ask(request)
             except DeliveryError as e:
-                if e.retry:
+                if e.detail not in _BLIND:
                     raise
                 return {}  # no scope, or a channel given by name: better a second parent than none
             for found in said.get("messages", ()):
@@ -222,15 +225,13 @@ def message(item: Notification, mention: str = "") -> dict[str, Any]:
     """`text` (for notifications and clients without blocks) and `blocks`, within Slack's limits."""
     mark = MARKS[text.status(item)]
     head = text.headline(item)
-    prefix = f"{mention} " if mention else ""
+    prefix = f"{mention} " if mention and item.reason in _CALLS else ""
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": text.cut(f"{mark} {head}", HEADER_LIMIT)}}
     ]
     facts = list(text.facts(item))
     long = [f"*{name}:* {mrkdwn(value, 900)}" for name, value in facts if name in _LONG]
-    lead = [f"{prefix}{mrkdwn(text.change(item), 600)}"] if mention or item.action is Action.TRIGGER else []
-    if lead or long:
-        blocks.append(_section("\n".join(lead + long)))
+    blocks.append(_section("\n".join([f"{prefix}{mrkdwn(text.change(item), 600)}", *long])))
     fields = [f"*{name}*\n{mrkdwn(value, 500)}" for name, value in facts if name not in _LONG]
     if fields:
         shown = [{"type": "mrkdwn", "text": f[:FIELD_LIMIT]} for f in fields[:FIELDS_LIMIT]]
@@ -243,7 +244,7 @@ def message(item: Notification, mention: str = "") -> dict[str, Any]:
     if links:
         said = " | ".join(f"<{_escape(url)}|{name}>" for name, url in links if len(url) <= SECTION_LIMIT // 3)
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": said or " "}]})
-    return {"text": mrkdwn(f"{mark} {head}", FALLBACK_LIMIT - len(prefix)), "blocks": blocks}
+    return {"text": mrkdwn(f"{mark} {head}", FALLBACK_LIMIT), "blocks": blocks}
 
 
 _LONG = ("Probable cause", "Chain", "Evidence", "Change")

@@ -63,9 +63,12 @@ def change(item: Notification) -> str:
         until = f" until {when(incident.ack_until)}" if incident.ack_until else ""
         return f"Acknowledged by {incident.acked_by or 'somebody'}{until}."
     if item.reason is NotifyReason.MERGED:
-        return f"Merged into another incident, which goes on as {item.supersedes}."
+        into = (
+            f"incident {incident.merged_into}" if incident is not None and incident.merged_into else "another incident"
+        )
+        return f"Merged into {into}, which goes on as {item.supersedes}."
     if item.reason is NotifyReason.ALL_RESOLVED:
-        return "Everything has resolved."
+        return "Everything has resolved." if incident is None else "The incident has resolved."
     if item.reason is NotifyReason.ROOT_CHANGED and incident is not None and incident.root is not None:
         return f"The probable cause is now {cause(incident.root)}."
     known = {a.fingerprint: a for a in item.alerts}
@@ -192,11 +195,11 @@ def runbook(item: Notification) -> str:
 
 
 def link(item: Notification) -> str:
-    """The incident's page, else the daemon's."""
+    """The page of the incident (of the one that it was merged into), else the daemon's."""
     base = item.external_url.rstrip("/")
     if not base.startswith(("https://", "http://")):
         return ""
-    return f"{base}/incidents/{item.incident.id}" if item.incident is not None else base
+    return f"{base}/incidents/{item.incident.merged_into or item.incident.id}" if item.incident is not None else base
 
 
 def when(ts: float) -> str:
