@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from aiopsd import __version__, plugins, snapshots
 from aiopsd.config import Config, config_hash, load, plugin_config, read, receivers, trainers
@@ -86,7 +87,7 @@ def topology_files(config: Config) -> list[TopologyUpdate]:
             text = Path(name).read_text(encoding="utf-8")
         except OSError as e:
             raise ConfigError(f"cannot read {name}: {e.strerror}", f"$.topology.files[{i}]") from None
-        updates.append(load_topology_yaml(text, name))
+        updates.append(replace(load_topology_yaml(text, name), source=f"file:{name}"))
     return updates
 
 
@@ -328,7 +329,6 @@ class Daemon:
             "journal": {"end": self.journal.end(), "committed": self.correlate.position},
             "waiting_for": self._troubles(),
             "sources": [h.watch.source for h in self._hosts],
-            "config": self.text,
         }
 
     # ------------------------------------------------------------------ reload

@@ -19,7 +19,6 @@ from aiopsd import __version__
 from aiopsd.config import LogConfig, read
 from aiopsd.errors import AiopsdError, ConfigError
 
-
 # Records are acyclic and come by the ten thousand: the default of 700 walks them all again and again, which costs a
 # third of the CPU of reading Kafka (measured: 0.3 to 0.4 us of 1.1 a record).
 GC_THRESHOLD = (50_000, 20, 50)

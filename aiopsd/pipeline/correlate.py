@@ -120,7 +120,7 @@ class CorrelateStage:
 
     def step(self, records: Sequence[JournalRecord]) -> list[Effect]:
         """Effects of these records, in order; see protocols.CorrelateLike."""
-        self._out = out = []
+        self._out = out = list[Effect]()
         for record in records:
             body = record.body
             if self.offset < 0 and not self.now:  # the first record ever starts the clock
@@ -220,12 +220,19 @@ class CorrelateStage:
                 self._dispatch()
 
     def _dispatch(self) -> None:
-        for effect in self.dispatcher.due(self.now):
-            if isinstance(effect, Audit) and effect.entry.offset < 0:
-                effect = Audit(entry=replace(effect.entry, offset=self.offset))
-            self._out.append(effect)
-            if isinstance(effect, Notify):
-                self._notified(effect)
+        """Flush what is due; what a page says of its cause is ranked by then, however short the group_wait."""
+        while (wake := self.dispatcher.wake_at()) is not None and wake <= self.now:
+            incident_id = self.dispatcher.next_incident()
+            if self._ranking.pop(incident_id, None) is not None:
+                self._rank(incident_id)
+                self._flush()
+                continue
+            for effect in self.dispatcher.flush_next():
+                if isinstance(effect, Audit) and effect.entry.offset < 0:
+                    effect = Audit(entry=replace(effect.entry, offset=self.offset))
+                self._out.append(effect)
+                if isinstance(effect, Notify):
+                    self._notified(effect)
 
     def _notified(self, effect: Notify) -> None:
         note = effect.notification

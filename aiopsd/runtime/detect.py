@@ -100,10 +100,10 @@ class DetectHost:
     # ------------------------------------------------------------------ the loop
 
     async def run(self) -> None:
-        """Poll, step, append until cancelled."""
+        """Poll, step, append until `finish` or cancelled."""
         await self.watch.start(self)
         next_save = self.clock() + self.snapshot_every
-        while True:
+        while not self._stopped:
             records = await self._poll()
             if records:
                 async with self._busy:
@@ -111,6 +111,8 @@ class DetectHost:
                         return
                     await self._begin_anew()
                     await self._step(records)
+            if self._stopped:
+                return
             if self.clock() >= next_save:
                 await self.snapshot()
                 next_save = self.clock() + self.snapshot_every
@@ -271,14 +273,13 @@ class DetectHost:
             async with asyncio.timeout(timeout):
                 await self._busy.acquire()
         except TimeoutError:
+            self._stopped = True
             return
         self._stopped = True
         self._busy.release()
 
     async def stop(self) -> None:
         """Save and leave the stream; `finish` comes first."""
-        if not self._stopped:
-            return
         await self.snapshot()
         await self.stream.stop()
         self._thread.shutdown(wait=True)

@@ -59,6 +59,7 @@ class IngestHost:
         self.source, self.stream, self.journal = source, stream, journal
         self.dead, self.metrics, self.clock = dead, metrics, clock
         self.watch = SourceWatch(source.name, stream, metrics, clock)
+        self._stopped = False
 
     async def assigned(self, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """Behind the last record of each partition that the journal holds."""
@@ -69,9 +70,9 @@ class IngestHost:
         """Nothing is held between polls."""
 
     async def run(self) -> None:
-        """Poll, decode, append until cancelled."""
+        """Poll, decode, append until `finish` or cancelled."""
         await self.watch.start(self)
-        while True:
+        while not self._stopped:
             try:
                 records = await self.stream.poll(POLL_RECORDS, 1.0)
             except StreamError as e:
@@ -86,7 +87,8 @@ class IngestHost:
                     await self.journal.rebase(self.source.name, gap.partition, gap.earliest)
             if records:
                 await self._take(records)
-            await self.watch.look()
+            if not self._stopped:
+                await self.watch.look()
 
     async def _take(self, records: Sequence[LogRecord]) -> None:
         bodies: list[Body] = []
@@ -120,7 +122,8 @@ class IngestHost:
                 pause = min(2 * pause, RETRY_MOST)
 
     async def finish(self, timeout: float) -> None:
-        """Nothing is held between polls, and what was polled is read again."""
+        """Poll no more: nothing is held between polls, and what was polled and not appended is read again."""
+        self._stopped = True
 
     async def stop(self) -> None:
         await self.stream.stop()

@@ -217,6 +217,6 @@ async def test_a_spike_in_pushed_metrics_is_an_explained_incident(tmp_path: Path
         shown = await daemon.get(f"/api/v1/incidents/{found['incidents'][0]['id']}")
 
     assert ["pay"] == found["incidents"][0]["services"]
-    evidence = shown["alerts"][0]["evidence"][0]
+    evidence = shown["members"][0]["evidence"][0]
     assert evidence["metric"] == "request_latency_seconds"
     assert evidence["high"] < 1.0 < evidence["level"]
