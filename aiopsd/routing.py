@@ -127,8 +127,8 @@ def needs_update_incident(
         return NotifyReason.NEW_ALERTS
     if root_changed(log.root, incident):
         return NotifyReason.ROOT_CHANGED
-    if send_resolved and any(fp in log.firing for fp in resolved):
-        return NotifyReason.SOME_RESOLVED
+    if send_resolved and firing and any(fp in log.firing for fp in resolved):
+        return NotifyReason.SOME_RESOLVED  # when nothing fires any more, the incident's end is the news
     if firing and not acked and stamp - log.at >= repeat_interval:
         return NotifyReason.REPEAT
     return None
@@ -479,10 +479,19 @@ class Dispatcher:
         """Flush every group whose timer is due at or before `stamp`, each at its own time, in order."""
         effects: list[Effect] = []
         while (due := self.wake_at()) is not None and due <= stamp:
-            group = self._groups[heapq.heappop(self._timers)[3]]
-            group.due = None
-            effects += self._flush(group, due)
+            effects += self.flush_next()
         return effects
+
+    def next_incident(self) -> str:
+        """The incident that the earliest flush is about; "" when it is none's, or nothing is due as things are."""
+        return self._groups[self._timers[0][3]].incident if self.wake_at() is not None else ""
+
+    def flush_next(self) -> list[Effect]:
+        """Flush the group whose timer is the earliest, at its own time."""
+        due, _, _, gid = heapq.heappop(self._timers)
+        group = self._groups[gid]
+        group.due = None
+        return self._flush(group, due)
 
     # ------------------------------------------------------------------ what the API asks
 

@@ -12,12 +12,9 @@ from typing import Any, ClassVar, Literal
 
 import aiokafka
 import msgspec
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka import errors as kafka_errors
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaError
 
 from aiopsd.config import Secret, Section
 from aiopsd.errors import DeliveryError, DeliveryReason
@@ -26,24 +23,43 @@ from aiopsd.outgoing import CLOUDEVENTS, json_body
 from aiopsd.protocols import Session
 from aiopsd.trainers.webhook import event
 
-_AUTH = (AuthenticationFailedError, TopicAuthorizationFailedError)
+_AUTH = (
+    kafka_errors.AuthenticationFailedError,
+    kafka_errors.SaslAuthenticationFailed,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+)
+
+
+class TrainerTlsConfig(Section, frozen=True, kw_only=True):
+    """The same keys as a Kafka source's `tls`."""
+
+    ca_file: str = ""  # PEM; "": the system's authorities
+    cert_file: str = ""  # PEM of the client certificate, when the broker asks for one
+    key_file: str = ""  # PEM of its key; "": inside cert_file
+    check_hostname: bool = True
 
 
 class KafkaTrainerConfig(Section, frozen=True, kw_only=True):
-    """Options of one Kafka trainer."""
+    """Options of one Kafka trainer; where a key is a Kafka source's too, it means the same."""
 
-    bootstrap_servers: str  # host:port, ...
+    bootstrap_servers: tuple[str, ...]
     topic: str
     mode: Literal["binary", "structured"] = "structured"
     source: str = "aiopsd"  # CloudEvents source: a URI that names this daemon
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    username: str = ""
-    password: Secret | None = None
-    ca_file: str = ""  # "": the system's
-    cert_file: str = ""  # of a client certificate
-    key_file: str = ""
+    sasl_username: str = ""
+    sasl_password: Secret | None = None
+    tls: TrainerTlsConfig = TrainerTlsConfig()
     client_id: str = "aiopsd-trainer"
+
+    def __post_init__(self) -> None:
+        if not self.bootstrap_servers:
+            raise ValueError("`bootstrap_servers` is empty")
+        if self.security_protocol.startswith("SASL") and (not self.sasl_username or self.sasl_password is None):
+            raise ValueError(f"{self.security_protocol} needs `sasl_username` and `sasl_password`")
 
 
 class KafkaTrainer:
@@ -87,34 +103,42 @@ class KafkaTrainer:
 
     async def _started(self) -> aiokafka.AIOKafkaProducer:
         if self._producer is None:
-            producer = aiokafka.AIOKafkaProducer(**self._options())
+            options = self._options()
+            producer = aiokafka.AIOKafkaProducer(
+                bootstrap_servers=list(self.config.bootstrap_servers), enable_idempotence=True, acks="all", **options
+            )
             try:
                 await producer.start()
-            except BaseException:
+            except BaseException as e:
                 await producer.stop()  # a cancelled start leaves tasks behind
+                if isinstance(e, kafka_errors.KafkaConnectionError):
+                    await self._probe(options)
                 raise
             self._producer = producer
         return self._producer
 
+    async def _probe(self, options: dict[str, Any]) -> None:
+        """Raise what a single connection says: the producer reports every obstacle as "Unable to bootstrap"."""
+        for host, port, _ in collect_hosts(list(self.config.bootstrap_servers)):
+            (await create_conn(host, port, **options)).close()
+
     def _options(self) -> dict[str, Any]:
         c = self.config
         options: dict[str, Any] = {
-            "bootstrap_servers": c.bootstrap_servers,
             "client_id": c.client_id,
-            "enable_idempotence": True,
-            "acks": "all",
             "security_protocol": c.security_protocol,
         }
         if c.security_protocol.startswith("SASL"):
             options |= {
                 "sasl_mechanism": c.sasl_mechanism,
-                "sasl_plain_username": c.username,
-                "sasl_plain_password": c.password.reveal() if c.password is not None else "",
+                "sasl_plain_username": c.sasl_username,
+                "sasl_plain_password": c.sasl_password.reveal() if c.sasl_password is not None else "",
             }
         if c.security_protocol.endswith("SSL"):
-            context = ssl.create_default_context(cafile=c.ca_file or None)
-            if c.cert_file:
-                context.load_cert_chain(c.cert_file, c.key_file or None)
+            context = ssl.create_default_context(cafile=c.tls.ca_file or None)
+            if c.tls.cert_file:
+                context.load_cert_chain(c.tls.cert_file, c.tls.key_file or None)
+            context.check_hostname = c.tls.check_hostname
             options["ssl_context"] = context
         return options
 
@@ -122,7 +146,7 @@ class KafkaTrainer:
 def _error(e: KafkaError) -> DeliveryError:
     """Too large and not allowed are final; everything else is worth another try."""
     name = f"kafka: {type(e).__name__}"
-    if isinstance(e, MessageSizeTooLargeError):
+    if isinstance(e, kafka_errors.MessageSizeTooLargeError):
         return DeliveryError(DeliveryReason.TOO_LARGE, name, retry=False)
     if isinstance(e, _AUTH):
         return DeliveryError(DeliveryReason.AUTH, name, retry=False)

@@ -221,7 +221,7 @@ def test_retraining_requests_are_as_recorded() -> None:
     webhook = WebhookTrainer(WebhookTrainerConfig(url=Secret(HOOK), secret=Secret("hush-hush")), NoSession())
     golden("trainers/webhook.json", readable(webhook.encode(RETRAIN)))
     for mode in ("structured", "binary"):
-        options = {"bootstrap_servers": "k:9092", "topic": "t", "mode": mode}
+        options = {"bootstrap_servers": ["k:9092"], "topic": "t", "mode": mode}
         key, value, headers = KafkaTrainer(plugin_config(KafkaTrainerConfig, options, "$")).encode(RETRAIN)
         shown = {"key": key.decode(), "headers": {k: v.decode() for k, v in headers}, "value": json.loads(value)}
         golden(f"trainers/kafka-{mode}.json", json.dumps(shown, indent=2) + "\n")

@@ -78,6 +78,7 @@ DB = (Candidate(service="db", confidence=0.9),)
         (log("a", root="service/db"), incident(roots=DB), "a", "", 0, None),
         (log("ab"), incident(), "a", "b", 0, R.SOME_RESOLVED),
         (log("a", "b"), incident(), "a", "b", 0, None),
+        (log("a"), incident(), "", "a", 0, None),  # the resolve says it
         (log("a"), incident(), "a", "", 100, R.REPEAT),
         (log("a"), incident(), "", "", 100, None),
     ],
