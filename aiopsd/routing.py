@@ -388,6 +388,7 @@ class Dispatcher:
         self._inhibitor = Inhibitor(config)
         self._groups: dict[tuple[str, str], _Group] = {}
         self._old_logs: dict[tuple[str, str], tuple[float, dict[str, LogEntry]]] = {}  # of empty label groups: until
+        self._log_ends: list[tuple[float, tuple[str, str]]] = []
         self._member: dict[str, tuple[tuple[str, str], ...]] = {}  # alert -> its groups
         self._incidents: dict[str, Incident] = {}
         self._by_incident: dict[str, list[tuple[str, str]]] = {}  # its groups, in order of creation
@@ -418,7 +419,7 @@ class Dispatcher:
             if group is None:
                 if not firing:
                     continue  # the end of what this group never held
-                group = self._open(gid, found[0], alert, incident)
+                group = self._open(gid, found[0], alert, incident, stamp)
             elif not firing and fp not in group.alerts:
                 continue
             for route in found:
@@ -536,7 +537,9 @@ class Dispatcher:
             found.setdefault(gid, []).append(route)
         return found
 
-    def _open(self, gid: tuple[str, str], route: Route, alert: Alert, incident: Incident | None) -> _Group:
+    def _open(
+        self, gid: tuple[str, str], route: Route, alert: Alert, incident: Incident | None, stamp: float
+    ) -> _Group:
         receiver, key = gid
         by_incident = route.group_by is None and incident is not None
         self._order += 1
@@ -550,8 +553,9 @@ class Dispatcher:
             order=self._order,
             page_anomalies=route.page_anomalies,
         )
-        if gid in self._old_logs:
-            group.logs = self._old_logs.pop(gid)[1]
+        until, logs = self._old_logs.pop(gid, (0.0, {}))  # its end in the heap is stale then
+        if stamp < until:
+            group.logs = logs
         return self._add(group)
 
     def _insert(self, group: _Group, alert: Alert, found: list[Route], stamp: float) -> None:
@@ -855,13 +859,19 @@ class Dispatcher:
             self._drop(group)
             if group.logs:
                 repeat = self._repeat(group)
-                self._old_logs[group.id] = (stamp + 2 * repeat, group.logs)
-            for gid in [gid for gid, (until, _) in self._old_logs.items() if until <= stamp]:
-                del self._old_logs[gid]
+                self._remember(group.id, stamp + 2 * repeat, group.logs)
+            while self._log_ends and self._log_ends[0][0] <= stamp:
+                until, gid = heapq.heappop(self._log_ends)
+                if gid in self._old_logs and self._old_logs[gid][0] == until:
+                    del self._old_logs[gid]
             return
         at = stamp if again else self._next_look(group, incident, stamp)
         if at is not None:
             self._arm(group, max(self._tick(group, at), self._next_tick(group, stamp)))
+
+    def _remember(self, gid: tuple[str, str], until: float, logs: dict[str, LogEntry]) -> None:
+        self._old_logs[gid] = (until, logs)
+        heapq.heappush(self._log_ends, (until, gid))
 
     def _next_look(self, group: _Group, incident: Incident | None, stamp: float) -> float | None:
         """The earliest stamp at which something can be due although nothing more arrives; None: never."""
@@ -929,10 +939,8 @@ class Dispatcher:
         for fp, labels in state["firing"].items():
             self._inhibitor.set(fp, dict(labels))
         alerts = msgspec.convert(state["alerts"], dict[str, Alert])
-        self._old_logs = {
-            (receiver, key): (until, msgspec.convert(entries, dict[str, LogEntry]))
-            for receiver, key, until, entries in state["old_logs"]
-        }
+        for receiver, key, until, entries in state["old_logs"]:
+            self._remember((receiver, key), until, msgspec.convert(entries, dict[str, LogEntry]))
         same = state["tree"] == self._identity()
         self._order = state["order"]
         before: dict[tuple[str, str], dict[str, Any]] = {}
@@ -981,7 +989,7 @@ class Dispatcher:
                 if group is None and gid in before:
                     group = self._restore(gid, before[gid], indices, {})
                 elif group is None:
-                    group = self._open(gid, found[0], alert, self._incidents.get(alert.incident))
+                    group = self._open(gid, found[0], alert, self._incidents.get(alert.incident), alert.updated_at)
                     self._arm(group, alert.updated_at + self._wait(indices))
                 group.routes += [i for i in indices if i not in group.routes]
                 group.page_anomalies = any(self._routes[i].page_anomalies for i in group.routes)
