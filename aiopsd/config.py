@@ -218,7 +218,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     threshold: float = 0.5  # of the score; one meaning for every detector
     min_duration: Duration = Duration(0.0)  # the score must stay that high for so long before it is an event
     resolve_after: Duration = Duration(900.0)  # quiet for so long ends the event
-    memory: Duration = Duration(0.0)  # half-life of the envelopes in time; 0: 4000 samples
+    memory: Duration = Duration(0.0)  # half-life of the envelopes; 0: 16,000 samples, at least 14 days
     warmup: Duration = Duration(3600.0)  # a new series says nothing for so long, nor before 40 samples
     growth: float = 0.25  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event

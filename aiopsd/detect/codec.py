@@ -88,9 +88,13 @@ class _Encoder:
         if type(v) is tuple:
             return ["t", [self.value(x) for x in v]]
         if isinstance(v, type | types.FunctionType) or (
-            isinstance(v, types.BuiltinFunctionType) and isinstance(v.__self__, types.ModuleType)
+            isinstance(v, types.BuiltinFunctionType) and isinstance(v.__self__, types.ModuleType | None)
         ):
             return ["c", _name(v)]
+        if isinstance(v, types.MethodType) or (isinstance(v, types.BuiltinFunctionType) and v.__self__ is not None):
+            if not type(v.__self__).__module__.startswith(_PACKAGES):
+                raise Unencodable(f"{v.__qualname__} cannot be kept as data")
+            return ["m", self.value(v.__self__), v.__name__]
         if id(v) in self._seen:
             return ["r", self._seen[id(v)]]
         self._seen[id(v)] = number = len(self._seen)
@@ -133,6 +137,11 @@ class _Decoder:
             return tuple(self.value(x) for x in d[1])
         if kind == "c":
             return _named(d[1])
+        if kind == "m":
+            owner = self.value(d[1])
+            if not type(owner).__module__.startswith(_PACKAGES):
+                raise Unencodable(f"a snapshot may not name a method of {type(owner).__qualname__}")
+            return getattr(owner, d[2])
         if kind == "r":
             return self._made[d[1]]
         if kind == "l":

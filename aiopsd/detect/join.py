@@ -428,5 +428,5 @@ class Join:
         return join
 
 
-NOISE = 0.7  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
+NOISE = 0.65  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
 CRITICAL = 0.9

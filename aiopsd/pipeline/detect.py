@@ -25,7 +25,7 @@ from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.join import Join, JoinPolicy, seen
 from aiopsd.detect.online import Online
-from aiopsd.detect.signals import Matcher, Signals
+from aiopsd.detect.signals import Matcher, Signal, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
 from aiopsd.errors import DecodeReason
@@ -103,6 +103,7 @@ class DetectStage:
         ]
         self._inputs: dict[int, tuple[int, ...]] = {}  # row -> models that read it
         self._errors: dict[int, int] = {}  # row -> model whose error bits it carries
+        self._subscribers = bool(d.thresholds or d.online or self._models)
         self._drift = SeriesDrift()
         self._error_drift = ErrorDrift(d.drift.adwin_delta)
         self._watermark = float("-inf")
@@ -236,7 +237,7 @@ class DetectStage:
         self._sizes = np.bincount(self._service[self._known], minlength=len(self._names)).tolist()
         self._join = Join.resume(join, self._describe, meta["join"])
         live = np.flatnonzero(self._known).tolist()
-        if self._limits.rules or self._models or self._online.rules:
+        if self._subscribers:
             for row in live:
                 self._subscribe(row)
         models = {name.removeprefix("online."): a for name, a in arrays.items() if name.startswith("online.")}
@@ -247,8 +248,7 @@ class DetectStage:
         self._limits.load(meta["limits"])
         self._silence.load(meta["silence"])
         if meta["signals"] != msgspec.to_builtins(self._config.signals):
-            for row in live:
-                self._classify(row)
+            self._classify(live)
 
     # ------------------------------------------------------------------ time
 
@@ -356,8 +356,7 @@ class DetectStage:
         if len(strange):
             unknown, at = np.unique(rows[strange], return_index=True)
             new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
-            for _, row in new:
-                self._enrol(row)
+            self._enrol([row for _, row in new])
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
         strange_to_models = self._online.step(rows, ts, values)
         for s in strange_to_models:
@@ -440,23 +439,36 @@ class DetectStage:
             self._service = np.concatenate((self._service, np.zeros(more, np.int32)))
             self._kind = np.concatenate((self._kind, np.zeros(more, np.int8)))
 
-    def _enrol(self, row: int) -> None:
-        name = self._index.service(row)
-        sid = self._ids.get(name)
-        if sid is None:
-            if self._free:
-                sid = self._free.pop()
-                self._names[sid] = name
-            else:
-                sid = len(self._names)
-                self._names.append(name)
-                self._sizes.append(0)
-            self._ids[name] = sid
-        self._sizes[sid] += 1
-        self._service[row] = sid
-        self._known[row] = True
-        self._classify(row)
-        self._subscribe(row)
+    def _enrol(self, rows: list[int]) -> None:
+        for row in rows:
+            name = self._index.service(row)
+            sid = self._ids.get(name)
+            if sid is None:
+                if self._free:
+                    sid = self._free.pop()
+                    self._names[sid] = name
+                else:
+                    sid = len(self._names)
+                    self._names.append(name)
+                    self._sizes.append(0)
+                self._ids[name] = sid
+            self._sizes[sid] += 1
+            self._service[row] = sid
+            self._known[row] = True
+        self._classify(rows)
+        if self._subscribers:
+            for row in rows:
+                self._subscribe(row)
+
+    def _classify(self, rows: list[int]) -> None:
+        """What kind of signal each of these series is, which way it harms, whether it counts."""
+        found: dict[Signal, list[int]] = {}
+        for row in rows:
+            found.setdefault(self._signals.of(self._index.labels(row)), []).append(row)
+        for signal, mine in found.items():
+            at = np.array(mine, np.intp)
+            self._kind[at] = _KINDS.index(signal.kind)
+            self._bank.mark(at, counter=signal.counter, harm=_HARM[signal.harm])
 
     def _subscribe(self, row: int) -> None:
         """What else looks at this series, by its labels."""
@@ -471,11 +483,6 @@ class DetectStage:
             if errors is not None and errors(who.labels):
                 self._errors[row] = i
                 break
-
-    def _classify(self, row: int) -> None:
-        signal = self._signals.of(self._index.labels(row))
-        self._kind[row] = _KINDS.index(signal.kind)
-        self._bank.mark(np.array([row], np.intp), counter=signal.counter, harm=_HARM[signal.harm])
 
     def _evict(self, before: float) -> None:
         rows = np.flatnonzero(self._known & (self._bank.last < before))

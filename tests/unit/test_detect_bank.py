@@ -1,0 +1,238 @@
+"""The bank: what it scores, what it keeps quiet about, and what it costs."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from aiopsd.detect.bank import CHANNELS, ENDED, HARM_HIGH, HARM_LOW, Outcome, Policy, RangeBank, rounds
+
+START = 1_700_006_400.0  # a midnight
+STALE = np.array([0x7FF0000000000002], np.uint64).view(np.float64)[0]
+F64 = NDArray[np.float64]
+
+
+def feed(bank: RangeBank, values: F64, *, start: float = START, step: float = 300.0) -> list[Outcome]:
+    """One series (a vector) or several (a column each), a sample every `step` seconds."""
+    values = values[:, None] if values.ndim == 1 else values
+    rows = np.arange(values.shape[1], dtype=np.intp)
+    return [bank.step(rows, np.full(len(rows), start + t * step), v) for t, v in enumerate(values)]
+
+
+def scores(outcomes: list[Outcome], row: int = 0) -> F64:
+    return np.array([float(o.scores[row]) for o in outcomes])
+
+
+def noise(seed: int, *shape: int) -> F64:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_a_break_scores_high_and_says_what_was_normal() -> None:
+    """A jump of twenty deviations scores above 0.5 at once, with range, level, scale and direction."""
+    values = 100 + noise(1, 600)
+    values[500] = 120
+    outcomes = feed(RangeBank(), values)
+
+    assert scores(outcomes)[500] > 0.5
+    assert scores(outcomes)[100:500].max() < 0.5
+    b = outcomes[500].breaks
+    assert b.up[0]
+    assert b.values[0] == 120
+    assert 90 < b.low[0] < 98 < 102 < b.high[0] < 110
+    assert b.normal[0] == pytest.approx(100, abs=1)
+    assert b.deviation[0] > 3
+    assert CHANNELS[b.channel[0]] in CHANNELS
+    assert b.interval[0] == 300
+    recent = b.recent[0][~np.isnan(b.recent[0])]
+    assert recent.tolist() == pytest.approx(values[484:500].tolist(), rel=1e-6)
+
+
+def test_no_score_in_warm_up() -> None:
+    """Whatever a new series shows in its first 40 samples, or in its first hour, scores 0."""
+    wild = np.exp(10 * noise(2, 41))
+    assert not scores(feed(RangeBank(), wild))[:40].any()
+    fast = feed(RangeBank(), np.exp(10 * noise(3, 240)), step=15.0)
+    assert not scores(fast)[:239].any()
+
+
+def test_a_young_envelope_is_trusted_less() -> None:
+    """The same jump scores less on the first day than later, for the daily range is not known yet."""
+    values = 100 + noise(4, 1200)
+    early, late = values.copy(), values.copy()
+    early[100], late[1100] = 112, 112
+    assert 0 < scores(feed(RangeBank(), early))[100] < scores(feed(RangeBank(), late))[1100]
+
+
+def test_a_steady_series_falls_silent() -> None:
+    """On stationary noise fewer than one sample in five thousand is an alarm after the first thousand."""
+    outcomes = feed(RangeBank(capacity=50), 10 + noise(5, 3000, 50))
+    late = np.stack([o.scores for o in outcomes[1000:]])
+    assert (late >= 0.5).mean() < 2e-4
+    assert (late > 0).mean() < 0.01
+
+
+def test_growth_decides_whether_a_repeat_is_an_incident() -> None:
+    """With unbounded growth the second equal spike is no news; with a growth of 0.1 widths it is."""
+    values = 100 + noise(6, 1500)
+    values[[700, 1200]] = 160
+    once = scores(feed(RangeBank(Policy(growth=1e9)), values))
+    again = scores(feed(RangeBank(Policy(growth=0.1)), values))
+    assert once[700] > 0.5
+    assert once[1200] < 0.5
+    assert again[700] > 0.5
+    assert again[1200] > 0.5
+
+
+def test_memory_is_time_whatever_the_sampling() -> None:
+    """By default a series sampled every 15 s still knows the peak of three days ago."""
+    day = 5760
+    t = np.arange(4 * day)
+    values = 100 + 30 * np.sin(2 * np.pi * t / day) + 0.5 * noise(7, len(t))
+    got = scores(feed(RangeBank(), values, step=15.0))
+    assert got[3 * day :].max() < 0.5
+
+
+def test_direction_of_harm() -> None:
+    """A metric that is only bad when high says nothing when it falls, and learns all the same."""
+    values = 100 + noise(8, 600)
+    values[500] = 60
+    for harm, heard in ((HARM_HIGH, False), (HARM_LOW, True), (0, False)):
+        bank = RangeBank()
+        bank.mark(np.array([0]), harm=harm)
+        assert bool(scores(feed(bank, values))[500] > 0.5) is heard
+
+
+def test_counters_become_rates_and_resets_are_no_drop() -> None:
+    """A counter is scored by its increase per second; after a reset what it shows is the increase."""
+    rate = 5 + 0.2 * noise(9, 600)
+    counter = np.cumsum(np.maximum(rate, 0) * 300)
+    counter[400:] -= counter[399]  # a restart between two scrapes loses only the old count
+    counter[550:] += 100 * 300  # and one burst
+    bank = RangeBank()
+    bank.mark(np.array([0]), counter=True)
+    outcomes = feed(bank, counter)
+    got = scores(outcomes)
+    assert got[100:550].max() < 0.5
+    assert got[550] > 0.5
+    assert outcomes[550].breaks.values[0] == pytest.approx(rate[550] + 100, rel=1e-3)
+
+
+def test_duplicates_and_late_samples_are_ignored() -> None:
+    """A sample at or before its row's last changes nothing: senders retry, and retries may be stale."""
+    values = 100 + noise(10, 300)
+    one, two = RangeBank(capacity=4), RangeBank(capacity=4)
+    feed(one, values)
+    row = np.zeros(1, np.intp)
+    for t, v in enumerate(values):
+        two.step(row, np.array([START + t * 300.0]), np.array([v]))
+        again = two.step(row, np.array([START + t * 300.0]), np.array([v + 50]))
+        late = two.step(row, np.array([START + t * 300.0 - 900.0]), np.array([v - 50]))
+        assert (again.late, late.late) == (1, 1)
+        assert not again.used.any()
+        assert not late.scores.any()
+    assert one.snapshot().arrays["f"].tobytes() == two.snapshot().arrays["f"].tobytes()
+
+
+def test_numbers_that_are_none() -> None:
+    """NaN and infinity are counted and ignored; a staleness marker ends the series, a later sample revives it."""
+    bank = RangeBank()
+    row = np.zeros(1, np.intp)
+    for i, v in enumerate((1.0, np.nan, np.inf, -np.inf)):
+        outcome = bank.step(row, np.array([START + i]), np.array([v]))
+        assert outcome.invalid == (0 if i == 0 else 1)
+    assert bank.last[0] == START
+    ended = bank.step(row, np.array([START + 10]), np.array([STALE]))
+    assert ended.invalid == 0
+    assert bank.flags[0] & ENDED
+    bank.step(row, np.array([START + 20]), np.array([1.0]))
+    assert not bank.flags[0] & ENDED
+
+
+def test_a_broken_clock_far_ahead_is_refused() -> None:
+    """A sample time that cannot be a time (negative, or beyond the year 2103) is invalid and blinds nobody."""
+    bank = RangeBank()
+    row = np.zeros(1, np.intp)
+    assert bank.step(row, np.array([1e12]), np.array([1.0])).invalid == 1
+    assert bank.step(row, np.array([-5.0]), np.array([1.0])).invalid == 1
+    assert bank.step(row, np.array([START]), np.array([1.0])).used[0]
+
+
+def test_constants_and_tiny_changes() -> None:
+    """A constant says nothing; a change below one in a thousand of it hardly counts, doubling it does."""
+    for change, heard in ((1.0, False), (1.0005, False), (2.0, True)):
+        values = np.full(600, 7.0)
+        values[500] *= change
+        assert bool(scores(feed(RangeBank(), values))[500] > 0.5) is heard
+
+
+def test_precision_far_from_zero() -> None:
+    """A level of 1e9 hides no change of a few units: state is relative to the series' first value."""
+    values = 1e9 + noise(11, 600)
+    values[500] += 20
+    assert scores(feed(RangeBank(), values))[500] > 0.5
+
+
+def test_huge_values_make_no_warnings_and_no_infinities() -> None:
+    """Values up to the edge of float64 leave a finite state (warnings are errors in this suite)."""
+    values = np.clip(noise(12, 400), -3, 3) * 5e307
+    bank = RangeBank()
+    got = scores(feed(bank, values))
+    assert np.isfinite(got).all()
+    assert np.isfinite(bank.f).all()
+
+
+def test_view_reads_the_baseline_a_fault_could_not_teach() -> None:
+    """After an hour of fault the robust level still is that of before, and the scale has hardly grown."""
+    values = 100 + noise(13, 1000)
+    bank = RangeBank()
+    feed(bank, values)
+    before = bank.view(np.array([0]))
+    feed(bank, 300 + noise(14, 12), start=START + 1000 * 300.0)
+    after = bank.view(np.array([0]))
+    assert after.normal[0] == pytest.approx(before.normal[0], abs=2)
+    assert after.scale[0] < 2 * before.scale[0]
+    assert after.recent[0][-1] == pytest.approx(300, abs=5)
+
+
+def test_scale_has_a_floor_of_five_percent_of_the_level() -> None:
+    """A series that never moved has a ruler all the same, so that its deviations stay comparable."""
+    bank = RangeBank()
+    feed(bank, np.full(300, 200.0))
+    assert bank.view(np.array([0])).scale[0] == pytest.approx(10.0, rel=0.01)
+
+
+def test_rounds_hold_each_row_once() -> None:
+    """Round k holds the k-th sample of each row, in order of arrival; strictly rising rows are taken as they are."""
+    rows = np.array([3, 1, 3, 3, 2, 1], np.intp)
+    got = [part.tolist() for part in rounds(rows, np.zeros(4, np.intp)) if part is not None]
+    assert got == [[0, 1, 4], [2, 5], [3]]
+    assert list(rounds(np.array([1, 4, 9], np.intp), np.zeros(10, np.intp))) == [None]
+
+
+def test_neighbours_change_nothing() -> None:
+    """A series has the same bits whether it comes alone or among thousands of others of every age."""
+    rng = np.random.default_rng(15)
+    values = 100 + noise(16, 500)
+    alone, crowd = RangeBank(), RangeBank(capacity=9000)
+    feed(alone, values)
+    for t, v in enumerate(values):
+        others = rng.permutation(9000)[: int(rng.integers(1, 9000))] if t % 50 == 0 else rng.permutation(9000)[:20]
+        rows = np.concatenate((others[others != 77], [77])).astype(np.intp)
+        x = np.concatenate((rng.normal(size=len(rows) - 1) * 1e6, [v]))
+        crowd.step(rows, np.full(len(rows), START + t * 300.0), x)
+    assert alone.f[:, 0].tobytes() == np.ascontiguousarray(crowd.f[:, 77]).tobytes()
+
+
+def test_state_of_a_series_fits_its_budget() -> None:
+    """At most 450 bytes a series, scratch included."""
+    assert RangeBank(capacity=1000).bytes_per_row <= 450
+
+
+def test_a_forgotten_row_is_as_new() -> None:
+    """reset() leaves nothing of the series that had the row."""
+    bank, fresh = RangeBank(capacity=2), RangeBank(capacity=2)
+    feed(bank, 1e6 + noise(17, 300, 2))
+    bank.reset(np.array([0, 1]))
+    feed(bank, noise(18, 100, 2), start=START)
+    feed(fresh, noise(18, 100, 2), start=START)
+    a, b = bank.snapshot().arrays, fresh.snapshot().arrays
+    assert all(a[name].tobytes() == b[name].tobytes() for name in a)

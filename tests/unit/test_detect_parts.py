@@ -1,0 +1,249 @@
+"""The parts of detection that have no series of their own: names, matchers, river, its state, drift."""
+
+import random
+import re
+
+import msgspec
+import numpy as np
+import pytest
+from river import anomaly, drift, preprocessing, time_series
+
+from aiopsd.config import OnlineRule, SignalRule
+from aiopsd.detect.bank import Policy, RangeBank
+from aiopsd.detect.codec import Unencodable, decode, encode
+from aiopsd.detect.drift import DriftPolicy, ErrorDrift, SeriesDrift, log
+from aiopsd.detect.evidence import Series
+from aiopsd.detect.online import LEARNING, Online, RiverDetector, learn, make
+from aiopsd.detect.signals import Matcher, Signals, by_name
+from aiopsd.errors import ConfigError
+
+START = 1_700_006_400.0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "harm", "counter"),
+    [
+        ("http_requests_total", "traffic", "both", True),
+        ("http_request_duration_seconds", "latency", "high", False),
+        ("http_request_duration_seconds_bucket", "traffic", "both", True),
+        ("http_request_duration_seconds_sum", "other", "both", True),
+        ("http_client_errors_total", "errors", "high", True),
+        ("node_cpu_seconds_total", "resource", "both", True),
+        ("node_memory_MemFree_bytes", "resource", "low", False),
+        ("up", "availability", "low", False),
+        ("kafka_consumer_lag", "saturation", "high", False),
+        ("p99", "latency", "high", False),
+        ("LatencyP95", "latency", "high", False),
+        ("value", "other", "both", False),
+        ("", "other", "both", False),
+    ],
+)
+def test_what_a_name_says(name: str, kind: str, harm: str, counter: bool) -> None:
+    """Common metric names are read as an operator reads them; a name that says nothing is watched both ways."""
+    signal = by_name(name)
+    assert (signal.kind, signal.harm, signal.counter) == (kind, harm, counter)
+
+
+def test_a_rule_goes_before_the_name() -> None:
+    """The first matching rule decides kind and harm; the counter stays with the name unless the rule says so."""
+    signals = Signals(
+        [
+            SignalRule(match={"__name__": "errors_.*", "env": "test"}, harm="none"),
+            SignalRule(match={"__name__": "errors_.*"}, kind="traffic", harm="low", counter=False),
+        ]
+    )
+    assert signals.of({"__name__": "errors_total", "env": "test"}).harm == "none"
+    assert signals.of({"__name__": "errors_total", "env": "test"}).counter
+    other = signals.of({"__name__": "errors_total"})
+    assert (other.kind, other.harm, other.counter) == ("traffic", "low", False)
+    assert signals.of({"__name__": "latency"}).kind == "latency"
+
+
+def test_matchers_are_anchored_and_a_missing_label_is_empty() -> None:
+    """`match` is anchored RE2; a label that is not there is the empty text."""
+    assert Matcher({"a": "b.*"})({"a": "bc"})
+    assert not Matcher({"a": "b"})({"a": "bc"})
+    assert Matcher({"a": ""})({})
+    assert Matcher({})({"a": "x"})
+
+
+# --------------------------------------------------------------------------- river
+
+
+def models() -> list[object]:
+    return [
+        anomaly.StandardAbsoluteDeviation(),
+        anomaly.GaussianScorer(window_size=20),
+        anomaly.HalfSpaceTrees(n_trees=3, height=3, window_size=20, seed=1),
+        preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(n_trees=2, height=3, window_size=20, seed=1),
+        anomaly.LODA(n_random_cuts=5, seed=1),
+        anomaly.OneClassSVM(),
+        anomaly.LocalOutlierFactor(n_neighbors=3),
+        anomaly.PredictiveAnomalyDetection(predictive_model=time_series.HoltWinters(alpha=0.3, beta=0.1)),
+        time_series.SNARIMAX(p=2, d=1, q=1),
+        drift.ADWIN(),
+        drift.KSWIN(seed=1),
+        drift.PageHinkley(),
+    ]
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda m: type(m).__name__)
+def test_a_model_as_data_is_the_same_model(model: object) -> None:
+    """Any river model survives msgpack and encodes again to the very same bytes."""
+    rng = random.Random(1)
+    for _ in range(60):
+        y = rng.gauss(10, 1)
+        if hasattr(model, "update"):
+            model.update(y)
+        else:
+            learn(model, {"x": y}, y)
+    data = msgspec.msgpack.encode(encode(model))
+    again = decode(msgspec.msgpack.decode(data))
+    assert type(again) is type(model)
+    assert msgspec.msgpack.encode(encode(again)) == data
+
+
+class Stranger:
+    """Some class that is none of river's."""
+
+
+def test_only_river_is_kept_as_data() -> None:
+    """Foreign objects, functions and modules are refused, on the way out and on the way in."""
+    for thing in (Stranger(), lambda: 1, random, open):
+        with pytest.raises(Unencodable):
+            encode(thing)
+    for name in ("os.system", "builtins.eval", "numpy.load", "river_evil.x", "subprocess.Popen"):
+        with pytest.raises(Unencodable, match=re.escape(name)):
+            decode(["o", 0, name, ["true"], None, None, None])
+
+
+def test_shared_parts_stay_shared() -> None:
+    """Two references to one list are one list afterwards, and odd numbers survive."""
+    inner = [1.5, float("inf"), 2**70, -0.0, (1, None), {1, 2}, b"x"]
+    out = decode(msgspec.msgpack.decode(msgspec.msgpack.encode(encode([inner, inner]))))
+    assert out[0] is out[1]
+    assert out[0] == inner
+    assert str(out[0][3]) == "-0.0"
+
+
+def test_a_model_that_raises_is_survived_and_started_anew() -> None:
+    """A model that fails on every sample costs its samples, is counted, and harms nobody else."""
+    detector = RiverDetector("linear_model.LinearRegression", {})
+    rows, n = np.zeros(1, np.intp), LEARNING + 30
+    for t in range(n):
+        detector.learn(rows, np.array([START + t]), np.array([1e200 if t % 2 else -1e200]))
+    assert detector.faults > 0
+    assert len(detector) == 1
+
+
+def test_a_saturating_score_is_not_used() -> None:
+    """A point of ninety deviations scores above one of nine, though GaussianScorer calls both 1.0."""
+    nine, ninety = [
+        RiverDetector("anomaly.GaussianScorer", {}).__class__("anomaly.GaussianScorer", {}) for _ in range(2)
+    ]
+    rng = np.random.default_rng(3)
+    rows = np.zeros(1, np.intp)
+    for t in range(600):
+        x = np.array([50 + rng.normal()])
+        for d in (nine, ninety):
+            d.learn(rows, np.array([START + 300 * t]), x)
+    at = np.array([START + 300 * 600])
+    a, b = nine.score(rows, at, np.array([59.0]))[0], ninety.score(rows, at, np.array([140.0]))[0]
+    assert 0.5 < a < b < 1
+
+
+def test_models_are_repeatable_without_a_seed() -> None:
+    """A model that takes a seed gets one, also inside of another."""
+    a, b = (make("anomaly.HalfSpaceTrees", {"n_trees": 2}) for _ in range(2))
+    for i in range(300):
+        a.learn_one({"x": (i % 7) / 7})
+        b.learn_one({"x": (i % 7) / 7})
+    assert a.score_one({"x": 0.9}) == b.score_one({"x": 0.9})
+
+
+def test_the_load_budget_takes_the_first_that_match() -> None:
+    """No more than `max_series` models per rule; a series that goes makes room for the next."""
+    online = Online([OnlineRule(match={"__name__": "x"}, max_series=2)], Policy())
+    who = Series(service="s", metric="x", labels={"__name__": "x"})
+    for row in range(4):
+        online.appear(row, who, False)
+    rows = np.arange(4, dtype=np.intp)
+    online.step(rows, np.full(4, START), np.ones(4))
+    assert len(online.detectors[0]) == 2
+    online.vanish(0)
+    online.appear(9, who, False)
+    online.step(np.array([9], np.intp), np.array([START]), np.ones(1))
+    assert len(online.detectors[0]) == 2
+
+
+def test_a_name_that_is_no_model_is_refused() -> None:
+    """Neither a function nor a module nor a class of another package can be named."""
+    for name in ("anomaly", "nothing.Here", "base.os", "datasets"):
+        with pytest.raises(ConfigError):
+            make(name, {})
+
+
+# --------------------------------------------------------------------------- drift
+
+
+def watch(values: np.ndarray, step: float = 300.0) -> list[tuple[int, int, bool]]:
+    """(sample, row, is it variance) of the drifts of these series, a column each."""
+    n = values.shape[1]
+    bank, series = RangeBank(capacity=n), SeriesDrift(DriftPolicy(), n)
+    bank.on_hours = series
+    out = []
+    for t, v in enumerate(values):
+        bank.step(np.arange(n, dtype=np.intp), np.full(n, START + step * t), v)
+        found = series.take()
+        if found is not None:
+            out += [(t, int(r), bool(k)) for r, k in zip(found.rows, found.variance, strict=True)]
+    return out
+
+
+def test_no_drift_without_drift() -> None:
+    """Noise, heavy tails, a daily season and spikes make no drift in three weeks, on twenty series of each."""
+    rng = np.random.default_rng(7)
+    t = np.arange(6000)[:, None]
+    noise = rng.normal(size=(6000, 20))
+    day = 3 * np.sin(2 * np.pi * t / 288)
+    spikes = noise + 10 * (rng.random((6000, 20)) < 0.005)
+    assert watch(np.hstack([noise, rng.standard_t(3, (6000, 20)), day + noise, spikes])) == []
+
+
+def test_each_change_is_one_drift() -> None:
+    """A shift of one deviation, a doubled spread and a shift under a season are found once each, soon after."""
+    rng = np.random.default_rng(8)
+    t = np.arange(6000)[:, None]
+    after = t >= 4000
+    noise = rng.normal(size=(6000, 10))
+    day = 3 * np.sin(2 * np.pi * t / 288)
+    found = watch(np.hstack([noise + after, noise * (1 + after), day + noise + 2 * after]))
+    assert sorted(row for _, row, _ in found) == list(range(30))
+    assert all(4000 < at < 4250 for at, _, _ in found)
+    assert all(variance == (10 <= row < 20) for _, row, variance in found)
+
+
+def test_the_logarithm_is_the_same_wherever_it_stands() -> None:
+    """log() is right to six digits and gives an element the same bits in any array."""
+    x = np.random.default_rng(9).lognormal(0, 20, 1001).astype(np.float32)
+    whole = log(x)
+    assert np.allclose(whole, np.log(np.maximum(x, 1e-30)), atol=2e-5, rtol=1e-6)
+    assert all(log(x[i : i + 1])[0].tobytes() == whole[i].tobytes() for i in range(0, 1001, 7))
+
+
+def test_error_bits_survive_a_snapshot() -> None:
+    """ADWIN resumed from data goes on exactly."""
+    rng = np.random.default_rng(10)
+    bits = [float(b) for b in rng.random(3000) < np.where(np.arange(3000) < 2000, 0.05, 0.3)]
+    one = ErrorDrift(0.002)
+    for i, b in enumerate(bits[:1500]):
+        one.update(4, START + i, b)
+    two = ErrorDrift(0.002)
+    two.load(msgspec.msgpack.decode(msgspec.msgpack.encode(one.snapshot())))
+    rest = list(enumerate(bits[1500:], 1500))
+    said = [(one.update(4, START + i, b), two.update(4, START + i, b)) for i, b in rest]
+    assert all(a == b for a, b in said)
+    (rise, *_) = [a for a, _ in said if a is not None]
+    before, after, since = rise
+    assert before < after
+    assert START < since < START + 2300
