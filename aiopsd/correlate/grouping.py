@@ -46,6 +46,7 @@ BURST = 1.0  # further incidents that an incident comes with, on average over BU
 BURST_SPAN = 120.0  # s
 AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again while its incident is alive, is over
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
+PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
 MARGIN = 1.0  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
 HORIZON = 900.0  # s; a trouble older than this is not a likely parent of anything that starts now
@@ -104,6 +105,9 @@ class _Trouble(msgspec.Struct):
     children: dict[int, None] = {}
     own: float = 0.0  # log-likelihood of no parent, over that of its names as passed-on symptoms
     ended: float = -1.0  # when its last alert resolved; -1 while one fires
+    echo_of: int = -1  # the trouble whose alert fires again here ...
+    echo: float = 0.0  # ... and the log-likelihood of that
+    echoed: int = -1  # the trouble that fires again what this one did
     followers: int = 0  # callers that are in trouble about as long
     pinned: bool = False  # an operator decided
 
@@ -128,6 +132,7 @@ class _Row(msgspec.Struct):
     name: str
     firing: bool
     starts_at: float
+    ended: float = -1.0
 
 
 class _Count(msgspec.Struct):
@@ -189,7 +194,7 @@ class Grouper:
     def __init__(self, config: CorrelateConfig, topology: Topology, resume: dict[str, Any] | None = None) -> None:
         self.config = config
         self.topology = topology
-        self._s = _State() if resume is None else msgspec.convert(resume, _State)
+        self._s = _State() if resume is None else msgspec.convert(resume, _State, str_keys=True)
         self._links: dict[str, dict[str, _Link]] = {}
         self._links_version = topology.version
         self._hosted: dict[str, dict[str, None]] = {}
@@ -225,22 +230,23 @@ class Grouper:
             if w > -30.0:
                 self._vote(votes, best_of, other, w, how)
         passed = self._log_passed(name)
-        again: dict[int, None] = {}
         for tid, ended in list(s.pairs.get(pair, {}).items()):
             old = s.troubles[tid]
             group = s.groups[old.group]
             echo = self._fires_again(onset, ended, group)
             if echo is not None:
-                again[tid] = None
                 self._vote(votes, best_of, old, echo - passed + STICK, "again")
         home = max(votes, key=lambda g: (votes[g], -s.groups[g].order), default="")
         if home and votes[home] > own + STICK:
             score, parent, how = best_of[home]
-            if how in ("same", "again"):
-                self._join(parent, fp, name, alert.starts_at, onset, pair, old_news=parent.id in again)
+            if how == "same":
+                self._join(parent, fp, name, alert.starts_at, onset, pair)
                 trouble = parent
             else:
                 trouble = self._new(vertex, onset, fp, name, alert.starts_at, pair, home, parent.id, own)
+                if how == "again":
+                    trouble.echo_of, trouble.echo, parent.echoed = parent.id, score, trouble.id
+                    self._drop_in(s.pairs, pair, parent.id)
             reason = self._why(trouble, parent, how, onset)
             group = s.groups[trouble.group]
         else:
@@ -249,14 +255,13 @@ class Grouper:
             trouble = self._new(vertex, onset, fp, name, alert.starts_at, pair, group.id, -1, own)
             reason = self._why_alone(group, pair, vertex, name, place.vertex != "", votes, stamp)
         opened = not group.quiet and group.size == 1
-        if group.quiet and (len(group.troubles) > 1 or len(trouble.names) > 1):
+        if group.quiet and not self._alone(group):
             opened = True
             self._unquiet(group)
         before = trouble.group
-        if trouble.id not in again:
-            for other, link in near:
-                if other is not trouble and (link.up or link.shared or link.down) and other.group != trouble.group:
-                    self._recheck(other)
+        for other, link in near:
+            if other is not trouble and (link.up or link.shared or link.down) and other.group != trouble.group:
+                self._recheck(other)
         if trouble.group != before:
             group = s.groups[trouble.group]
         merged = tuple((r.source, r.target) for r in s.pending if r.kind == "merge")
@@ -272,6 +277,7 @@ class Grouper:
         if row is None or not row.firing:
             return
         row.firing = False
+        row.ended = stamp
         trouble = s.troubles[row.trouble]
         group = s.groups[trouble.group]
         group.firing -= 1
@@ -439,14 +445,19 @@ class Grouper:
         gap = onset - other.onset
         if link.down:
             d = link.down
-            w = math.log(self._crosses(other)) + (d - 1) * _SKIP_LOG + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
+            w = (
+                math.log(self._crosses(other))
+                + self._news(other)
+                + (d - 1) * _SKIP_LOG
+                + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
+            )
             best, how = w, "climbed"
         if link.up:
             d = link.up
-            w = d * _DOWN_LOG + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
+            w = d * _DOWN_LOG + self._news(other) + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
             if w > best:
                 best, how = w, "ran down"
-        if link.shared and other.parent < 0:
+        if link.shared and other.parent < 0:  # an explained trouble needs no silent cause
             q = 0.0
             waited = 1.0 - math.exp(min(0.0, other.onset - self._now) / FOLLOW)
             for callee in link.shared:
@@ -460,6 +471,14 @@ class Grouper:
                     best, how = w, "shared"
         return best, how
 
+    @staticmethod
+    def _news(other: _Trouble) -> float:
+        """Log-probability that a trouble is news: what only fires again passes little on."""
+        if other.echo_of < 0 or other.parent != other.echo_of:
+            return 0.0
+        odds = other.echo - other.own
+        return -math.log1p(math.exp(min(30.0, odds)))
+
     def _fires_again(self, onset: float, ended: float, group: _Group) -> float | None:
         """Log-likelihood that an alert that ended then comes back now as the same trouble; None: it cannot."""
         if ended < 0.0:
@@ -470,7 +489,7 @@ class Grouper:
         elif gap > self.config.reopen_within:
             return None
         else:
-            chance, tau = AGAIN_OVER, AGAIN_TAU if len(group.troubles) > 1 else AGAIN_TAU_ALONE
+            chance, tau = AGAIN_OVER, AGAIN_TAU_ALONE if self._alone(group) else AGAIN_TAU
         return math.log(chance / tau) - gap / tau
 
     def _own(self, vertex: str, names: Iterable[str]) -> float:
@@ -582,17 +601,21 @@ class Grouper:
         self._timer(self._now + SETTLE, _SETTLE, str(trouble.id))
         return trouble
 
-    def _join(
-        self, trouble: _Trouble, fp: str, name: str, starts_at: float, onset: float, pair: str, *, old_news: bool
-    ) -> None:
+    def _join(self, trouble: _Trouble, fp: str, name: str, starts_at: float, onset: float, pair: str) -> None:
         self._take_alert(trouble, fp, name, starts_at, pair)
-        if not old_news:
-            fresh = name not in trouble.names
-            trouble.names.setdefault(name, onset)
-            trouble.onset = min(trouble.onset, onset)
-            if fresh:
-                trouble.own = self._own(trouble.vertex, trouble.names)
-                self._recheck(trouble)
+        fresh = name not in trouble.names
+        trouble.names.setdefault(name, onset)
+        trouble.onset = min(trouble.onset, onset)
+        if fresh:
+            trouble.own = self._own(trouble.vertex, trouble.names)
+            self._recheck(trouble)
+
+    def _alone(self, group: _Group) -> bool:
+        """Whether all of an incident is one alert that comes and goes."""
+        if len(group.troubles) > 50:
+            return False
+        kinds = {(t.vertex, n) for tid in group.troubles for t in (self._s.troubles[tid],) for n in t.names}
+        return len(kinds) == 1
 
     def _take_alert(self, trouble: _Trouble, fp: str, name: str, starts_at: float, pair: str) -> None:
         s = self._s
@@ -642,21 +665,91 @@ class Grouper:
         s = self._s
         if trouble.ended < 0.0 or self._now < trouble.ended + END_CHECK:
             return
-        self._recheck(trouble, ended=True)
+        for part in self._part_ways(trouble):
+            self._recheck(part, ended=True)
         links = self._around(trouble.vertex)
         near = [s.troubles[tid] for other in s.kept.keys() & links.keys() for tid in s.kept[other]]
         for other in sorted(near, key=lambda t: t.id):
-            if other is not trouble and 0.0 <= other.ended <= self._now - END_CHECK:
-                if trouble.ended - other.ended > HORIZON:
+            end = self._end(other)
+            if other is not trouble and 0.0 <= end <= self._now - END_CHECK:
+                if trouble.ended - end > HORIZON:
                     self._drop_in(s.kept, other.vertex, other.id)
                 else:
                     self._recheck(other, ended=True)
 
+    def _part_ways(self, trouble: _Trouble) -> list[_Trouble]:
+        """Symptoms of one vertex that ended far apart had two causes: one trouble for each."""
+        s = self._s
+        ends = sorted((s.rows[fp].ended, fp) for fp in trouble.alerts)
+        cuts = [i for i in range(1, len(ends)) if ends[i][0] - ends[i - 1][0] > PART]
+        if trouble.echoed >= 0 or not cuts:
+            return [trouble]
+        out = [trouble]
+        for i, cut in enumerate(cuts):
+            fps = [fp for _, fp in ends[cut : cuts[i + 1] if i + 1 < len(cuts) else len(ends)]]
+            out.append(self._cut(trouble, fps))
+        trouble.ended = ends[cuts[0] - 1][0]
+        return out
+
+    def _cut(self, trouble: _Trouble, fps: list[str]) -> _Trouble:
+        """A trouble of their own, at the same place, for some alerts of a trouble."""
+        s = self._s
+        s.count += 1
+        names: dict[str, float] = {}
+        for fp in fps:
+            names.setdefault(s.rows[fp].name, trouble.names.get(s.rows[fp].name, trouble.onset))
+        other = _Trouble(
+            id=s.count,
+            vertex=trouble.vertex,
+            onset=min(names.values()),
+            group=trouble.group,
+            names=names,
+            ended=max(s.rows[fp].ended for fp in fps),
+            followers=trouble.followers,
+        )
+        s.troubles[other.id] = other
+        s.groups[trouble.group].troubles[other.id] = None
+        s.kept.setdefault(trouble.vertex, {})[other.id] = None
+        for fp in fps:
+            del trouble.alerts[fp]
+            other.alerts[fp] = None
+            s.rows[fp].trouble = other.id
+        left = {s.rows[fp].name for fp in trouble.alerts}
+        trouble.names = {n: at for n, at in trouble.names.items() if n in left}
+        trouble.onset = min(trouble.names.values())
+        for item in (trouble, other):
+            item.own = self._own(item.vertex, item.names)
+        parent = s.troubles.get(trouble.parent)
+        self._link(other, parent if parent is not None else trouble)
+        return other
+
     def _together(self, trouble: _Trouble, other: _Trouble) -> float:
         """Log-likelihood ratio of how both ended, for one cause against two."""
-        if other.ended < 0.0:
+        mine, its = self._end(trouble), self._end(other)
+        if mine < 0.0:
+            return 0.0
+        if its < 0.0:
             return _STILL_LOG
-        return max(_STILL_LOG - 3.0, _delay(trouble.ended - other.ended, 0.0, END_SCALE) + _END_FREE_LOG)
+        return max(_STILL_LOG - 3.0, _delay(mine - its, 0.0, END_SCALE) + _END_FREE_LOG)
+
+    def _company(self, trouble: _Trouble, before: _Trouble) -> float:
+        """How the end of an echo fits those that its first trouble came with."""
+        s = self._s
+        while before.echo_of >= 0 and before.parent == before.echo_of and before.echo_of in s.troubles:
+            before = s.troubles[before.echo_of]
+        others = [before.parent, *before.children]
+        fits = [self._together(trouble, o) for i in others if (o := s.troubles.get(i)) and o.vertex != trouble.vertex]
+        return max(fits, default=0.0)
+
+    def _end(self, trouble: _Trouble) -> float:
+        """When it ended for good as far as we know: a trouble that fired again has not ended before its echo."""
+        s = self._s
+        while trouble.echoed >= 0:
+            later = s.troubles.get(trouble.echoed)
+            if later is None or later.parent != trouble.id:
+                break
+            trouble = later
+        return trouble.ended
 
     def _recheck(self, trouble: _Trouble, *, ended: bool = False) -> None:
         """Think again about where a trouble came from; move or merge when another home is clearly better."""
@@ -667,10 +760,20 @@ class Grouper:
         best: dict[str, tuple[float, _Trouble, str]] = {}
         s = self._s
         for other, link in self._near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
-            if other.id not in below and other.vertex != trouble.vertex:
+            if other.id in below or other.id == trouble.echo_of:
+                continue
+            if other.vertex != trouble.vertex:
                 w, how = self._weight(trouble.onset, other, link)
-                if w > -30.0:
-                    self._vote(votes, best, other, w + self._together(trouble, other) if ended else w, how)
+            elif not ended:
+                continue
+            else:
+                w, how = _SAME_LOG + _delay(trouble.onset - other.onset, SAME_MEAN, SAME_SCALE), "same"
+            if w > -30.0:
+                self._vote(votes, best, other, w + self._together(trouble, other) if ended else w, how)
+        before = s.troubles.get(trouble.echo_of)
+        if before is not None and before.id not in below:
+            company = self._company(trouble, before) if ended else 0.0
+            self._vote(votes, best, before, trouble.echo + company, "again")
         here = trouble.group
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
@@ -773,11 +876,13 @@ class Grouper:
         """What a trouble turned out to be goes into the counts."""
         s, now = self._s, self._now
         group = s.groups[trouble.group]
-        if len(group.troubles) == 1 and len(trouble.names) == 1:
+        if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
+            pass  # it was counted when it fired first
+        elif self._alone(group):
             name = next(iter(trouble.names))
             for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
                 s.alone.setdefault(key, _Count()).add(now)
-        elif trouble.names:
+        else:
             counts = s.origin if trouble.parent < 0 else s.passed
             for name in trouble.names:
                 counts.setdefault(name, _Count()).add(now)
