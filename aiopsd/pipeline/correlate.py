@@ -392,6 +392,9 @@ class CorrelateStage:
         self._expect_end(alert)
         self._merge_all(placement)
         incident_id = self._living(placement.incident)
+        if incident_id != alert.incident:
+            alert = replace(alert, incident=incident_id)
+            self._keep(alert)
         if not incident_id:
             self._audit("", "suppressed", f"{_name(alert)}: {placement.reason}", reason="kept quiet")
             self.dispatcher.alert(alert, None, self.now)
@@ -504,7 +507,7 @@ class CorrelateStage:
             incident,
             alerts=fps,
             services=services or incident.services,
-            firing=sum(a.state is AlertState.FIRING for a in alerts),
+            firing=sum(a.state is AlertState.FIRING and a.incident == incident.id for a in alerts),
             severity=lifecycle.severity(alerts) if alerts else incident.severity,
             title=lifecycle.title(alerts, services, incident.root),
             runbook=runbook or incident.runbook,

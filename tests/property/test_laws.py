@@ -284,3 +284,16 @@ def test_every_firing_alert_has_a_place_and_a_reason(journal: list[JournalRecord
             home: Incident = stage.incidents[alert.incident]
             assert alert.fingerprint in home.alerts
             assert not home.merged_into
+
+
+@settings(max_examples=60, deadline=None)
+@given(journals())
+def test_what_is_quiet_for_long_is_resolved(journal: list[JournalRecord]) -> None:
+    """An open incident has something firing, or its quiet period is still running: none stays open for nothing."""
+    stage = build(CONFIG)
+    stage.step(journal)
+
+    for incident in stage.incidents.values():
+        firing = [a for a in stage.alerts.values() if a.incident == incident.id and a.state == "firing"]
+        if incident.state in ("open", "acknowledged"):
+            assert firing or stage.now < incident.updated_at + CONFIG.correlate.resolve_after
