@@ -346,7 +346,8 @@ def check(body: bytes, limit: int) -> int:
                 raise DecodeError(DecodeReason.SCHEMA, "`samples` inside `samples`")
             found: _Bad = []
             points = _points(item, found)
-            parse_key(_key(item))
+            if points:
+                parse_key(_key(item))
             count += len(points)
             bad += [(reason, where + _series(item) + detail, n) for reason, detail, n in found[:1]]
         except DecodeError as e:
