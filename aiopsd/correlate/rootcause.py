@@ -1,11 +1,78 @@
-"""Which service, node or change is the cause: candidates ranked by explaining the symptoms away."""
+"""Which service, node or change is the cause: every symptom is blame that flows to what explains it ("blame flow").
 
-from collections.abc import Sequence
-from typing import Any
+Each symptom starts as blame on its own vertex. A vertex hands on what its callees explain: the more, the stronger and
+the earlier their own symptoms of that kind, the more they add to it; vertices that say nothing are looked through.
+What is not handed on stays, and trouble of its own (a resource, an alert that history finds at origins) adds to it.
+The blame that a vertex holds in the end is its score. Works with alerts alone, with metric evidence alone, or both.
+
+What enters is alerts, evidence, changes, the graph; what leaves is candidates, each with the chain of shares that leads
+from the symptom to it. No clock, no state, no chance: the same sets give the same ranking in any order.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from aiopsd.correlate.place import place_of
-from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence
+from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence, Link
 from aiopsd.topology import Topology
+
+STRONG = 3.0  # robust scales; below this a deviation only orders the tail of the list
+CAP = 1000.0  # a deviation above this says no more
+HANDED = 0.95  # at most so much of its blame does a vertex hand on
+OTHER_KIND = 0.15  # worth of a symptom of another kind than the page's
+OWN_EXPLAINS = 0.8  # how far a callee's resource trouble explains a caller's symptom
+LOOK_THROUGH = 3  # steps through vertices that say nothing
+DIM = 0.35  # what is left of an explanation for each silent vertex between
+LATE = 30.0  # s; a cause may be seen so much later than its symptom
+LATE_SCALE = 60.0  # s; beyond that its share falls off
+SILENT_SHARE = 0.6  # share that unexplained callers hand to a common callee that says nothing, when all of them do
+SEVERITY = {"critical": 1.2, "error": 1.1, "warning": 1.0, "info": 0.6, "none": 0.4}
+WEIGHT = {"saturation": 1.0, "resource": 1.0, "other": 0.3, "traffic": 0.3}  # of evidence that is not a symptom
+SYMPTOMS = ("latency", "errors", "availability")
+CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
+CHANGE_TAU = 900.0  # s
+ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
+# Confidence: chance that the first is right, given the share of the blame it holds and its lead over the second.
+# Logistic regression on simulated storms (simulations/storm.py --fit).
+CONFIDENCE = (-0.6, 1.2, 0.6)
+
+
+class Knowledge(msgspec.Struct, frozen=True, kw_only=True):
+    """What history and operators know: see `Grouper.knowledge`.
+
+    `origin`: alertname -> log-ratio of its share at origins of incidents to its share among passed-on symptoms.
+    `causes`: vertex -> how often operators confirmed it as a cause, minus how often they named another one.
+    """
+
+    origin: dict[str, float] = {}
+    causes: dict[str, float] = {}
+
+
+class _Symptom(NamedTuple):
+    strength: float
+    onset: float
+    shift: float  # in the metric's unit; 0 for an alert
+    metric: str
+    text: str
+    evidence: Evidence | None
+
+
+class _Vertex:
+    """Everything that speaks of one vertex."""
+
+    __slots__ = ("alerts", "evidence", "own", "passes", "symptoms", "traffic", "weak")
+
+    def __init__(self) -> None:
+        self.symptoms: dict[str, _Symptom] = {}  # kind -> strongest
+        self.own: _Symptom | None = None
+        self.weak = 0.0
+        self.traffic = 0.0
+        self.passes = 0.0  # log-odds that its alerts stand at an origin
+        self.alerts: list[Alert] = []
+        self.evidence: list[tuple[float, Evidence]] = []
 
 
 def rank(
@@ -17,26 +84,462 @@ def rank(
     onset: float,
     page: Alert | None = None,
     limit: int = 5,
-    feedback: Any = None,
+    feedback: Knowledge | None = None,
 ) -> tuple[Candidate, ...]:
-    """Candidates, best first; deterministic for equal input in any order."""
-    first: dict[str, float] = {}
-    for alert in alerts:
-        vertex = place_of(alert, topology).vertex
-        if vertex:
-            first[vertex] = min(first.get(vertex, alert.starts_at), alert.starts_at)
-    score: dict[str, float] = {}
-    for v in sorted(first):
-        below = topology.below(v, 3)
-        for c in first:
-            if c in below:
-                score[c] = score.get(c, 0.0) + 1.0
-    for v in score:
-        if any(c in first for c in topology.callees(v)):
-            score[v] *= 0.35
-    order = sorted(score, key=lambda v: (-score[v], first[v], v))[:limit]
-    total = sum(score.values()) or 1.0
-    return tuple(
-        Candidate(service=v, score=score[v], confidence=score[v] / total, reason=f"{v} explains the most alerts")
-        for v in order
-    )
+    """Candidates, best first; deterministic for equal sets in any order.
+
+    Args:
+        alerts: of the incident, anomalies with their evidence included.
+        evidence: of the neighbourhood, sub-threshold included; deviations count robust scales in the harmful direction.
+        changes: that may have caused it; those after `onset` + one minute are ignored.
+        onset: when the incident began (UTC seconds).
+        page: the alert that a person was told of; its kind of signal counts most. None: all kinds alike.
+        limit: at most so many candidates.
+        feedback: what history knows of names and services.
+    """
+    known = feedback or Knowledge()
+    vertices, under = _collect(alerts, evidence, topology, page, known)
+    if not vertices:
+        return ()
+    graph = _Graph(topology, under)
+    total = dict.fromkeys(sorted(vertices), 0.0)
+    why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
+    kinds = sorted({k for v in vertices.values() for k in v.symptoms})
+    for kind in kinds:
+        blame = {n: v.symptoms[kind].strength for n, v in sorted(vertices.items()) if kind in v.symptoms}
+        shares = {u: s for u in blame if (s := _shares(u, kind, vertices, graph))}
+        _silent_causes(blame, shares, kind, vertices, graph)
+        for name, value in _flow(blame, shares).items():
+            total[name] = total.get(name, 0.0) + value
+        for u, parts in shares.items():
+            for c, f in parts.items():
+                if f > why.setdefault(u, {}).get(c, (0.0, ""))[0]:
+                    why[u][c] = (f, kind)
+    for name, vertex in vertices.items():
+        if vertex.own is not None:
+            total[name] += vertex.own.strength
+        total[name] += 0.01 * vertex.weak if vertex.symptoms or vertex.own else vertex.weak
+        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes)
+    near = _changes(changes, topology, onset)
+    for name in total:
+        if name in near:
+            total[name] *= 1.0 + CHANGE_WORTH * near[name][0]
+        if name in known.causes:
+            total[name] *= math.exp(0.5 * max(-2.0, min(2.0, known.causes[name])))
+        total[name] *= _prior(name, topology)
+    first = {n: _first(v) for n, v in vertices.items()}
+    order = sorted(total, key=lambda n: (-round(total[n], 9), first.get(n, math.inf), n))
+    return _candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page)
+
+
+# --------------------------------------------------------------------------- what is said of each vertex
+
+
+def _collect(
+    alerts: Sequence[Alert],
+    evidence: Sequence[Evidence],
+    topology: Topology,
+    page: Alert | None,
+    known: Knowledge,
+) -> tuple[dict[str, _Vertex], dict[str, dict[str, None]]]:
+    vertices: dict[str, _Vertex] = {}
+    under: dict[str, dict[str, None]] = {}
+    page_kind = ""
+    if page is not None and page.evidence:
+        worst = max(page.evidence, key=lambda e: (e.deviation, e.metric))
+        page_kind = worst.kind if worst.kind in SYMPTOMS else ""
+    seen: dict[tuple[str, str, str], Evidence] = {}
+    for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
+        place = place_of(alert, topology)
+        if not place.vertex:
+            continue
+        vertex = vertices.setdefault(place.vertex, _Vertex())
+        vertex.alerts.append(alert)
+        for host in place.under:
+            under.setdefault(place.vertex, {})[host] = None
+        for e in alert.evidence:
+            seen[(e.service or place.vertex, e.metric, str(sorted(e.labels.items())))] = e
+        if not alert.evidence:
+            _take_alert(vertex, alert)
+        name = alert.labels.get("alertname", "")
+        vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
+    strong = [e for e in evidence if e.deviation > STRONG or e.kind == "traffic"]
+    weak = [e for e in evidence if e.deviation <= STRONG and e.kind != "traffic"]
+    for e in (*seen.values(), *strong):
+        _take_evidence(vertices, topology.resolve(e.service), e, page_kind)
+    for e in weak:
+        gain = 0.01 * (math.log1p(max(0.0, e.deviation)) - math.log1p(max(0.0, e.lead_in)))
+        if gain > 0.0:
+            name = topology.resolve(e.service)
+            if name:
+                vertex = vertices.setdefault(name, _Vertex())
+                vertex.weak = max(vertex.weak, gain)
+    return vertices, under
+
+
+def _take_alert(vertex: _Vertex, alert: Alert) -> None:
+    """An alert without numbers is a symptom by its severity."""
+    strength = SEVERITY.get(alert.labels.get("severity", ""), 1.0)
+    have = vertex.symptoms.get("alert")
+    name = alert.labels.get("alertname", "an alert")
+    onset = alert.starts_at if have is None else min(have.onset, alert.starts_at)
+    if have is None or strength > have.strength:
+        vertex.symptoms["alert"] = _Symptom(strength, onset, 0.0, name, name, None)
+    elif onset < have.onset:
+        vertex.symptoms["alert"] = have._replace(onset=onset)
+
+
+def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence, page_kind: str) -> None:
+    if not name:
+        return
+    vertex = vertices.setdefault(name, _Vertex())
+    if e.kind == "traffic":
+        vertex.traffic = max(vertex.traffic, e.traffic or e.normal)
+    gain = math.log1p(min(e.deviation, CAP)) - math.log1p(max(0.0, min(e.lead_in, CAP)))
+    if gain <= 0.0 or e.deviation <= STRONG:
+        return
+    vertex.evidence.append((gain, e))
+    shift = abs(e.level - e.normal)
+    symptom = _Symptom(gain, e.onset, shift, e.metric, _number_text(e), e)
+    if e.kind in SYMPTOMS:
+        if page_kind and e.kind != page_kind:
+            symptom = symptom._replace(strength=gain * OTHER_KIND)
+        have = vertex.symptoms.get(e.kind)
+        if have is None or (symptom.strength, e.metric) > (have.strength, have.metric):
+            vertex.symptoms[e.kind] = symptom
+    elif e.kind in ("resource", "saturation"):
+        if vertex.own is None or (gain, e.metric) > (vertex.own.strength, vertex.own.metric):
+            vertex.own = symptom
+    else:
+        vertex.weak = max(vertex.weak, gain * WEIGHT.get(e.kind, 0.3))
+
+
+# --------------------------------------------------------------------------- the flow
+
+
+class _Graph:
+    """The topology plus the nodes and zones that labels name."""
+
+    def __init__(self, topology: Topology, under: Mapping[str, Mapping[str, None]]) -> None:
+        self.topology = topology
+        self.under = under
+        self.over: dict[str, dict[str, None]] = {}
+        for vertex, hosts in under.items():
+            for host in hosts:
+                self.over.setdefault(host, {})[vertex] = None
+
+    def callees(self, name: str) -> Iterable[str]:
+        return dict.fromkeys((*self.topology.callees(name), *self.under.get(name, ())))
+
+    def callers(self, name: str) -> Iterable[str]:
+        return dict.fromkeys((*self.topology.callers(name), *self.over.get(name, ())))
+
+
+def _shares(u: str, kind: str, vertices: Mapping[str, _Vertex], graph: _Graph) -> dict[str, float]:
+    """What part of the symptom of `u` each callee explains; silent vertices are looked through."""
+    mine = vertices[u].symptoms[kind]
+    parts: dict[str, float] = {}
+    seen = {u}
+    front = [(c, 1.0) for c in graph.callees(u)]
+    for _ in range(LOOK_THROUGH):
+        further: list[tuple[str, float]] = []
+        for c, dim in front:
+            if c in seen:
+                continue
+            seen.add(c)
+            other = vertices.get(c)
+            its = other.symptoms.get(kind) if other is not None else None
+            if its is not None:
+                f = min(1.0, its.strength / mine.strength)
+                if its.metric == mine.metric and mine.shift > 0.0 and kind != "alert":
+                    calls = 1.0
+                    if vertices[u].traffic > 0.0 and other is not None:
+                        calls = min(4.0, max(1.0, other.traffic / vertices[u].traffic))
+                    f = min(1.0, 2.0 * f) * min(1.0, its.shift * calls / mine.shift)
+                when = its.onset
+            elif other is not None and other.own is not None:
+                f, when = OWN_EXPLAINS * min(1.0, other.own.strength / mine.strength), other.own.onset
+            elif other is not None and (other.symptoms or other.traffic):
+                if not other.symptoms:
+                    continue  # it speaks, and is well
+                s = max(other.symptoms.values(), key=lambda s: s.strength)
+                f, when = OWN_EXPLAINS * min(1.0, s.strength / mine.strength), s.onset
+            else:
+                further += [(d, dim * DIM) for d in graph.callees(c)]
+                continue
+            f *= dim * math.exp(-max(0.0, when - mine.onset - LATE) / LATE_SCALE)
+            if f > 0.01:
+                parts[c] = f
+        front = further
+    if not parts:
+        return {}
+    tot, best = sum(parts.values()), max(parts.values())
+    handed = HANDED * min(1.0, max(best, min(1.0, tot)))
+    if vertices[u].passes > 0.0:  # its own alerts usually stand at origins
+        handed /= 1.0 + vertices[u].passes
+    return {c: handed * f / tot for c, f in parts.items()}
+
+
+def _silent_causes(
+    blame: dict[str, float],
+    shares: dict[str, dict[str, float]],
+    kind: str,
+    vertices: Mapping[str, _Vertex],
+    graph: _Graph,
+) -> None:
+    """Several unexplained vertices that depend on one that says nothing: it is the likelier cause."""
+    loose = [u for u in blame if u not in shares or sum(shares[u].values()) < 0.2]
+    if len(loose) < 2:
+        return
+    over: dict[str, list[str]] = {}
+    for u in loose:
+        for c in graph.callees(u):
+            if c not in vertices:
+                over.setdefault(c, []).append(u)
+    for c in sorted(over, key=lambda c: (-len(over[c]), c)):
+        callers = [u for u in over[c] if u not in shares]
+        if len(callers) < 2:
+            continue
+        onsets = [vertices[u].symptoms[kind].onset for u in callers]
+        if max(onsets) - min(onsets) > 5 * LATE:
+            continue
+        n = len(list(graph.callers(c)))
+        part = SILENT_SHARE * (len(callers) - 0.5) / (n + 0.5)
+        for u in callers:
+            shares[u] = {c: part}
+
+
+def _flow(blame: Mapping[str, float], shares: Mapping[str, Mapping[str, float]], rounds: int = 16) -> dict[str, float]:
+    """Blame that each vertex holds when all has flowed; cycles are cut after `rounds` steps."""
+    got, moving = dict(blame), dict(blame)
+    for _ in range(rounds):
+        step: dict[str, float] = {}
+        for u, parts in shares.items():
+            b = moving.get(u, 0.0)
+            if b > 1e-9:
+                for c, f in parts.items():
+                    step[c] = step.get(c, 0.0) + b * f
+        if not step:
+            break
+        for c, b in step.items():
+            got[c] = got.get(c, 0.0) + b
+        moving = step
+    for u, parts in shares.items():
+        got[u] *= 1.0 - sum(parts.values())
+    return got
+
+
+def _prior(name: str, topology: Topology) -> float:
+    """A vertex that only ever stands for the far end of a call is seldom a cause of its own."""
+    node = topology.node(name)
+    return 0.3 if node is not None and node.labels.get("inferred") == "true" else 1.0
+
+
+def _changes(
+    changes: Sequence[ChangeEvent], topology: Topology, onset: float
+) -> dict[str, tuple[float, list[ChangeEvent]]]:
+    """Vertex -> (how recent its latest change was before the onset, in (0, 1]; its changes, latest first)."""
+    out: dict[str, tuple[float, list[ChangeEvent]]] = {}
+    for change in sorted(changes, key=lambda c: (-c.ts, c.id)):
+        if change.ts > onset + 60.0:
+            continue
+        name = topology.resolve(change.service)
+        worth = math.exp(-max(0.0, onset - change.ts) / CHANGE_TAU)
+        have = out.get(name)
+        out[name] = (worth, [change]) if have is None else (max(worth, have[0]), [*have[1], change])
+    return out
+
+
+# --------------------------------------------------------------------------- candidates and their explanation
+
+
+def _first(vertex: _Vertex) -> float:
+    times = [s.onset for s in vertex.symptoms.values()]
+    if vertex.own is not None:
+        times.append(vertex.own.onset)
+    return min(times, default=math.inf)
+
+
+def _candidates(
+    chosen: Sequence[str],
+    order: Sequence[str],
+    total: Mapping[str, float],
+    vertices: Mapping[str, _Vertex],
+    why: Mapping[str, Mapping[str, tuple[float, str]]],
+    near: Mapping[str, tuple[float, list[ChangeEvent]]],
+    topology: Topology,
+    graph: _Graph,
+    onset: float,
+    page: Alert | None,
+) -> tuple[Candidate, ...]:
+    mass = sum(max(0.0, total[n]) for n in order) or 1.0
+    top, second = total[order[0]], total[order[1]] if len(order) > 1 else 0.0
+    sure = confidence(top / mass, top / max(second, 1e-9))
+    rest = mass - top
+    start = place_of(page, topology).vertex if page is not None else ""
+    out = []
+    for i, name in enumerate(chosen):
+        vertex = vertices.get(name)
+        found = sorted(vertex.evidence, key=lambda x: (-x[0], x[1].metric))[:5] if vertex is not None else []
+        moved = near.get(name, (0.0, []))[1]
+        chain = _chain(start, name, why, vertices, topology)
+        out.append(
+            Candidate(
+                service=name,
+                kind=_kind(name, topology, graph),
+                score=round(total[name], 6),
+                confidence=round(sure if i == 0 else (1.0 - sure) * total[name] / rest if rest > 0.0 else 0.0, 4),
+                metric=found[0][1].metric if found else "",
+                reason=_reason(name, vertex, why, moved, onset),
+                chain=chain,
+                evidence=tuple(e for _, e in found),
+                changes=tuple(moved),
+            )
+        )
+    return tuple(out)
+
+
+def confidence(share: float, lead: float) -> float:
+    """Chance that the first candidate is right.
+
+    Args:
+        share: of all blame that it holds, in (0, 1].
+        lead: its score over that of the second.
+    """
+    a, b, c = CONFIDENCE
+    share = min(0.999, max(0.001, share))
+    z = a + b * math.log(min(lead, 100.0)) + c * math.log(share / (1.0 - share))
+    return min(0.99, max(0.01, 1.0 / (1.0 + math.exp(-z))))
+
+
+def _kind(name: str, topology: Topology, graph: _Graph) -> str:
+    kind = topology.kind(name)
+    if kind in ("node", "host", "machine"):
+        return "node"
+    if kind in ("zone", "region"):
+        return "zone"
+    if kind == "external":
+        return "external"
+    if not kind and name in graph.over:
+        return "node"
+    return "service"
+
+
+def _chain(
+    start: str,
+    goal: str,
+    why: Mapping[str, Mapping[str, tuple[float, str]]],
+    vertices: Mapping[str, _Vertex],
+    topology: Topology,
+) -> tuple[Link, ...]:
+    """The path of the largest shares from the page (else the most distant symptom) to the cause."""
+    best: dict[str, tuple[float, str]] = {goal: (1.0, "")}  # vertex -> (product of shares to the goal, next vertex)
+    callers: dict[str, list[tuple[str, float]]] = {}
+    for u in sorted(why):
+        for c, (f, _) in why[u].items():
+            callers.setdefault(c, []).append((u, f))
+    front = [goal]
+    for _ in range(8):
+        further = []
+        for c in front:
+            for u, f in callers.get(c, ()):
+                value = f * best[c][0]
+                if u not in best or (value > best[u][0] and u != goal):
+                    if _leads_back(best, c, u):
+                        continue
+                    best[u] = (value, c)
+                    further.append(u)
+        front = further
+    if start not in best:
+        reach = [u for u in best if u != goal]
+        if not reach:
+            return ()
+        start = max(reach, key=lambda u: (_steps_to(best, u, goal), best[u][0], u))
+    out: list[Link] = []
+    here = start
+    while here != goal and len(out) < 16:
+        nxt = best[here][1]
+        share, kind = why[here][nxt]
+        edge = topology.edge(here, nxt)
+        name = edge.kind if edge is not None else "runs_on" if not topology.callees(here) else "calls"
+        out.append(
+            Link(
+                symptom=here,
+                cause=nxt,
+                edge=name,
+                share=round(share, 4),
+                text=_link_text(here, nxt, name, share, kind, vertices),
+            )
+        )
+        here = nxt
+    return tuple(out)
+
+
+def _leads_back(best: Mapping[str, tuple[float, str]], here: str, to: str) -> bool:
+    for _ in range(16):
+        if here == to:
+            return True
+        if here not in best or not best[here][1]:
+            return False
+        here = best[here][1]
+    return True
+
+
+def _steps_to(best: Mapping[str, tuple[float, str]], here: str, goal: str) -> int:
+    n = 0
+    while here != goal and n < 16:
+        here, n = best[here][1], n + 1
+    return n
+
+
+def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Mapping[str, _Vertex]) -> str:
+    mine = vertices[u].symptoms.get(kind)
+    verb = {"calls": "calls", "runs_on": "runs on", "located_in": "is in", "reads": "reads", "writes": "writes"}
+    how = verb.get(edge, "depends on")
+    other = vertices.get(c)
+    its = (other.symptoms.get(kind) or other.own) if other is not None else None
+    left = f"{u} ({mine.text})" if mine is not None and mine.text else u
+    if its is None:
+        return f"{left} {how} {c}, which says nothing; it may explain {share:.0%}"
+    gap = (mine.onset if mine is not None else its.onset) - its.onset
+    when = f"{abs(gap):.0f} s {'earlier' if gap >= 0 else 'later'}"
+    return f"{left} {how} {c} ({its.text}, {when}), which explains {share:.0%}"
+
+
+def _reason(
+    name: str,
+    vertex: _Vertex | None,
+    why: Mapping[str, Mapping[str, tuple[float, str]]],
+    moved: Sequence[ChangeEvent],
+    onset: float,
+) -> str:
+    explains = sorted(u for u, parts in why.items() if name in parts)
+    if vertex is None:
+        text = f"{name} says nothing itself, but {_list(explains)} depend on it and nothing else explains them"
+    else:
+        facts = []
+        if vertex.own is not None:
+            facts.append(vertex.own.text)
+        facts += [s.text for _, s in sorted(vertex.symptoms.items(), key=lambda kv: (-kv[1].strength, kv[0]))[:2]]
+        text = f"{name}: {', '.join(f for f in facts if f) or 'deviates most'}"
+        if explains:
+            text += f"; explains {_list(explains)}"
+        handed = why.get(name)
+        if not handed:
+            text += "; nothing that it depends on explains it" if explains else ""
+    if moved:
+        change = moved[0]
+        ago = max(0.0, onset - change.ts)
+        text += f"; {change.kind}{' ' + change.version if change.version else ''} {ago / 60:.0f} min before the onset"
+    return text
+
+
+def _list(names: Sequence[str]) -> str:
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def _number_text(e: Evidence) -> str:
+    """`latency_p99 0.9 (normal 0.1, 24 scales)`, as a person checks it."""
+    return f"{e.metric} {e.level:.3g} (normal {e.normal:.3g}, {min(e.deviation, CAP):.0f} scales)"
