@@ -295,9 +295,10 @@ class CorrelateStage:
         elif kind == _FORGET_INCIDENT:
             incident = self.incidents.get(key)
             if incident is not None and incident.state in (IncidentState.RESOLVED, IncidentState.MERGED):
-                end = incident.updated_at + self.config.correlate.retention
-                if end > self.now:
-                    self._timer(end, _FORGET_INCIDENT, key)
+                keep = self.config.correlate.retention
+                end = incident.updated_at + keep
+                if end > self.now or incident.firing:  # an operator may resolve what still fires
+                    self._timer(max(end, self.now + keep) if incident.firing else end, _FORGET_INCIDENT, key)
                 else:
                     self._forget_incident(key)
         elif kind == _SWEEP:
