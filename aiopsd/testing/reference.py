@@ -6,6 +6,7 @@ A test holds the files and the code together.
 import ast
 import inspect
 import io
+import re
 import sys
 import tokenize
 from pathlib import Path
@@ -67,12 +68,12 @@ def type_name(kind: Any) -> str:
     """A field's type in words."""
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     for old, new in (
-        ("aiopsd.config.", ""), ("typing.", ""), ("NoneType", "unset"), ("None", "unset"), ("str", "text"),
+        ("aiopsd.config.", ""), ("typing.", ""), ("NoneType", "unset"), ("None", "unset"),
         ("tuple[", "list["), (", ...]", "]"), ("Duration", "duration"), ("Secret", "secret"), ("Literal", "one of "),
         ("ForwardRef('RouteConfig')", "RouteConfig"), ("Optional", ""),
     ):  # fmt: skip
         text = text.replace(old, new)
-    return text.replace("|", "\\|")
+    return re.sub(r"\bstr\b", "text", text).replace("|", "\\|")
 
 
 def section(cls: type[msgspec.Struct], title: str) -> list[str]:
