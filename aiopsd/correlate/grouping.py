@@ -346,6 +346,11 @@ class Grouper:
         out, s.pending = s.pending, []
         return out
 
+    def group_of(self, fingerprint: str) -> str:
+        """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
+        row = self._s.rows.get(fingerprint)
+        return self._s.troubles[row.trouble].group if row is not None else ""
+
     def forget(self, incident: str) -> None:
         """Drop an incident and its alerts; what was learned from them stays."""
         s = self._s
