@@ -35,6 +35,15 @@ class Tail(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value: Number
 
 
+class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One sample with its fields in any order, the common case of `Item`."""
+
+    name: Raw
+    labels: Raw
+    ts: float
+    value: float
+
+
 class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """Any record; what names the series stays raw."""
 
@@ -51,12 +60,14 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _tails = msgspec.json.Decoder(list[Tail])
 _tail = msgspec.json.Decoder(Tail)
+_plain = msgspec.json.Decoder(Plain)
 _item = msgspec.json.Decoder(Item)
 _items = msgspec.json.Decoder(list[Item])
 _raws = msgspec.json.Decoder(list[Raw])
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _Bad = list[tuple[DecodeReason, str, int]]
+_PLAIN_KEY = b'{"name":%b,"labels":%b,'
 _MARKS = (b'"value":', b'"ts":')
 
 
@@ -100,7 +111,7 @@ def _value(given: Number) -> float:
 def _key(item: Item) -> bytes:
     """The raw key of a record: a JSON object, up to the comma before its first sample field."""
     if item.name is not UNSET and item.labels is not UNSET and item.service is UNSET and item.metric is UNSET:
-        return b'{"name":%b,"labels":%b,' % (item.name, item.labels)
+        return _PLAIN_KEY % (item.name, item.labels)
     given = [
         b'"%b":%b,' % (field, raw)
         for field, raw in (
@@ -191,6 +202,21 @@ class _Reader:
         for number in numbers:  # one of them is special: each by itself, which finds the same rows
             self.record(records[number - self.first], number)
 
+    def plain(self, value: bytes, number: int) -> bool:
+        """Add one plain sample of a series known by its name and labels; False, and nothing added, for any other."""
+        try:
+            item = _plain.decode(value)
+        except _BROKEN:
+            return False
+        row = self.index.rows.get(_PLAIN_KEY % (item.name, item.labels))
+        if row is None or not 0.0 < item.ts < LATEST:
+            return False
+        self.rows.append(row)
+        self.ts.append(item.ts)
+        self.values.append(item.value)
+        self.numbers.append(number)
+        return True
+
     def record(self, record: LogRecord, number: int) -> None:
         """Add one record of any shape, or refuse it."""
         bad: _Bad = []
@@ -269,17 +295,18 @@ class _Reader:
 
     def _new(self, key: bytes, value: bytes) -> int:
         """Row of a series whose key is not known, remembered by the record's own beginning where it has one."""
+        labels = parse_key(key)
         at = min((p for p in map(value.rfind, _MARKS) if p >= 0), default=-1)
         if at > 0 and value[:1] == b"{":
             head = value[:at]
             try:
                 _tail.decode(b"{" + value[at:])
-                if head.rstrip().endswith(b",") and parse_key(head) == parse_key(key):
+                if head.rstrip().endswith(b",") and parse_key(head) == labels:
                     row = self.index.rows.get(head)
-                    return self.index.add(head) if row is None else row
+                    return self.index.add(head, labels) if row is None else row
             except (*_BROKEN, DecodeError):
                 pass
-        return self.index.add(key)
+        return self.index.add(key, labels)
 
 
 def _nested(item: Item) -> list[Raw]:
@@ -309,7 +336,8 @@ def decode(records: Sequence[LogRecord], first: int, index: SeriesIndex, out: Ba
                 if tails:
                     reader.tails(rows, tails, numbers, records)
                     rows, tails, numbers = [], [], []
-                reader.record(record, number)
+                if not reader.plain(value, number):
+                    reader.record(record, number)
                 continue
             mark, other = other, mark
         rows.append(row)

@@ -1,4 +1,4 @@
-"""Fixtures of the decoders' tests: an index, records, and the full WriteRequest of prometheus/prompb by google.protobuf."""
+"""Fixtures of the decoders' tests: an index, records, and the WriteRequest of prometheus/prompb by google.protobuf."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -73,7 +73,7 @@ def _write_request() -> Any:
             label = Field.LABEL_REPEATED if repeated else Field.LABEL_OPTIONAL
             if isinstance(kind, str):
                 nested = {"type": Field.TYPE_MESSAGE, "type_name": f".prometheus.{kind}"}
-                message.field.add(name=field, number=at, label=label, **nested)  # type: ignore[arg-type]
+                message.field.add(name=field, number=at, label=label, **nested)
             else:
                 message.field.add(name=field, number=at, label=label, type=kind)
     pool = DescriptorPool()

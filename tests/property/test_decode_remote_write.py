@@ -1,5 +1,6 @@
 """Remote write: three ways through one format, and the library's parser as the judge of all three."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -12,7 +13,7 @@ from aiopsd.decode import check_samples, decode_samples, split_samples
 from aiopsd.decode import remote_write as rw
 from aiopsd.decode.columns import Batch
 from aiopsd.decode.series import pack, split_labels
-from aiopsd.errors import DecodeError, DecodeReason
+from aiopsd.errors import DecodeError
 from aiopsd.services import ServiceMapper
 from aiopsd.testing.decode import WriteRequest, index, records, sample, samples, snappy
 
@@ -233,14 +234,10 @@ def test_any_bytes_are_a_value(body: bytes) -> None:
         ix = index()
         columns = decode_samples(records([value], "remote-write"), ix)
         assert len(columns.rows) == len(columns.ts) == len(columns.values) == len(columns.record)
-        for verb in (
-            lambda v: check_samples(v, "remote-write"),
-            lambda v: split_samples(v, "remote-write", 3, ServiceMapper(ServicesConfig())),
-        ):
-            try:
-                verb(value)
-            except DecodeError as e:
-                assert e.reason in DecodeReason
+        with contextlib.suppress(DecodeError):
+            assert check_samples(value, "remote-write") >= len(columns.rows)
+        with contextlib.suppress(DecodeError):
+            split_samples(value, "remote-write", 3, ServiceMapper(ServicesConfig()))
 
 
 def test_stale_markers_keep_their_bits_on_every_way() -> None:
