@@ -13,8 +13,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,18 @@ import numpy as np
 from simulations import wire
 from simulations.bench import Line, show
 from simulations.bench_memory import heads
-from simulations.process import Daemon, Failure, Service, free_port
+from simulations.process import Daemon, Failure, Pager, Service, free_port
 from simulations.world import iso
 
 SERIES, ROUNDS, STEP = 50_000, 10, 15.0
 ALERTS, BATCH, AGAIN = 10_000, 200, 3
 LOADED_SECONDS = 20.0
 CONFIG = "metric_log: {sync: normal}\n"
+PAGED = """\
+delivery: {{rate: 1000}}
+route: {{receiver: pager, group_wait: 0s, group_interval: 10s}}
+receivers: [{{name: pager, webhook_configs: [{{url: "http://127.0.0.1:{port}/page"}}]}}]
+"""
 
 
 def bodies(rounds: int, end: float) -> list[tuple[float, list[bytes]]]:
@@ -105,55 +111,101 @@ def alerted(server: Service, done: Callable[[float], None]) -> tuple[float, floa
     return 1e6 * spent[0] / ALERTS, 1e6 * min(spent[1:]) / ALERTS
 
 
-def under_load(daemon: Daemon, us_per_sample: float) -> Iterator[Line]:
-    """Alerts, one at a time, while metrics come at half of the capacity of one core."""
+def probes(daemon: Daemon, count: int) -> None:
+    """Services whose one metric has been calm for an hour and a half: what breaks later is an event at once."""
+    now = float(int(time.time()))
+    ts = now - 60.0 * np.arange(90, 0, -1, dtype=np.float64)
+    values = np.random.default_rng(7).normal(100.0, 1.0, (count, len(ts)))
+    daemon.write(wire.remote_write([probe(k) for k in range(count)], ts, values))
+
+
+def probe(k: int) -> bytes:
+    return wire.label_bytes({"__name__": "queue_depth", "service": f"probe-{k:03d}"})
+
+
+def under_load(daemon: Daemon, pager: Pager, us_per_sample: float) -> Iterator[Line]:
+    """Alerts and broken metrics, one at a time, while metrics come at half of the capacity of one core."""
     wanted = 0.5e6 / us_per_sample  # samples a second
-    given = bodies(2, float(int(time.time())) + 60.0)
+    rounds = endless(float(int(time.time())))
+    count = int(LOADED_SECONDS)
+    probes(daemon, count)
     stop = threading.Event()
     pushed = [0]
 
     def push() -> None:
         started = time.monotonic()
-        for ts, part in endless(given):
-            for body in part:
-                if stop.is_set():
-                    return
-                daemon.write(body)
-                pushed[0] += 500
-                time.sleep(max(0.0, started + pushed[0] / wanted - time.monotonic()))
-            del ts
+        for body in rounds:
+            if stop.is_set():
+                return
+            daemon.write(body)
+            pushed[0] += 500
+            time.sleep(max(0.0, started + pushed[0] / wanted - time.monotonic()))
 
     pusher = threading.Thread(target=push, name="pusher")
     pusher.start()
-    delays = []
+    decided: list[float] = []
+    alerts_at: dict[str, float] = {}
+    broken_at: dict[str, float] = {}
     before, began = daemon.cpu, time.monotonic()
-    k = 0
-    while time.monotonic() - began < LOADED_SECONDS:
-        body = wire.alerts([{"labels": {"alertname": "Bench", "service": f"service-{k:05d}"}}])
+    while (elapsed := time.monotonic() - began) < LOADED_SECONDS:
+        k = len(decided)
+        alerts_at[f"service-{k:05d}"] = time.time()
         sent = time.perf_counter()
-        daemon.json("/api/v2/alerts", body)
-        delays.append(time.perf_counter() - sent)
+        daemon.json("/api/v2/alerts", wire.alerts([{"labels": {"alertname": "Bench", "service": f"service-{k:05d}"}}]))
+        decided.append(time.perf_counter() - sent)
+        if len(broken_at) <= elapsed and len(broken_at) < count:
+            n = len(broken_at)
+            now = time.time()
+            daemon.write(wire.remote_write([probe(n)], np.array([now]), np.array([[500.0]])))
+            broken_at[f"probe-{n:03d}"] = now
         time.sleep(0.05)
-        k += 1
-    elapsed = time.monotonic() - began
     used = daemon.cpu - before
     stop.set()
     pusher.join()
-    name = f"alert to decision at {pushed[0] / elapsed / 1000:.0f} k samples/s"
-    yield Line(f"{name}, median", 1e3 * float(np.median(delays)), "ms")
-    yield Line(f"{name}, p99", 1e3 * float(np.quantile(delays, 0.99)), "ms", goal=50.0)
+    elapsed = time.monotonic() - began
+    share = f"at {pushed[0] / elapsed / 1000:.0f} k samples/s"
     yield Line("share of a core that the daemon used meanwhile", used / elapsed, "")
-
-
-def endless(given: list[tuple[float, list[bytes]]]) -> Iterator[tuple[float, list[bytes]]]:
-    """The rounds again and again, each time fifteen seconds later: bodies are made anew."""
-    parts = list(heads(SERIES))
-    ts = given[-1][0]
-    yield from given
-    rng = np.random.default_rng(5)
+    yield from delays(f"alert to decision {share}", decided, goal=50.0)
+    time.sleep(5.0)  # the last pages
+    opened: dict[str, float] = {}
+    cursor = ""
     while True:
-        ts += STEP
-        yield ts, [wire.remote_write(p, np.array([ts]), rng.normal(100.0, 5.0, (len(p), 1))) for p in parts]
+        answer = daemon.get(f"/api/v1/incidents?limit=1000{cursor}")
+        for incident in answer["incidents"]:
+            for service in incident["services"]:
+                at = datetime.fromisoformat(incident["opened_at"]).timestamp()
+                opened[service] = min(at, opened.get(service, at))
+        if not answer["next"]:
+            break
+        cursor = f"&cursor={answer['next']}"
+    events = [opened[s] - at for s, at in broken_at.items() if s in opened]
+    yield Line("broken metrics that became events", len(events) / max(len(broken_at), 1), "of all")
+    yield from delays(f"sample to event {share}", events)
+    paged: dict[str, float] = {}
+    for at, page in zip(pager.times, pager.pages, strict=True):
+        for alert in page["data"]["alerts"]:
+            paged.setdefault(alert["labels"]["service"], at)
+    told = [paged[s] - at for s, at in alerts_at.items() if s in paged]
+    yield Line("alerts that were paged", len(told) / len(alerts_at), "of all")
+    yield from delays(f"alert to page {share}, group_wait 0", told)
+
+
+def delays(name: str, seconds: Sequence[float], goal: float = 0.0) -> Iterator[Line]:
+    """Median and 99th percentile, wall-clock."""
+    if seconds:
+        yield Line(f"{name}, median", 1e3 * float(np.median(seconds)), "ms")
+        yield Line(f"{name}, p99", 1e3 * float(np.quantile(seconds, 0.99)), "ms", goal=goal)
+
+
+def endless(ts: float) -> Iterator[bytes]:
+    """Bodies of round after round, fifteen seconds of sample time apart, made as they are wanted."""
+    rng = np.random.default_rng(5)
+    first = [wire.write_request(part, np.array([ts]), rng.normal(100.0, 5.0, (len(part), 1))) for part in heads(SERIES)]
+    now = ts
+    while True:
+        now += STEP
+        for request in first:
+            yield wire.compressed(wire.at_time(request, ts, now))
 
 
 def peers(folder: Path) -> Iterator[Line]:
@@ -218,15 +270,17 @@ def peers(folder: Path) -> Iterator[Line]:
 def over_http(folder: Path) -> Iterator[Line]:
     """Our daemon: remote write, then alerts under that load, then many alerts to a fresh one."""
     (folder / "metrics").mkdir()
-    daemon = Daemon(folder / "metrics", CONFIG)
+    pager = Pager()
+    daemon = Daemon(folder / "metrics", CONFIG + PAGED.format(port=pager.port))
     try:
         daemon.ready()
         first, known = written(daemon, "/api/v1/write", daemon.wait_for_samples)
         yield Line("daemon, remote write over HTTP, first sight", first, "us a sample")
         yield Line("daemon, remote write over HTTP, logged, scored", known, "us a sample", goal=1.5)
-        yield from under_load(daemon, known)
+        yield from under_load(daemon, pager, known)
     finally:
         daemon.stop()
+        pager.close()
     (folder / "alerts").mkdir()
     daemon = Daemon(folder / "alerts", CONFIG)
     try:

@@ -39,11 +39,13 @@ class Pager:
 
     def __init__(self) -> None:
         self.pages: list[dict[str, Any]] = []
-        pages = self.pages
+        self.times: list[float] = []  # of arrival, UTC seconds
+        pages, times = self.pages, self.times
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                times.append(time.time())
                 pages.append(json.loads(body))
                 self.send_response(204)
                 self.end_headers()

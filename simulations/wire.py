@@ -40,18 +40,28 @@ def time_series(labels: bytes, ts: Sequence[float], values: Sequence[float]) -> 
     return _field(1, labels + b"".join(samples))
 
 
-def remote_write(labels: Sequence[bytes], ts: F64, values: F64) -> bytes:
-    """A Prometheus remote write 1.0 body (snappy block format) of values[series, steps]; NaN means no sample.
-
-    Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/
-    """
+def write_request(labels: Sequence[bytes], ts: F64, values: F64) -> bytes:
+    """A WriteRequest of values[series, steps], uncompressed; NaN means no sample."""
     parts = []
     stamps = ts.tolist()
     for head, row in zip(labels, values, strict=True):
         kept = [(t, v) for t, v in zip(stamps, row.tolist(), strict=True) if v == v]
         if kept:
             parts.append(time_series(head, [t for t, _ in kept], [v for _, v in kept]))
-    return compressed(b"".join(parts))
+    return b"".join(parts)
+
+
+def at_time(request: bytes, old: float, new: float) -> bytes:
+    """The same request with every sample of time `old` moved to `new`: much cheaper than to write it again."""
+    return request.replace(b"\x10" + _varint(round(old * 1000)), b"\x10" + _varint(round(new * 1000)))
+
+
+def remote_write(labels: Sequence[bytes], ts: F64, values: F64) -> bytes:
+    """A Prometheus remote write 1.0 body (snappy block format) of values[series, steps]; NaN means no sample.
+
+    Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/
+    """
+    return compressed(write_request(labels, ts, values))
 
 
 def compressed(body: bytes) -> bytes:
