@@ -720,6 +720,12 @@ class Grouper:
             other.alerts[fp] = None
             s.rows[fp].trouble = other.id
         left = {s.rows[fp].name for fp in trouble.alerts}
+        for name in names:  # who fires again belongs to the trouble that has its name now
+            pair = f"{trouble.vertex}|{name}"
+            ended = s.pairs.get(pair, {}).get(trouble.id)
+            if ended is not None:
+                s.pairs[pair][other.id] = ended
+                self._drop_in(s.pairs, pair, trouble.id, when=name not in left)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
