@@ -388,7 +388,7 @@ def _candidates(
                 service=name,
                 kind=_kind(name, topology, graph),
                 score=round(total[name], 6),
-                confidence=round(sure if i == 0 else (1.0 - sure) * total[name] / rest if rest > 0.0 else 0.0, 4),
+                confidence=round(sure if i == 0 else _share_of_rest(total[name], rest, sure), 4),
                 metric=found[0][1].metric if found else "",
                 reason=_reason(name, vertex, why, moved, onset),
                 chain=chain,
@@ -397,6 +397,11 @@ def _candidates(
             )
         )
     return tuple(out)
+
+
+def _share_of_rest(score: float, rest: float, sure: float) -> float:
+    """What is left for a later candidate: its share of the doubt, never above the first; the rest is somewhere else."""
+    return min(sure, (1.0 - sure) * max(0.0, score) / rest) if rest > 0.0 else 0.0
 
 
 def confidence(share: float, lead: float) -> float:
@@ -408,7 +413,7 @@ def confidence(share: float, lead: float) -> float:
     """
     a, b, c = CONFIDENCE
     share = min(0.999, max(0.001, share))
-    z = a + b * math.log(min(lead, 100.0)) + c * math.log(share / (1.0 - share))
+    z = a + b * math.log(min(100.0, max(0.01, lead))) + c * math.log(share / (1.0 - share))
     return min(0.99, max(0.01, 1.0 / (1.0 + math.exp(-z))))
 
 

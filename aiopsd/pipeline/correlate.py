@@ -59,6 +59,7 @@ from aiopsd.model import (
 )
 from aiopsd.retraining import Retraining
 from aiopsd.routing import Dispatcher
+from aiopsd.rules import NOISE, Rules
 from aiopsd.services import ServiceMapper
 from aiopsd.silences import SilenceBook
 from aiopsd.topology import Topology
@@ -82,6 +83,7 @@ class CorrelateStage:
         self,
         config: Config,
         *,
+        rules: Rules,
         services: ServiceMapper,
         topology: Topology,
         grouper: Grouper,
@@ -92,6 +94,7 @@ class CorrelateStage:
         resume: dict[str, Any] | None,
     ) -> None:
         self.config = config
+        self.rules = rules
         self.services = services
         self.topology = topology
         self.grouper = grouper
@@ -346,14 +349,15 @@ class CorrelateStage:
             if firing:
                 self._again(old, given, starts, ends, timeout)
             else:
-                self._resolve_alert(replace(old, annotations=given.annotations or old.annotations), ends)
+                said = given.annotations or old.annotations
+                self._resolve_alert(replace(old, annotations=self.rules.enriched(old.labels, said)), ends)
             return
         if not firing:
             return  # the end of what we never saw fire, or already know to be over
         alert = Alert(
             fingerprint=fp,
             labels=given.labels,
-            annotations=given.annotations,
+            annotations=self.rules.enriched(given.labels, given.annotations),
             starts_at=starts,
             ends_at=ends,
             updated_at=now,
@@ -369,26 +373,31 @@ class CorrelateStage:
         if timeout and not old.timeout and old.ends_at > self.now:
             ends, timeout = old.ends_at, False  # an explicit end beats our timeout
         starts = min(starts, old.starts_at)
+        annotations = self.rules.enriched(old.labels, given.annotations)
         new = replace(
             old,
             ends_at=ends,
             timeout=timeout,
             updated_at=self.now,
             starts_at=starts,
-            annotations=given.annotations,
+            annotations=annotations,
             generator_url=given.generator_url,
         )
         self.alerts[old.fingerprint] = new
         self._expect_end(new)
-        if starts == old.starts_at and given.annotations == old.annotations:
+        if starts == old.starts_at and annotations == old.annotations:
             self._out.append(Touch(fingerprint=old.fingerprint, ends_at=ends, updated_at=self.now))
         else:
             self._touched_alerts[old.fingerprint] = None
             self.dispatcher.alert(new, self.incidents.get(new.incident), self.now)
 
     def _fires(self, alert: Alert, late: bool) -> None:
-        placement = self.grouper.place(alert, self.now)
-        alert = replace(alert, incident=placement.incident, group_reason=placement.reason)
+        role, pack = self.rules.known(alert.labels)
+        if role == NOISE:
+            placement = Placement("", f"noise, says rule pack {pack}: opens and joins no incident")
+        else:
+            placement = self.grouper.place(alert, self.now)
+        alert = replace(alert, role=role, incident=placement.incident, group_reason=placement.reason)
         self._keep(alert)
         self._expect_end(alert)
         self._merge_all(placement)
@@ -466,7 +475,7 @@ class CorrelateStage:
             if old is not None and old.state is AlertState.FIRING:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
-        annotations = {"summary": event.summary} if event.summary else {}
+        annotations = self.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
         if old is not None and old.state is AlertState.FIRING:
             new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
             self._keep(new)
@@ -660,15 +669,19 @@ class CorrelateStage:
             return
         window = self.config.correlate.change_window
         changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= self.now]
-        roots = rank(
-            alerts,
-            self.topology,
-            tuple(self._digests.get(incident_id, {}).values()),
-            changes,
-            onset=incident.started_at,
-            page=alerts[0],
-        )
         self._ask(incident)
+        try:
+            roots = rank(
+                alerts,
+                self.topology,
+                tuple(self._digests.get(incident_id, {}).values()),
+                changes,
+                onset=incident.started_at,
+                page=alerts[0],
+            )
+        except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
+            self._audit(incident_id, "root", "the ranking failed; the causes shown are the last ones", reason=repr(e))
+            return
         if not roots or roots == incident.roots:
             return
         before, after = incident.root, roots[0]
@@ -890,10 +903,12 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
     if resume is not None and (resume.kind != "correlate" or resume.version > VERSION):
         raise ValueError(f"cannot resume from a snapshot of {resume.kind} version {resume.version}")
     meta = resume.meta if resume is not None else {}
+    rules = Rules(config.packs)  # first: a broken pack is told with its line
     topology = Topology(config.topology.stale_after, meta.get("topology"))
     silences = SilenceBook(meta.get("silences"))
     return CorrelateStage(
         config,
+        rules=rules,
         services=ServiceMapper(config.services),
         topology=topology,
         grouper=Grouper(config.correlate, topology, meta.get("grouper")),
