@@ -272,8 +272,9 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print()
         return 0
-    except Failure as e:
-        print(f"the demo failed: {e}", file=sys.stderr)
+    except (Failure, OSError) as e:
+        end = daemon.log.read_text(errors="replace")[-3000:] if daemon.process.poll() is not None else ""
+        print(f"the demo failed: {e}\n{end}", file=sys.stderr)
         return 1
     finally:
         daemon.stop()
