@@ -38,7 +38,8 @@ from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Wo
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
-from aiopsd.web.server import SITE, build_app, serve
+from aiopsd.web.server import build_app, serve
+from aiopsd.web.site import SITE
 
 PUSH = "push"  # name of the local log that HTTP-pushed metrics go through
 DRAIN_SECONDS = 10.0  # the outbox gets so long before the first new record; a dead receiver must not hold the rest
@@ -243,7 +244,10 @@ class Daemon:
             version=__version__,
         )
         self.site = app[SITE]
-        runner = await serve(app, config.http.listen)
+        try:
+            runner = await serve(app, config.http.listen)
+        except OSError as e:
+            raise ConfigError(f"cannot listen on {config.http.listen}: {e.strerror}", "$.http.listen") from None
         stack.push_async_callback(runner.cleanup)
         self.address = "{}:{}".format(*runner.addresses[0][:2])
         self._log.info("listening", address=self.address)

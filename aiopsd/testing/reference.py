@@ -105,7 +105,7 @@ def configuration() -> str:
         "",
     ]
     lines += section(config.Config, "The file")
-    names = [
+    names: list[tuple[str, type[msgspec.Struct]]] = [
         ("http", config.HttpConfig), ("log", config.LogConfig), ("journal", config.JournalConfig),
         ("metric_log", config.MetricLogConfig), ("snapshots", config.SnapshotConfig), ("store", config.StoreConfig),
         ("sources[]", config.SourceConfig), ("services", config.ServicesConfig),
@@ -125,9 +125,9 @@ def configuration() -> str:
         ("trainers", "retraining.trainers[].{}"),
     ):
         for name in plugins.names(kind):
-            cls = getattr(plugins.load(kind, name), "Config", None)
-            if cls is not None:
-                lines += section(cls, f"`{key.format(name)}`")
+            options: type[msgspec.Struct] | None = getattr(plugins.load(kind, name), "Config", None)
+            if options is not None:
+                lines += section(options, f"`{key.format(name)}`")
     return HEAD + "\n".join(lines).rstrip() + "\n"
 
 
