@@ -194,6 +194,7 @@ class DetectHost:
                 self._shards.pop(shard.claim.partition, None)
                 return False
             except (StoreError, StreamError) as e:
+                self.metrics.write_errors.labels("journal").inc()
                 self.watch.waits(e)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MOST)

@@ -1,16 +1,22 @@
 """The door: what HTTP handlers may ask of the runtime. An answer means that the record is safe."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from aiopsd.config import Config
 from aiopsd.decode import check_samples, split_samples
+from aiopsd.errors import StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import AlertBatch, Body, Entry
 from aiopsd.protocols import Journal, Stream
 from aiopsd.runtime.correlate import CorrelateHost
 from aiopsd.services import ServiceMapper
+
+# s; how long a refused write keeps us from being ready. Only the next write can tell that there is room again, and one
+# who asks /-/ready before writing would otherwise never send it.
+REFUSED_SECONDS = 10.0
 
 
 class RuntimeDoor:
@@ -34,6 +40,7 @@ class RuntimeDoor:
         self._services = ServiceMapper(config.services)
         self._troubles, self._figures, self._reload = troubles, figures, reload
         self._reloading = asyncio.Lock()
+        self._refused: dict[str, tuple[float, str]] = {}  # what could not be written -> (loop time, why)
 
     async def push_metrics(self, body: bytes, format: str) -> None:
         """Check, split by service when the log has several partitions, append."""
@@ -41,19 +48,33 @@ class RuntimeDoor:
             return
         partitions = self.config.metric_log.partitions
         parts = [(0, body)] if partitions == 1 else split_samples(body, format, partitions, self._services)
-        await self.metric_log.append([Entry(value=part, format=format, partition=p) for p, part in parts])
+        with self._writing("metrics"):
+            await self.metric_log.append([Entry(value=part, format=format, partition=p) for p, part in parts])
 
     async def submit(self, bodies: Sequence[Body]) -> int:
         """Append and wait for the decision."""
-        offset = await self.journal.append(bodies)
+        with self._writing("journal"):
+            offset = await self.journal.append(bodies)
         for body in bodies:
             if isinstance(body, AlertBatch):
                 self.metrics.alerts.labels("http").inc(len(body.alerts))
         await self.correlate.committed(offset, self.config.http.commit_timeout)
         return offset
 
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """A refused write is counted, and shown until one succeeds or some time has passed."""
+        try:
+            yield
+        except (StoreError, StreamError) as e:
+            self.metrics.write_errors.labels(what).inc()
+            self._refused[what] = (asyncio.get_running_loop().time(), str(e))
+            raise
+        self._refused.pop(what, None)
+
     def readiness(self) -> dict[str, str]:
-        return self._troubles()
+        since = asyncio.get_running_loop().time() - REFUSED_SECONDS
+        return self._troubles() | {f"writing {what}": why for what, (at, why) in self._refused.items() if at > since}
 
     def status(self) -> dict[str, Any]:
         return self._figures()

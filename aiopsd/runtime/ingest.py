@@ -117,6 +117,7 @@ class IngestHost:
                 self.watch.well()
                 return
             except (StoreError, StreamError) as e:
+                self.metrics.write_errors.labels("journal").inc()
                 self.watch.waits(e)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MOST)

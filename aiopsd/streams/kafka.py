@@ -156,6 +156,7 @@ class KafkaStream:
         self.on_offset_lost, self.on_gap, self.clock = on_offset_lost, on_gap, clock
         self.group_id = config.group_id or f"aiopsd-{name}"
         self.waiting = ""
+        self._away = ""  # what `waiting` says because the broker went away while we were reading
         self.stopped = ""
         self.gaps: list[OffsetLost] = []
         self._budget = DeadLetterBudget(config.dead_letter_rate, config.dead_letter_share)
@@ -627,7 +628,10 @@ class KafkaStream:
             self._consumer.resume(*(self._tp(p) for p in partitions if p in self._next))
 
     async def lag(self) -> dict[int, int]:
-        """Records between what was handed out and the end, by partition; {} when the broker does not answer in 5 s."""
+        """Records between what was handed out and the end, by partition; {} when the broker does not answer in 5 s.
+
+        aiokafka keeps silent about a broker that is away while it polls; here we notice, and `waiting` says so.
+        """
         if self._consumer is None or not self._next:
             return {}
         try:
@@ -635,13 +639,33 @@ class KafkaStream:
                 tps = [self._tp(p) for p in self._next]
                 ends = await self._consumer.end_offsets(tps)
                 # aiokafka's position has passed markers of transactions, which nobody will hand out
-                return {
+                found = {
                     tp.partition: max(0, ends[tp] - max(self._next[tp.partition], await self._consumer.position(tp)))
                     for tp in tps
                     if tp.partition in self._next
                 }
         except (KafkaError, TimeoutError):
+            await self._look_away()
             return {}
+        if self.waiting == self._away:
+            self.waiting = ""
+        self._away = ""
+        return found
+
+    async def _look_away(self) -> None:
+        """The broker did not answer while we were reading: find out why, for `waiting`."""
+        try:
+            async with asyncio.timeout(5.0):
+                await self._describe([self.config.topic])
+            return  # it does answer: slow, or back again
+        except (_Away, StreamError) as e:
+            why = str(e)
+        except TimeoutError:
+            why = f"broker {self._brokers()}: no answer within 5 s"
+        if self.waiting in ("", self._away):
+            if why != self._away:
+                log.warning("kafka.waiting", source=self.name, reason=why)
+            self.waiting = self._away = why
 
     async def commit(self, positions: Mapping[int, int]) -> None:
         """Write next offsets to Kafka for lag tools to see; best effort, ours are in the store."""

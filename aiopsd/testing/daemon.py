@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,12 +20,22 @@ READY_SECONDS = 60.0
 class RunningDaemon:
     """`python -m aiopsd run` on a folder; survives its own kills: `start` again goes on with the same data.
 
-    `config` is the YAML text without data_dir and http.listen, which this class sets.
+    `config` is the YAML text without data_dir and http, which this class sets; `http` is the rest of that mapping.
+    `async with` starts it; with `wait` until it is ready, else until it serves.
     """
 
-    def __init__(self, folder: Path, config: str, *, env: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
-        self.data = folder / "data"
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        data: Path | None = None,
+        http: str = "",
+        wait: bool = True,
+    ) -> None:
+        self.folder, self.http, self.wait = folder, http, wait
+        self.data = data or folder / "data"
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.config_file = folder / "aiopsd.yaml"
@@ -36,12 +46,14 @@ class RunningDaemon:
 
     def configure(self, config: str) -> None:
         """Write the configuration (for a reload, or the next start)."""
-        head = f'data_dir: "{self.data}"\nhttp: {{listen: "127.0.0.1:{self.port}"}}\n'
+        head = f'data_dir: "{self.data}"\nhttp: {{listen: "127.0.0.1:{self.port}", {self.http}}}\n'
         self.config_file.write_text(head + config, encoding="utf-8")
 
     async def __aenter__(self) -> "RunningDaemon":
         self.session = aiohttp.ClientSession()
-        await self.start()
+        await self.start(wait=self.wait)
+        if not self.wait:
+            await self.serves()
         return self
 
     async def __aexit__(
@@ -62,17 +74,71 @@ class RunningDaemon:
             await self.ready()
 
     async def ready(self, seconds: float = READY_SECONDS) -> None:
-        """Wait for /-/ready; a daemon that ends instead is an error that shows its log."""
+        """Wait for /-/ready; a daemon that ends or stays unready instead is an error that shows its log."""
+        said = "nothing"
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._alive()
+                    try:
+                        async with self.session.get(f"{self.url}/-/ready") as answer:
+                            said = await answer.text()
+                            if answer.status == 200:
+                                return
+                    except aiohttp.ClientError:
+                        pass
+                    await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by
+        except TimeoutError:
+            raise AssertionError(f"not ready within {seconds:g} s: {said}\n{self.log()[-4000:]}") from None
+
+    async def serves(self, seconds: float = READY_SECONDS) -> None:
+        """Wait for /-/healthy: it serves, whatever it may be waiting for."""
         async with asyncio.timeout(seconds):
             while True:
                 self._alive()
                 try:
-                    async with self.session.get(f"{self.url}/-/ready") as answer:
-                        if answer.status == 200:
-                            return
+                    if "OK" == await self.text("/-/healthy"):
+                        return
                 except aiohttp.ClientError:
                     pass
                 await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by
+
+    async def waiting_for(self, *parts: str, text: str = "", seconds: float = READY_SECONDS) -> dict[str, str]:
+        """Wait until /-/ready names all these parts as not ready, each with this text; what it says of each."""
+        said: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._alive()
+                    async with self.session.get(f"{self.url}/-/ready") as answer:
+                        said = (await answer.json())["waiting_for"] if answer.status == 503 else {}
+                    if said and all(text in said.get(part, "") for part in parts) and set(parts) <= said.keys():
+                        return said
+                    await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by
+        except TimeoutError:
+            raise AssertionError(f"/-/ready never named {parts}; last: {said}") from None
+
+    async def metric(self, line: str) -> float:
+        """The value of this series of /metrics (name and labels as they are shown there); 0.0 when there is none."""
+        for shown in (await self.text("/metrics")).splitlines():
+            name, _, value = shown.rpartition(" ")
+            if name == line:
+                return float(value)
+        return 0.0
+
+    async def until_metric(self, line: str, wanted: Callable[[float], bool], seconds: float = 30.0) -> float:
+        """Wait until the series has such a value; that value."""
+        value = 0.0
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._alive()
+                    value = await self.metric(line)
+                    if wanted(value):
+                        return value
+                    await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by
+        except TimeoutError:
+            raise AssertionError(f"{line} never came to what was wanted; last: {value}") from None
 
     def _alive(self) -> None:
         if self.process is None or self.process.returncode is not None:

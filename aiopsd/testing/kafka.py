@@ -22,7 +22,7 @@ import trustme
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError, for_code
 
-from aiopsd.model import Entry, SourcePos
+from aiopsd.model import Entry, LogRecord, SourcePos
 from aiopsd.streams.kafka import KafkaConfig, KafkaStream
 from aiopsd.testing.services import Service, free_ports, require, unavailable
 
@@ -203,6 +203,33 @@ class Broker(Service):
             return await out.append([Entry(value=v, format="json", partition=partition) for v in values])
         finally:
             await out.stop()
+
+    async def records(self, topic: str, source: str = "", format: str = "json") -> dict[int, list[LogRecord]]:
+        """All records that the topic holds now, by partition, as a source of this name would read them."""
+        consumer = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=self.address(), auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            places = sorted(consumer.assignment())
+            ends = await consumer.end_offsets(places)
+            found: dict[int, list[LogRecord]] = {tp.partition: [] for tp in places}
+            for tp in places:
+                while (await consumer.position(tp)) < ends[tp]:
+                    for message in (await consumer.getmany(tp, timeout_ms=200)).get(tp, []):
+                        found[tp.partition].append(
+                            LogRecord(
+                                source=source or topic,
+                                partition=tp.partition,
+                                offset=message.offset,
+                                value=message.value or b"",
+                                format=format,
+                                stamp=message.timestamp / 1000,
+                                key=message.key,
+                                headers=tuple(message.headers),
+                            )
+                        )
+            return found
+        finally:
+            await consumer.stop()
 
     def ssl_context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.ca_file))
