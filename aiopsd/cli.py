@@ -120,6 +120,13 @@ def replay(args: argparse.Namespace) -> int:
     return main(args.config, args.journal, as_json=args.json, against=args.against)
 
 
+def test_rules(args: argparse.Namespace) -> int:
+    """Play the tests of rule packs and say what failed, with file and line."""
+    from aiopsd.testrules import main
+
+    return main(args.folder)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and options."""
     top = argparse.ArgumentParser(prog="aiopsd", description="Metrics and alerts in, one explained incident out.")
@@ -141,6 +148,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--against", type=Path, metavar="FILE|DIR", help="a second configuration: print the differences")
     sub.add_argument("--json", action="store_true", help="one JSON line per decision")
     sub.add_argument("journal", type=Path, help="journal.db, or the data folder that holds it")
+    sub = command("test-rules", test_rules, "play the tests of rule packs: what must fire and what must stay silent")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="a pack (it holds rules.yaml), or a folder of packs")
     sub = command("worker", worker, "a detect worker process of a running daemon (started by it for `workers: N`)")
     sub.add_argument("--connect", type=Path, required=True, metavar="SOCKET")
     sub.add_argument("--index", type=int, default=0, help="which share of the local metric log is read")

@@ -9,13 +9,16 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
 from aiopsd.errors import ConfigError
+from aiopsd.marks import Marked
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
@@ -223,7 +226,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     growth: float = 0.25  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
     join: Literal["service", "series"] = "service"
-    evict_after: Duration = Duration(86400.0)  # a series not seen for so long is forgotten
+    evict_after: Duration = Duration(86400.0)  # a series silent for so long, and for its own lifetime, is forgotten
     signals: tuple[SignalRule, ...] = ()
     thresholds: tuple[ThresholdRule, ...] = ()
     online: tuple[OnlineRule, ...] = ()
@@ -274,6 +277,45 @@ class InhibitRule(Section, frozen=True, kw_only=True):
     name: str = ""
 
 
+# --------------------------------------------------------------------------- rule packs
+
+
+class AlertFamily(Section, frozen=True, kw_only=True):
+    """What alerts of these labels are in a story: a symptom, a cause, something that is full, or noise.
+
+    Noise opens and joins no incident; it is still kept, shown and routed (an alert that always fires on purpose).
+    """
+
+    match: dict[str, str]
+    role: Literal["symptom", "cause", "saturation", "noise"]
+
+
+class Enrichment(Section, frozen=True, kw_only=True):
+    """Annotations for alerts of these labels: `$name` is a label; one that names an absent label is left out."""
+
+    match: dict[str, str] = {}
+    annotations: dict[str, str]
+
+
+class RulePack(Section, frozen=True, kw_only=True):
+    """A pack's rules.yaml: what is known of one exporter or one family of alerts. Every rule is RE2 on labels."""
+
+    description: str = ""
+    signals: tuple[SignalRule, ...] = ()  # after the user's own, before the built-in name rules
+    services: tuple[ServiceRule, ...] = ()  # after the user's own
+    alerts: tuple[AlertFamily, ...] = ()
+    suppress: tuple[InhibitRule, ...] = ()
+    enrich: tuple[Enrichment, ...] = ()
+
+
+class PackText(Section, frozen=True, kw_only=True):
+    """A rule pack as it was read, word for word: decisions are a function of the configuration's text."""
+
+    name: str
+    file: str
+    text: str
+
+
 class DeliveryConfig(Section, frozen=True, kw_only=True):
     timeout: Duration = Duration(10.0)  # of one attempt
     give_up_after: Duration = Duration(86400.0)  # then the row is `failed`, counted and shown
@@ -294,6 +336,7 @@ class Config(Section, frozen=True, kw_only=True):
     services: ServicesConfig = ServicesConfig()
     topology: TopologyConfig = TopologyConfig()
     rules: tuple[str, ...] = ()  # folders of rule packs
+    packs: tuple[PackText, ...] = ()  # what stood in those folders; filled in when the configuration is read
     detect: DetectConfig = DetectConfig()
     correlate: CorrelateConfig = CorrelateConfig()
     retraining: RetrainingConfig = RetrainingConfig()
@@ -362,9 +405,45 @@ def load(text: str) -> Config:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise ConfigError(f"not YAML: {e}") from None
-    config = plugin_config(Config, raw or {}, "$")
+    config = _poured(plugin_config(Config, raw or {}, "$"))
     _check(config)
     return config
+
+
+@lru_cache(maxsize=64)
+def rule_pack(pack: PackText) -> RulePack:
+    """The rules of a pack.
+
+    Raises:
+        ConfigError: names the pack, its file and the line.
+    """
+    try:
+        found: RulePack = Marked(pack.text, pack.file).convert(RulePack)
+    except ConfigError as e:
+        raise ConfigError(f"rule pack `{pack.name}`: {e}", e.path) from None
+    return found
+
+
+def _poured(config: Config) -> Config:
+    """The configuration with what its packs know, after what the user says himself."""
+    packs = [(pack.name, rule_pack(pack)) for pack in config.packs]
+    names = [name for name, _ in packs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two rule packs are named `{name}`", "$.rules")
+    if not packs:
+        return config
+    signals = [rule for _, pack in packs for rule in pack.signals]
+    services = [rule for _, pack in packs for rule in pack.services]
+    inhibit = [
+        replace(rule, name=f"{name}: {rule.name or i}") for name, pack in packs for i, rule in enumerate(pack.suppress)
+    ]
+    return replace(
+        config,
+        detect=replace(config.detect, signals=(*config.detect.signals, *signals)),
+        services=replace(config.services, rules=(*config.services.rules, *services)),
+        inhibit_rules=(*config.inhibit_rules, *inhibit),
+    )
 
 
 def _check(config: Config) -> None:
@@ -399,13 +478,15 @@ def _check(config: Config) -> None:
 def read(path: Path) -> tuple[Config, str]:
     """(configuration, its text) of a file, or of a folder of *.yaml fragments merged in name order.
 
+    The text is complete: `load(text)` gives the same configuration where the folders of `rules` are not at hand.
+
     Raises:
         ConfigError: unreadable, or any error of `load`.
     """
     try:
         if not path.is_dir():
             text = path.read_text(encoding="utf-8")
-            return load(text), text
+            return _complete(yaml.safe_load(text), text)
         merged: dict[str, Any] = {}
         for part in sorted(path.glob("*.yaml")):
             raw = yaml.safe_load(part.read_text(encoding="utf-8")) or {}
@@ -423,12 +504,49 @@ def read(path: Path) -> tuple[Config, str]:
                     merged[key] = merged[key] | value
                 else:
                     raise ConfigError(f"given twice ({part.name})", f"$.{key}")
-        text = yaml.safe_dump(merged, sort_keys=True)
-        return load(text), text
+        return _complete(merged, yaml.safe_dump(merged, sort_keys=True))
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
     except yaml.YAMLError as e:
         raise ConfigError(f"not YAML: {e}") from None
+
+
+def _complete(raw: Any, text: str) -> tuple[Config, str]:
+    """(configuration, text) with the packs of `rules` in it; one that holds its packs already is taken as it is."""
+    if isinstance(raw, dict) and raw.get("rules") and not raw.get("packs"):
+        plugin_config(Config, raw, "$")
+        packs = []
+        for i, folder in enumerate(raw["rules"]):
+            packs += [read_pack(found) for found in pack_folders(Path(folder), f"$.rules[{i}]")]
+        text = yaml.safe_dump(raw | {"packs": msgspec.to_builtins(packs)}, sort_keys=True, allow_unicode=True)
+    return load(text), text
+
+
+def pack_folders(folder: Path, path: str = "$.rules") -> list[Path]:
+    """The folder itself when it is a pack (it holds rules.yaml), else the packs in it, by name.
+
+    Raises:
+        ConfigError: there is none; names the key `path`.
+    """
+    if (folder / "rules.yaml").is_file():
+        return [folder]
+    found = sorted(file.parent for file in folder.glob("*/rules.yaml"))
+    if not found:
+        raise ConfigError(f"no rule pack: neither {folder}/rules.yaml nor {folder}/*/rules.yaml is a file", path)
+    return found
+
+
+def read_pack(folder: Path) -> PackText:
+    """The text of a pack; its name is the folder's.
+
+    Raises:
+        ConfigError: unreadable.
+    """
+    file = folder / "rules.yaml"
+    try:
+        return PackText(name=folder.resolve().name, file=str(file), text=file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot read {file}: {e}", "$.rules") from None
 
 
 def config_hash(text: str) -> str:

@@ -361,6 +361,7 @@ class Alert(Noun, frozen=True, kw_only=True, tag="alert"):
     incident: str = ""  # id of its incident; "" when it opens none
     group_reason: str = ""  # why it is where it is
     timeout: bool = False  # ends_at is our resolve_timeout, not the sender's word
+    role: str = ""  # symptom | cause | saturation | noise, where a rule pack knows it
     evidence: tuple[Evidence, ...] = ()
 
 

@@ -34,14 +34,14 @@ class ServiceMapper:
         wanted = list(config.labels)
         for i, rule in enumerate(config.rules):
             matchers = [
-                (name, _compile(text, f"{path}.rules[{i}].match.{name}")) for name, text in sorted(rule.match.items())
+                (name, compiled(text, f"{path}.rules[{i}].match.{name}")) for name, text in sorted(rule.match.items())
             ]
             groups = {g for _, matcher in matchers for g in matcher.groupindex}
             self._rules.append((matchers, rule.service))
             wanted += [name for name, _ in matchers]
             named = [braced or bare for braced, bare in _REFERENCE.findall(rule.service)]
             wanted += [name for name in named if name and name not in groups]
-        self._strips = [_compile(text, f"{path}.strip[{i}]") for i, text in enumerate(config.strip)]
+        self._strips = [compiled(text, f"{path}.strip[{i}]") for i, text in enumerate(config.strip)]
         for i, strip in enumerate(self._strips):
             if strip.groups != 1:
                 raise ConfigError(f"`strip` needs exactly one group, this has {strip.groups}", f"{path}.strip[{i}]")
@@ -98,7 +98,22 @@ def _fill(reference: "re.Match[str]", values: Mapping[str, str], labels: Mapping
     return values[name] if name in values else labels.get(name, "")
 
 
-def _compile(text: str, path: str):  # type: ignore[no-untyped-def]  # re2 publishes no types
+def references(template: str) -> list[str]:
+    """The names that a template refers to."""
+    return [name for braced, bare in _REFERENCE.findall(template) if (name := braced or bare)]
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with `$name` and `${name}` replaced; a name without a value is empty, `$$` a dollar sign."""
+    return _REFERENCE.sub(lambda m: _fill(m, {}, values), template)
+
+
+def compiled(text: str, path: str):  # type: ignore[no-untyped-def]  # re2 publishes no types
+    """An RE2 expression, for `fullmatch`.
+
+    Raises:
+        ConfigError: it is none; names the key `path`.
+    """
     options = re2.Options()
     options.log_errors = False
     try:

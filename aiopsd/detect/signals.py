@@ -5,7 +5,7 @@ leaves is a `Signal`. Rules are anchored RE2, as everywhere in the configuration
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import re2
@@ -92,28 +92,36 @@ def by_name(metric: str) -> Signal:
 
 
 class Signals:
-    """`of(labels)`: the first configured rule that matches, else the name."""
+    """`of(labels)`: the first configured rule that matches, else the name.
+
+    Names are few and label sets many: which rules can match a name is found out once, and only what else they ask of
+    the labels is asked of each series.
+    """
 
     def __init__(self, rules: Sequence[SignalRule], path: str = "$.detect.signals") -> None:
-        self._rules = [(Matcher(r.match, f"{path}[{i}].match"), r) for i, r in enumerate(rules)]
-        self._by_name_only = all(set(m.labels) <= {NAME} for m, _ in self._rules)
-        self._cache: dict[str, Signal] = {}
+        self._rules = []
+        for i, r in enumerate(rules):
+            Matcher(r.match, f"{path}[{i}].match")  # names the key of what does not compile
+            name = {k: v for k, v in r.match.items() if k == NAME}
+            rest = {k: v for k, v in r.match.items() if k != NAME}
+            self._rules.append((Matcher(name), Matcher(rest) if rest else None, r))
+        self._cache: dict[str, tuple[tuple[Matcher | None, Signal], ...]] = {}
 
     def of(self, labels: Mapping[str, str]) -> Signal:
         metric = labels.get(NAME, "")
-        if self._by_name_only:
-            found = self._cache.get(metric)
-            if found is None:
-                if len(self._cache) >= 100_000:
-                    self._cache.clear()  # names are few; a sender that invents them must not fill the memory
-                found = self._cache[metric] = self._decide(metric, labels)
-            return found
-        return self._decide(metric, labels)
+        possible = self._cache.get(metric)
+        if possible is None:
+            if len(self._cache) >= 100_000:
+                self._cache.clear()  # a sender that invents names must not fill the memory
+            possible = self._cache[metric] = tuple(self._possible(metric))
+        return next(signal for rest, signal in possible if rest is None or rest(labels))
 
-    def _decide(self, metric: str, labels: Mapping[str, str]) -> Signal:
+    def _possible(self, metric: str) -> Iterator[tuple[Matcher | None, Signal]]:
         named = by_name(metric)
-        for matches, rule in self._rules:
-            if matches(labels):
+        for name, rest, rule in self._rules:
+            if name({NAME: metric}):
                 counter = named.counter if rule.counter is None else rule.counter
-                return Signal(kind=rule.kind, harm=rule.harm, counter=counter)
-        return named
+                yield rest, Signal(kind=rule.kind, harm=rule.harm, counter=counter)
+                if rest is None:
+                    return
+        yield None, named
