@@ -158,7 +158,7 @@ class RangeBank:
         """`follow`: a row that breaks is watched from then on, until `watch(row, False)`."""
         self.policy = policy or Policy()
         self.follow = follow
-        self.on_hours: Callable[[Hours], Rows] | None = None  # told of hours that end; returns rows that drifted
+        self.on_hours: Callable[[Hours], None] | None = None  # told of the hours that end, row by row in order
         self.capacity = 0
         self.f = np.zeros((_FIELDS, 0), np.float32)
         self.d = np.zeros((3, 0))
@@ -566,7 +566,7 @@ class RangeBank:
             self.days[slot] = np.minimum(days, 254) + 1
             if self.on_hours is not None:
                 spread = s[_SPREAD, roll] / count
-                changed = self.on_hours(
+                self.on_hours(
                     Hours(
                         pos=pos[roll],
                         rows=rows[roll],
@@ -578,10 +578,6 @@ class RangeBank:
                         days=days,
                     )
                 )
-                if len(changed):
-                    # for good: what these hours showed on other days says little of what is normal now
-                    slots = self.days.reshape(-1, 24)
-                    slots[changed] = np.minimum(slots[changed], 1)
         s[_ACC, roll] = 0
         s[_CNT, roll] = 0
         s[_SPREAD, roll] = 0

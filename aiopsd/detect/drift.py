@@ -20,8 +20,8 @@ from river import drift as river_drift
 from aiopsd.detect.bank import F32, F64, Hours, Rows
 from aiopsd.detect.codec import decode, encode
 
-_NB, _MU, _SD, _LV, _LVD, _UP, _DN, _VU, _VD, _RHO, _PZ = range(11)
-_FIELDS = 11
+_NB, _MU, _SD, _LV, _LVD, _UP, _DN, _VU, _VD, _RHO, _PZ, _SHIFT = range(12)
+_FIELDS = 12
 _LN2 = np.float32(0.6931471805599453)
 
 
@@ -66,9 +66,9 @@ def log(x: F32) -> F32:
 
 
 class SeriesDrift:
-    """Block CUSUM over many series. State per row, 60 bytes:
+    """Block CUSUM over many series. State per row, 64 bytes:
 
-    f: float32[11, rows]     hours counted, level, deviation, log spread and its deviation, four sums, correlation
+    f: float32[12, rows]     hours counted, level, deviation, log spread, its deviation, four sums, correlation, shift
     start: uint32[4, rows]   when each of the four sums left zero (UTC seconds)
     """
 
@@ -88,15 +88,13 @@ class SeriesDrift:
         self.f[:, rows] = 0
         self.start[:, rows] = 0
 
-    def __call__(self, hours: Hours) -> Rows:
-        """Take hours that ended (rows are unique among them); the rows that drifted, which `take` then tells of."""
+    def __call__(self, hours: Hours) -> None:
+        """Take hours that ended (rows are unique among them); `take` tells what they confirmed."""
         self.ensure(int(hours.rows.max()) + 1 if len(hours.rows) else 0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
             found = self._hour(hours)
         if len(found[0]):
             self._found.append(found)
-        rows: Rows = found[1]
-        return rows
 
     def take(self) -> Drifts | None:
         """What was confirmed since the last call, in the order of the samples that did it."""
@@ -112,9 +110,13 @@ class SeriesDrift:
         at = np.flatnonzero(hours.days >= policy.days)
         rows, ts, count = hours.rows[at], hours.ts[at], hours.count[at]
         s = self.f[:, rows]
-        m = hours.mean[at] - hours.base[at]
         s[_NB] = np.minimum(s[_NB] + 1, np.float32(1e6))
         n = s[_NB]
+        # after a confirmed shift the hours of the day follow at their own pace, each once a day; what they have not
+        # learnt yet is no second drift
+        learnt = np.maximum(1 / (hours.days[at] + np.float32(1)), np.float32(0.1))
+        s[_SHIFT] = np.where(n % 24 == 0, s[_SHIFT] * (1 - learnt), s[_SHIFT])
+        m = hours.mean[at] - hours.base[at] - s[_SHIFT]
         gain = np.maximum(1 / n, np.float32(1 / 500))
         scale = np.maximum(s[_SD] * np.float32(1.2533), np.float32(1e-12))
         z = np.minimum(np.maximum((m - s[_MU]) / scale, np.float32(-3)), np.float32(3))
@@ -163,19 +165,20 @@ class SeriesDrift:
             np.where(s[_VU, hit] >= s[_VD, hit], 2, 3),
         )
         variance = ~of_level[hit]
-        base = hours.base[at][hit].astype(np.float64)
         out = (
             hours.pos[at][hit],
             rows[hit],
             ts[hit],
             start[which, hit].astype(np.float64),
             variance,
-            np.where(variance, _exp(vlevel[hit]), base + mu[hit]),
+            np.where(variance, _exp(vlevel[hit]), hours.mean[at][hit] - m[hit] + mu[hit]).astype(np.float64),
             np.where(variance, hours.spread[at][hit], hours.mean[at][hit]).astype(np.float64),
             np.where(variance, spread[hit], level[hit]).astype(np.float64),
             np.where(variance, policy.hv, policy.h).astype(np.float64),
         )
+        shift = s[_SHIFT, hit] + np.where(variance, np.float32(0), m[hit] - mu[hit])
         s[:, hit] = 0
+        s[_SHIFT, hit] = shift
         start[:, hit] = 0
         self.f[:, rows] = s
         self.start[:, rows] = start

@@ -24,6 +24,7 @@ ADOPT = 6 * 3600.0  # s; a level that stays for so long is no longer held agains
 RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
+ECHO = 40  # sampling intervals, at least an hour, over which what an event came to fades
 _LONGEST_GAP = 2.5  # sampling intervals; a series is not quiet before it could have spoken
 
 
@@ -81,6 +82,7 @@ class Subject(msgspec.Struct):
     told_sum: float = 0.0
     told_series: int = 0
     told_score: float = 0.0
+    peak: float = 0.0  # largest sum since it fired
 
 
 def decay(seconds: float) -> float:
@@ -137,6 +139,17 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]
 
 
+class Echo(msgspec.Struct):
+    """What a subject's last event came to: a weaker one soon after is its echo, not another."""
+
+    sum: float
+    at: float
+    span: float  # seconds until a third of it is left
+
+    def left(self, now: float) -> float:
+        return float(self.sum * 0.3679 ** (max(now - self.at, 0.0) / self.span))
+
+
 class Join:
     """Subjects and their timers. `describe(row)` names a series; it is asked only when evidence appears."""
 
@@ -146,6 +159,7 @@ class Join:
         self.subjects: dict[str, Subject] = {}
         self.members: dict[int, str] = {}  # row -> key of the subject that follows it
         self.sizes: dict[str, int] = {}  # series of each service
+        self.echoes: dict[str, Echo] = {}
         self._timers: list[tuple[float, str]] = []
         self.touched: set[int] = set()  # rows followed or released since the caller last cleared this
 
@@ -161,6 +175,7 @@ class Join:
             self.sizes[service] = left
         else:
             self.sizes.pop(service, None)
+            self.echoes.pop(service, None)
         key = self.members.pop(row, None)
         if key is not None:
             subject = self.subjects[key]
@@ -168,6 +183,11 @@ class Join:
             subject.sum = max(0.0, subject.sum - entry.weight(subject.at))
 
     # ------------------------------------------------------------------ samples
+
+    def _echo(self, subject: Subject, ts: float) -> float:
+        echo = self.echoes.get(subject.key)
+        left = 0.0 if echo is None else echo.left(ts)
+        return left if left >= MENTION else 0.0
 
     def theta(self, service: str) -> float:
         """Summed evidence at which a service's score is 0.5: more series make more noise."""
@@ -244,7 +264,7 @@ class Join:
         theta = self.theta(subject.service)
         score = subject.sum / (subject.sum + theta)
         if subject.state == "quiet":
-            if score >= policy.threshold:
+            if score >= policy.threshold and subject.sum > self._echo(subject, ts):
                 if policy.min_duration <= 0:
                     return self._fire(subject, ts)
                 subject.since = ts
@@ -291,6 +311,10 @@ class Join:
                     self._enter(subject, "quiet")
             elif subject.state == "firing":
                 out.append(self._tell(subject, at, "resolved", subject.revision + 1))
+                span = max((e.interval for e in subject.entries.values()), default=0.0)
+                if len(self.echoes) > 64 + 2 * len(self.subjects):
+                    self.echoes = {k: e for k, e in self.echoes.items() if e.left(at) >= MENTION}
+                self.echoes[subject.key] = Echo(subject.peak, at, max(ECHO * span, 3600.0))
                 self._drop(subject)
             else:
                 self._forget(subject, at)
@@ -362,6 +386,7 @@ class Join:
         subject.sum *= decay(now - subject.at)
         subject.at = now
         score = max(subject.told_score, self._score(subject, now))
+        subject.peak = max(subject.peak, subject.sum)
         subject.revision, subject.told_sum, subject.told_score = revision, subject.sum, score
         subject.told_series = len(subject.entries)
         ranked = sorted(
@@ -414,6 +439,7 @@ class Join:
             "subjects": msgspec.to_builtins([self.subjects[k] for k in sorted(self.subjects)], str_keys=True),
             "sizes": dict(sorted(self.sizes.items())),
             "timers": sorted([t, k] for t, k in self._timers),
+            "echoes": {k: msgspec.to_builtins(e) for k, e in sorted(self.echoes.items())},
         }
 
     @classmethod
@@ -424,6 +450,7 @@ class Join:
             for row in subject.entries:
                 join.members[row] = subject.key
         join.sizes = dict(data["sizes"])
+        join.echoes = msgspec.convert(data["echoes"], dict[str, Echo])
         join._timers = [(t, k) for t, k in data["timers"]]  # sorted: a heap
         return join
 

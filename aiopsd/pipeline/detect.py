@@ -316,7 +316,7 @@ class DetectStage:
     def _boundary(self, r: int, before: float, now: float, out: list[tuple[_Key, Effect]]) -> None:
         if before // self._evict_step != now // self._evict_step:
             # after a hole of the whole source nobody is late until everybody could speak
-            self._evict(min(now, before + self._evict_step) - self._config.evict_after)
+            self._evict(min(now, before + self._evict_step))
         if self._silence.boundary(before, now):
             bank = self._bank
             changes = self._silence.check(
@@ -484,8 +484,11 @@ class DetectStage:
                 self._errors[row] = i
                 break
 
-    def _evict(self, before: float) -> None:
-        rows = np.flatnonzero(self._known & (self._bank.last < before))
+    def _evict(self, now: float) -> None:
+        """Forget the series that have been silent for longer than they are worth."""
+        # one that was known for a week is missed for a week: at most half of the rows wait for somebody to come back
+        worth = np.maximum(self._bank.age.astype(np.float64), self._config.evict_after)
+        rows = np.flatnonzero(self._known & (self._bank.last < now - worth))
         if not len(rows):
             return
         for row in rows.tolist():

@@ -112,6 +112,25 @@ def test_no_event_in_warm_up() -> None:
     assert said(stage().step(records(wild))) == []
 
 
+def test_an_echo_is_no_second_event() -> None:
+    """The same trouble again, weaker, an hour after the first ended is not told again; days later it is."""
+    rng = np.random.default_rng(7)
+
+    def world(second: int) -> list[list[Sample]]:
+        out = []
+        for t in range(3000):
+            bump = 10 if 700 <= t < 703 else 6 if second <= t < second + 3 else 0
+            out.append([(series("queue_depth"), T0 + 300.0 * t, 100 + rng.normal() + bump)])
+        return out
+
+    text = "detect: {growth: 0.05}"  # so that the weaker one leaves the envelope again
+    soon = said(stage(text).step(records(world(715))))
+    late = said(stage(text).step(records(world(2900))))
+    fault = T0 + 300.0 * 690
+    assert [e.onset for e in soon if e.revision == 0 and e.onset > fault] == [T0 + 300.0 * 700]
+    assert [e.onset for e in late if e.revision == 0 and e.onset > fault] == [T0 + 300.0 * 700, T0 + 300.0 * 2900]
+
+
 def test_by_series_each_series_is_its_own_event() -> None:
     """`join: series` makes one anomaly per series, with that series' labels and metric as its signal."""
     events = said(stage("detect: {join: series}").step(records(shop(1600, range(1500, 1520)))))
