@@ -120,7 +120,7 @@ def contradicts(record: dict[str, Any]) -> bool:
 
 
 @given(metric(), st.sampled_from(["alone", "listed", "samples"]))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_decoder_takes_what_the_schema_allows(record: dict[str, Any], how: str) -> None:
     """A metric record is valid by the schema exactly when the decoder refuses nothing of it."""
     if contradicts(record):
