@@ -40,21 +40,24 @@ SAME = 0.5  # chance that a trouble shows a further symptom
 HOP_MEAN, HOP_SCALE = 22.0, 40.0  # s; delay from one trouble to the next, detection included (Student t, 3 degrees)
 SAME_MEAN, SAME_SCALE = 5.0, 35.0  # s; between two symptoms of one trouble
 SHARED_SCALE = 55.0  # s; between two that share a cause
+FOLLOW_SPAN = 300.0  # s; callers that got into trouble within it count as followers
 FOLLOW = 90.0  # s; callers that have not followed after about this time probably will not
 ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
-BURST = 1.0  # further incidents that an incident comes with, on average over BURST_SPAN
+BURST = 3.0  # further incidents that an incident comes with, on average over BURST_SPAN
 BURST_SPAN = 120.0  # s
 AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again while its incident is alive, is over
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
+NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
 MARGIN = 1.0  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
-HORIZON = 900.0  # s; a trouble older than this is not a likely parent of anything that starts now
+HORIZON = 450.0  # s; two troubles that began further apart have nothing to do with each other
 RECHECK = (45.0, 120.0, 240.0)  # s after its onset at which a trouble thinks again
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
 FLAPS = 0.3  # chance that an end was not the last one
+KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
@@ -108,7 +111,10 @@ class _Trouble(msgspec.Struct):
     echo_of: int = -1  # the trouble whose alert fires again here ...
     echo: float = 0.0  # ... and the log-likelihood of that
     echoed: int = -1  # the trouble that fires again what this one did
-    followers: int = 0  # callers that are in trouble about as long
+    born: float = 0.0  # stamp of its first alert
+    value: float = 0.0  # log-likelihood of where it is
+    fan: int = 0  # how many depend on its vertex
+    followers: int = 0  # how many of them are in trouble about as long
     pinned: bool = False  # an operator decided
 
 
@@ -164,7 +170,7 @@ class _State(msgspec.Struct):
     passed: dict[str, _Count] = {}  # alertname -> times as a passed-on symptom; "" for all
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
-    recent: list[str] = []  # groups opened within BURST_SPAN, oldest first
+    bursts: list[float] = []  # when the last few incidents got a second alert
     timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
     pending: list[Revision] = []  # second thoughts that nobody has fetched
     began: float = -1.0
@@ -179,7 +185,7 @@ class _Link(NamedTuple):
     shared: tuple[str, ...]  # what both depend on directly
 
 
-_RECHECK, _SETTLE, _DROP, _ENDED = "r", "s", "d", "e"
+_RECHECK, _SETTLE, _DROP, _ENDED, _FADE = "r", "s", "d", "e", "f"
 
 
 class Grouper:
@@ -197,6 +203,8 @@ class Grouper:
         self._s = _State() if resume is None else msgspec.convert(resume, _State, str_keys=True)
         self._links: dict[str, dict[str, _Link]] = {}
         self._links_version = topology.version
+        self._both: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+        self._shares: dict[str, tuple[float, float]] = {}  # of alertnames; cleared when the counts change
         self._hosted: dict[str, dict[str, None]] = {}
         for vertex, hosts in self._s.hosts.items():
             for host in hosts:
@@ -223,20 +231,17 @@ class Grouper:
         best_of: dict[str, tuple[float, _Trouble, str]] = {}
         for other, link in near:
             if other.vertex == vertex:
-                w = _SAME_LOG + _delay(onset - other.onset, SAME_MEAN, SAME_SCALE)
-                how = "same"
+                w, how = _SAME_LOG + _delay(onset - other.onset, SAME_MEAN, SAME_SCALE), "same"
             else:
                 w, how = self._weight(onset, other, link)
-            if w > -30.0:
-                self._vote(votes, best_of, other, w, how)
+            self._vote(votes, best_of, other, w, how)
         passed = self._log_passed(name)
-        for tid, ended in list(s.pairs.get(pair, {}).items()):
+        for tid, ended in s.pairs.get(pair, _NONE).items():
             old = s.troubles[tid]
-            group = s.groups[old.group]
-            echo = self._fires_again(onset, ended, group)
+            echo = self._fires_again(onset, ended, s.groups[old.group])
             if echo is not None:
                 self._vote(votes, best_of, old, echo - passed + STICK, "again")
-        home = max(votes, key=lambda g: (votes[g], -s.groups[g].order), default="")
+        home = self._best(votes)
         if home and votes[home] > own + STICK:
             score, parent, how = best_of[home]
             if how == "same":
@@ -247,6 +252,7 @@ class Grouper:
                 if how == "again":
                     trouble.echo_of, trouble.echo, parent.echoed = parent.id, score, trouble.id
                     self._drop_in(s.pairs, pair, parent.id)
+                trouble.value = votes[home]
             reason = self._why(trouble, parent, how, onset)
             group = s.groups[trouble.group]
         else:
@@ -260,8 +266,10 @@ class Grouper:
             self._unquiet(group)
         before = trouble.group
         for other, link in near:
-            if other is not trouble and (link.up or link.shared or link.down) and other.group != trouble.group:
-                self._recheck(other)
+            if other.group != trouble.group and other.vertex != vertex:
+                w, _ = self._weight(other.onset, trouble, _Link(link.up, link.down, link.shared))
+                if w > other.value - NEARLY:
+                    self._recheck(other)
         if trouble.group != before:
             group = s.groups[trouble.group]
         merged = tuple((r.source, r.target) for r in s.pending if r.kind == "merge")
@@ -319,8 +327,17 @@ class Grouper:
                 continue
             if kind == _RECHECK:
                 self._recheck(trouble)
+                step = round(due - trouble.born, 3)
+                wait = next((w for w in RECHECK if w > step + 1.0), None)
+                if wait is None:
+                    self._timer(trouble.born + SETTLE, _SETTLE, key)
+                else:
+                    self._timer(trouble.born + wait, _RECHECK, key)
             elif kind == _ENDED:
                 self._after_end(trouble)
+            elif kind == _FADE:
+                if 0.0 <= self._end(trouble) <= due - KEEP_ENDED:
+                    self._drop_in(s.kept, trouble.vertex, trouble.id)
             else:
                 self._settle(trouble)
         out, s.pending = s.pending, []
@@ -386,20 +403,42 @@ class Grouper:
                     del seen[oldest]
                     self._hosted[oldest].pop(vertex, None)
                 self._hosted.setdefault(host, {})[vertex] = None
-                self._links.clear()
+                self._forget_links()
             seen[host] = self._now
 
     def _callees(self, vertex: str) -> dict[str, None]:
-        return dict.fromkeys((*self.topology.callees(vertex), *self._s.hosts.get(vertex, ())))
+        return self._sides(vertex)[0]
 
     def _callers(self, vertex: str) -> dict[str, None]:
-        return dict.fromkeys((*self.topology.callers(vertex), *self._hosted.get(vertex, ())))
+        return self._sides(vertex)[1]
+
+    def _fan(self, vertex: str) -> int:
+        return len(self._sides(vertex)[1])
+
+    def _sides(self, vertex: str) -> tuple[dict[str, None], dict[str, None]]:
+        """(callees, callers) of a vertex, those that labels told of included."""
+        if self._links_version != self.topology.version:
+            self._forget_links()
+        sides = self._both.get(vertex)
+        if sides is None:
+            sides = (
+                dict.fromkeys((*self.topology.callees(vertex), *self._s.hosts.get(vertex, ()))),
+                dict.fromkeys((*self.topology.callers(vertex), *self._hosted.get(vertex, ()))),
+            )
+            if len(self._both) > 20_000:
+                self._both.clear()
+            self._both[vertex] = sides
+        return sides
+
+    def _forget_links(self) -> None:
+        self._links.clear()
+        self._both.clear()
+        self._links_version = self.topology.version
 
     def _around(self, vertex: str) -> dict[str, _Link]:
         """Every vertex that may pass trouble to this one, or share a cause with it."""
         if self._links_version != self.topology.version:
-            self._links.clear()
-            self._links_version = self.topology.version
+            self._forget_links()
         links = self._links.get(vertex)
         if links is None:
             hops = self.config.hops
@@ -422,53 +461,51 @@ class Grouper:
 
     def _near(self, vertex: str, index: dict[str, dict[int, None]], onset: float) -> list[tuple[_Trouble, _Link]]:
         """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth."""
-        s = self._s
+        troubles = self._s.troubles
         links = self._around(vertex)
         out: list[tuple[_Trouble, _Link]] = []
+        low, high = onset - HORIZON, onset + HORIZON
         for other in index.keys() & links.keys():
-            for tid in list(index[other]):
-                trouble = s.troubles[tid]
-                if abs(onset - trouble.onset) <= HORIZON:
+            for tid in index[other]:
+                trouble = troubles[tid]
+                if low <= trouble.onset <= high:
                     out.append((trouble, links[other]))
-                elif index is s.hot and self._now - trouble.onset > HORIZON:
-                    self._drop_in(index, other, tid)
-        out.sort(key=lambda item: item[0].id)
+        if len(out) > 1:
+            out.sort(key=_birth)
         return out
 
     # ------------------------------------------------------------------------- likelihoods
 
-    def _crosses(self, trouble: _Trouble) -> float:
-        """Chance that this trouble shows at one more caller, given how many followed and how many stayed silent."""
-        callers = len(self._callers(trouble.vertex))
-        k = trouble.followers
-        waited = 1.0 - math.exp(min(0.0, trouble.onset - self._now) / FOLLOW)
-        return (CROSS_WEIGHT * CROSS + k) / (CROSS_WEIGHT + k + max(0, callers - k) * waited)
-
     def _weight(self, onset: float, other: _Trouble, link: _Link) -> tuple[float, str]:
-        """(log-likelihood that a trouble that began at `onset` stems from `other`, how)."""
+        """(log-likelihood that a trouble that began at `onset` stems from `other`, how).
+
+        The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far.
+        """
         best, how = -99.0, ""
         gap = onset - other.onset
-        if link.down:
-            d = link.down
-            w = (
-                math.log(self._crosses(other))
-                + self._news(other)
-                + (d - 1) * _SKIP_LOG
-                + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
-            )
-            best, how = w, "climbed"
-        if link.up:
-            d = link.up
-            w = d * _DOWN_LOG + self._news(other) + _delay(gap, HOP_MEAN * d, _HOP_SCALES[d])
-            if w > best:
-                best, how = w, "ran down"
-        if link.shared and other.parent < 0:  # an explained trouble needs no silent cause
+        silent = 1.0 - math.exp(min(0.0, other.onset - self._now) / FOLLOW)
+        d, u, shared = link
+        if d:
+            k = other.followers
+            crosses = (CROSS_WEIGHT * CROSS + k) / (CROSS_WEIGHT + k + max(0, other.fan - k) * silent)
+            z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
+            best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+            how = "climbed"
+            if other.echo_of >= 0:
+                best += self._news(other)
+        elif u:
+            z = (gap - HOP_MEAN * u) / _HOP_SCALES[u]
+            best = _UP_CONST[u] - 2.0 * math.log1p(z * z / 3.0)
+            how = "ran down"
+            if other.echo_of >= 0:
+                best += self._news(other)
+        if shared and other.parent < 0:  # an explained trouble needs no silent cause
             q = 0.0
-            waited = 1.0 - math.exp(min(0.0, other.onset - self._now) / FOLLOW)
-            for callee in link.shared:
-                if callee not in self._s.hot:
-                    silent = max(0, len(self._callers(callee)) - 2)
-                    q += (CROSS_WEIGHT * CROSS + 1.0) / (CROSS_WEIGHT + 1.0 + silent * waited)
+            hot = self._s.hot
+            for callee in shared:
+                if callee not in hot:
+                    rest = max(0, self._fan(callee) - 2)
+                    q += (CROSS_WEIGHT * CROSS + 1.0) / (CROSS_WEIGHT + 1.0 + rest * silent)
             if q:
                 q *= SHARED / max(1, len(self._callees(other.vertex)))
                 w = math.log(q) + _delay(gap, 0.0, SHARED_SCALE)
@@ -486,8 +523,6 @@ class Grouper:
 
     def _fires_again(self, onset: float, ended: float, group: _Group) -> float | None:
         """Log-likelihood that an alert that ended then comes back now as the same trouble; None: it cannot."""
-        if ended < 0.0:
-            return None  # it still fires: a second instance, not an echo
         gap = max(0.0, onset - ended)
         if group.firing:
             chance, tau = AGAIN_LIVE, AGAIN_TAU
@@ -499,33 +534,39 @@ class Grouper:
 
     def _own(self, vertex: str, names: Iterable[str]) -> float:
         """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
-        names = tuple(names)
-        fault = math.log(ORIGIN + self._burst()) + sum(self._log_share(self._s.origin, n) for n in names)
-        if len(names) == 1:
-            noise = math.log(self._alone_rate(vertex, names[0]))
+        fault, passed, name, n = math.log(ORIGIN + self._burst()), 0.0, "", 0
+        for name in names:
+            shares = self._shares_of(name)
+            fault += shares[0]
+            passed += shares[1]
+            n += 1
+        if n == 1:
+            noise = math.log(self._alone_rate(vertex, name))
             high, low = (fault, noise) if fault > noise else (noise, fault)
             fault = high + math.log1p(math.exp(low - high))
-        return fault - sum(self._log_passed(n) for n in names)
+        return fault - passed
 
     def _log_share(self, counts: Mapping[str, _Count], name: str) -> float:
-        now = self._now
-        total = counts[""].read(now) if "" in counts else 0.0
-        seen = counts[name].read(now) if name in counts else 0.0
+        total, seen = self._read(counts, ""), self._read(counts, name)
         return math.log(max(LEAST, (seen + 0.5) / (total + 0.5 * NAMES)))
 
     def _log_passed(self, name: str) -> float:
-        return self._log_share(self._s.passed, name)
+        return self._shares_of(name)[1]
+
+    def _shares_of(self, name: str) -> tuple[float, float]:
+        """Log-shares of an alertname at origins and among passed-on symptoms, as of this minute."""
+        known = self._shares.get(name)
+        if known is None:
+            if len(self._shares) > 20_000:
+                self._shares.clear()
+            known = (self._log_share(self._s.origin, name), self._log_share(self._s.passed, name))
+            self._shares[name] = known
+        return known
 
     def _burst(self) -> float:
         """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
-        s = self._s
-        while s.recent:
-            group = s.groups.get(s.recent[0])
-            if group is not None and self._now - group.opened <= BURST_SPAN:
-                break
-            del s.recent[0]
-        real = sum(1 for gid in s.recent if (g := s.groups.get(gid)) is not None and g.size > 1)
-        return BURST * min(4, real) / BURST_SPAN / max(10, len(self.topology))
+        recent = sum(1 for at in self._s.bursts if self._now - at <= BURST_SPAN)
+        return BURST * recent / BURST_SPAN / max(10, len(self.topology)) if recent else 0.0
 
     def _alone_rate(self, vertex: str, name: str) -> float:
         """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
@@ -548,15 +589,28 @@ class Grouper:
         votes: dict[str, float], best: dict[str, tuple[float, _Trouble, str]], other: _Trouble, w: float, how: str
     ) -> None:
         """Likelihoods of several members of one incident add up."""
+        if w < -30.0:
+            return
         gid = other.group
-        have = votes.get(gid)
+        have = best.get(gid)
         if have is None:
             votes[gid] = w
-        else:
-            high, low = (w, have) if w > have else (have, w)
-            votes[gid] = high + math.log1p(math.exp(low - high))
-        if gid not in best or w > best[gid][0]:
             best[gid] = (w, other, how)
+            return
+        sofar = votes[gid]
+        high, low = (w, sofar) if w > sofar else (sofar, w)
+        votes[gid] = high + math.log1p(math.exp(low - high))
+        if w > have[0]:
+            best[gid] = (w, other, how)
+
+    def _best(self, votes: Mapping[str, float], without: str = "") -> str:
+        """The incident with most votes, the older one of two equal ones."""
+        groups = self._s.groups
+        out, value, order = "", -1e9, 0
+        for gid, w in votes.items():
+            if gid != without and (w > value or (w == value and groups[gid].order < order)):
+                out, value, order = gid, w, groups[gid].order
+        return out
 
     def _open(self, fp: str, starts_at: float, stamp: float) -> _Group:
         s = self._s
@@ -566,7 +620,6 @@ class Grouper:
             gid = content_id("incident", fp, starts_at, k)
         s.count += 1
         group = s.groups[gid] = _Group(id=gid, opened=stamp, order=s.count)
-        s.recent.append(gid)
         return group
 
     def _new(
@@ -584,26 +637,34 @@ class Grouper:
         s = self._s
         s.count += 1
         trouble = _Trouble(
-            id=s.count, vertex=vertex, onset=onset, group=gid, parent=parent, names={name: onset}, own=own
+            id=s.count,
+            vertex=vertex,
+            onset=onset,
+            group=gid,
+            parent=parent,
+            names={name: onset},
+            own=own,
+            value=own,
+            born=self._now,
+            fan=self._fan(vertex),
         )
         s.troubles[trouble.id] = trouble
         s.groups[gid].troubles[trouble.id] = None
         if parent >= 0:
             s.troubles[parent].children[trouble.id] = None
-        for callee in self._callees(vertex):
-            for tid in s.hot.get(callee, ()):
+        hot = s.hot
+        for callee in hot.keys() & self._callees(vertex).keys():
+            for tid in hot[callee]:
                 other = s.troubles[tid]
-                if abs(other.onset - onset) < 300.0:
+                if abs(other.onset - onset) < FOLLOW_SPAN:
                     other.followers += 1
-        for caller in self._callers(vertex):
-            if any(abs(s.troubles[tid].onset - onset) < 300.0 for tid in s.hot.get(caller, ())):
+        for caller in hot.keys() & self._callers(vertex).keys():
+            if any(abs(s.troubles[tid].onset - onset) < FOLLOW_SPAN for tid in hot[caller]):
                 trouble.followers += 1
         s.hot.setdefault(vertex, {})[trouble.id] = None
         s.kept.setdefault(vertex, {})[trouble.id] = None
         self._take_alert(trouble, fp, name, starts_at, pair)
-        for wait in RECHECK:
-            self._timer(self._now + wait, _RECHECK, str(trouble.id))
-        self._timer(self._now + SETTLE, _SETTLE, str(trouble.id))
+        self._timer(self._now + RECHECK[0], _RECHECK, str(trouble.id))
         return trouble
 
     def _join(self, trouble: _Trouble, fp: str, name: str, starts_at: float, onset: float, pair: str) -> None:
@@ -617,10 +678,16 @@ class Grouper:
 
     def _alone(self, group: _Group) -> bool:
         """Whether all of an incident is one alert that comes and goes."""
-        if len(group.troubles) > 50:
+        if len(group.troubles) > 24:
             return False
-        kinds = {(t.vertex, n) for tid in group.troubles for t in (self._s.troubles[tid],) for n in t.names}
-        return len(kinds) == 1
+        kind: tuple[str, str] | None = None
+        for tid in group.troubles:
+            trouble = self._s.troubles[tid]
+            for name in trouble.names:
+                if kind is not None and kind != (trouble.vertex, name):
+                    return False
+                kind = (trouble.vertex, name)
+        return True
 
     def _take_alert(self, trouble: _Trouble, fp: str, name: str, starts_at: float, pair: str) -> None:
         s = self._s
@@ -636,7 +703,9 @@ class Grouper:
         group = s.groups[trouble.group]
         group.firing += 1
         group.size += 1
-        s.pairs.setdefault(pair, {})[trouble.id] = -1.0
+        if group.size == 2:
+            s.bursts = [*s.bursts[-3:], self._now]
+        self._drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
     def _unquiet(self, group: _Group) -> None:
         group.quiet = False
@@ -672,15 +741,14 @@ class Grouper:
             return
         for part in self._part_ways(trouble):
             self._recheck(part, ended=True)
-        links = self._around(trouble.vertex)
-        near = [s.troubles[tid] for other in s.kept.keys() & links.keys() for tid in s.kept[other]]
-        for other in sorted(near, key=lambda t: t.id):
+        around = self._near(trouble.vertex, s.kept, trouble.onset)
+        for other, link in around:
+            if other is trouble or not (link.up or link.shared or other.parent == trouble.id):
+                continue
             end = self._end(other)
-            if other is not trouble and 0.0 <= end <= self._now - END_CHECK:
-                if trouble.ended - end > HORIZON:
-                    self._drop_in(s.kept, other.vertex, other.id)
-                else:
-                    self._recheck(other, ended=True)
+            if 0.0 <= end <= self._now - END_CHECK and (other.group != trouble.group or other.parent == trouble.id):
+                self._recheck(other, ended=True)
+        self._timer(self._now + KEEP_ENDED, _FADE, str(trouble.id))
 
     def _part_ways(self, trouble: _Trouble) -> list[_Trouble]:
         """Symptoms of one vertex that ended far apart had two causes: one trouble for each."""
@@ -710,6 +778,8 @@ class Grouper:
             group=trouble.group,
             names=names,
             ended=max(s.rows[fp].ended for fp in fps),
+            born=trouble.born,
+            fan=trouble.fan,
             followers=trouble.followers,
         )
         s.troubles[other.id] = other
@@ -725,7 +795,8 @@ class Grouper:
             ended = s.pairs.get(pair, {}).get(trouble.id)
             if ended is not None:
                 s.pairs[pair][other.id] = ended
-                self._drop_in(s.pairs, pair, trouble.id, when=name not in left)
+                if name not in left:
+                    self._drop_in(s.pairs, pair, trouble.id)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
@@ -766,12 +837,12 @@ class Grouper:
         """Think again about where a trouble came from; move or merge when another home is clearly better."""
         if trouble.pinned:
             return
-        below = self._subtree(trouble)
+        s = self._s
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, _Trouble, str]] = {}
-        s = self._s
+        here = trouble.group
         for other, link in self._near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
-            if other.id in below or other.id == trouble.echo_of:
+            if other.id == trouble.echo_of or (other.group == here and self._hangs_on(other, trouble)):
                 continue
             if other.vertex != trouble.vertex:
                 w, how = self._weight(trouble.onset, other, link)
@@ -779,39 +850,45 @@ class Grouper:
                 continue
             else:
                 w, how = _SAME_LOG + _delay(trouble.onset - other.onset, SAME_MEAN, SAME_SCALE), "same"
-            if w > -30.0:
-                self._vote(votes, best, other, w + self._together(trouble, other) if ended else w, how)
+            self._vote(votes, best, other, w + self._together(trouble, other) if ended else w, how)
         before = s.troubles.get(trouble.echo_of)
-        if before is not None and before.id not in below:
+        if before is not None and not (before.group == here and self._hangs_on(before, trouble)):
             company = self._company(trouble, before) if ended else 0.0
             self._vote(votes, best, before, trouble.echo + company, "again")
-        here = trouble.group
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
             if here in best and best[here][1].id != trouble.parent:
                 self._link(trouble, best[here][1])
+            away = self._best(votes, here)
         else:
             stay = trouble.own
-        away = max(
-            (g for g in votes if g != here or trouble.parent < 0),
-            key=lambda g: (votes[g], -s.groups[g].order),
-            default="",
-        )
+            away = self._best(votes)
         value = votes.get(away, -99.0)
+        trouble.value = max(stay, value, trouble.own)
         if trouble.parent >= 0:
             if trouble.own > max(value, stay) + MARGIN:
-                self._move(trouble, below, None, "its trouble is better explained by itself")
+                self._move(trouble, None, "its trouble is better explained by itself")
             elif away and value > max(stay + MARGIN, trouble.own):
-                self._move(trouble, below, best[away][1], self._why(trouble, best[away][1], best[away][2]))
+                self._move(trouble, best[away][1], self._why(trouble, best[away][1], best[away][2]))
         elif away and value > trouble.own + STICK:
             if away == here:
                 self._link(trouble, best[away][1])
             else:
-                self._move(trouble, below, best[away][1], self._why(trouble, best[away][1], best[away][2]))
+                self._move(trouble, best[away][1], self._why(trouble, best[away][1], best[away][2]))
 
-    def _move(self, trouble: _Trouble, below: dict[int, _Trouble], parent: _Trouble | None, why: str) -> None:
+    def _hangs_on(self, trouble: _Trouble, on: _Trouble) -> bool:
+        """Whether `trouble` is `on` or below it in their tree."""
+        troubles = self._s.troubles
+        while trouble is not on:
+            if trouble.parent < 0:
+                return False
+            trouble = troubles[trouble.parent]
+        return True
+
+    def _move(self, trouble: _Trouble, parent: _Trouble | None, why: str) -> None:
         """Hang a trouble with all that hangs on it below another parent; None: on its own."""
         s = self._s
+        below = self._subtree(trouble)
         source = s.groups[trouble.group]
         self._unlink(trouble)
         if parent is None:
@@ -875,7 +952,7 @@ class Grouper:
                 if child not in chosen:
                     self._unlink(s.troubles[child])
             self._unlink(trouble)
-            self._move(trouble, {trouble.id: trouble}, first, f"{v.actor or 'an operator'} split them")
+            self._move(trouble, first, f"{v.actor or 'an operator'} split them")
             trouble.pinned = True
             first = first or trouble
         for tid in group.troubles:
@@ -887,6 +964,7 @@ class Grouper:
         """What a trouble turned out to be goes into the counts."""
         s, now = self._s, self._now
         group = s.groups[trouble.group]
+        self._shares.clear()
         if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
             pass  # it was counted when it fired first
         elif self._alone(group):
@@ -900,7 +978,7 @@ class Grouper:
             counts.setdefault("", _Count()).add(now, float(len(trouble.names)))
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
-        self._drop_in(s.hot, trouble.vertex, trouble.id, when=now - trouble.onset > HORIZON)
+        self._drop_in(s.hot, trouble.vertex, trouble.id)
 
     # ------------------------------------------------------------------------- small things
 
@@ -914,9 +992,9 @@ class Grouper:
         heappush(self._s.timers, (due, self._s.count, f"{kind}:{key}"))
 
     @staticmethod
-    def _drop_in(table: dict[str, Any], key: str, item: int, *, when: bool = True) -> None:
+    def _drop_in(table: dict[str, Any], key: str, item: int) -> None:
         row = table.get(key)
-        if when and row is not None:
+        if row is not None:
             row.pop(item, None)
             if not row:
                 del table[key]
@@ -972,6 +1050,10 @@ def _delay(gap: float, mean: float, scale: float) -> float:
     return -1.0007 - 2.0 * math.log1p(z * z / 3.0) - math.log(scale)
 
 
+def _birth(item: tuple[_Trouble, _Link]) -> int:
+    return item[0].id
+
+
 def _walk(start: str, hops: int, step: Any) -> dict[str, int]:
     out, front = {start: 0}, [start]
     for distance in range(1, hops + 1):
@@ -990,10 +1072,11 @@ def _steps(n: int) -> str:
 
 
 _SAME_LOG = math.log(SAME)
-_SKIP_LOG = math.log(CROSS * SILENT)
-_DOWN_LOG = math.log(DOWN)
 _STILL_LOG = math.log(FLAPS)
 _END_FREE_LOG = math.log(END_FREE)
-_HOP_SCALES = [0.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
+_NONE: dict[int, float] = {}
+_HOP_SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
+_DOWN_CONST = [(d - 1) * math.log(CROSS * SILENT) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
+_UP_CONST = [d * math.log(DOWN) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
 
 __all__ = ("Grouper", "Placement", "Revision", "name_of")
