@@ -26,7 +26,7 @@ values = st.one_of(
 )
 times = st.one_of(
     st.floats(1.6e9, 1.8e9),
-    st.integers(1_150_000_000, 1_800_000_000),
+    st.integers(1_600_000_000, 1_800_000_000),
     st.sampled_from(["2026-01-05T00:00:00Z", "2026-01-05T00:00:00.25+01:00", "yesterday", 0, -1, 1.7e12, None, [1]]),
 )
 

@@ -167,9 +167,7 @@ def test_batches_change_nothing(several: list[bytes], data: st.DataObject) -> No
 
 
 regular = st.tuples(
-    st.dictionaries(
-        st.sampled_from(["service", "job", "x" * 130]), st.text(st.characters(min_codepoint=32), min_size=1)
-    ),
+    st.dictionaries(st.sampled_from(["service", "job", "x" * 130]), st.text("abcdefé-", min_size=1)),
     st.lists(st.tuples(st.integers(1_700_000_000_000, 1_800_000_000_000), st.integers(-3, 3)), min_size=1, max_size=3),
 )
 
