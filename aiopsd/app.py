@@ -6,6 +6,7 @@ a supervisor starts it again from its last committed decision.
 """
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from aiopsd import __version__, plugins, snapshots
 from aiopsd.config import Config, config_hash, load, plugin_config, read, receivers, trainers
 from aiopsd.decode import load_topology_yaml
-from aiopsd.errors import ConfigError, StreamError
+from aiopsd.errors import ConfigError, StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import AskEvidence, Snapshot, TopologyUpdate
 from aiopsd.notifiers.http import HttpSession
@@ -34,7 +35,7 @@ from aiopsd.runtime.detect import DetectHost
 from aiopsd.runtime.door import RuntimeDoor
 from aiopsd.runtime.home import LocalHome
 from aiopsd.runtime.ingest import IngestHost
-from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, WorkerPool
+from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Welcome, WorkerPool
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
@@ -65,10 +66,15 @@ def destinations(config: Config, session: Session) -> dict[str, Notifier | Train
     return found
 
 
-def open_stream(config: Config, index: int, clock: Clock) -> Stream:
-    """The stream of `sources[index]`, not yet started."""
+def open_stream(config: Config, index: int, clock: Clock, *, member: str | None = None) -> Stream:
+    """The stream of `sources[index]`, not yet started.
+
+    `member`: what makes the group_instance_id of one of several workers its own; "": no static membership.
+    """
     source = config.sources[index]
     kind, raw = source.stream()
+    if member is not None and raw.get("group_instance_id"):
+        raw = raw | {"group_instance_id": member and f"{raw['group_instance_id']}-{member}"}
     path = f"$.sources[{index}].{kind}"
     cls = plugins.load("streams", kind, path)
     options = plugin_config(cls.Config, raw, path)
@@ -283,6 +289,8 @@ class Daemon:
         """In order: sources finish their step and save, then the correlate stage, then the rest is cancelled."""
         await stop.wait()
         self._phase = "stopping"
+        if self.pool is not None:
+            self.pool.stopping = True
         for host in self._hosts:
             await host.finish(STOP_SECONDS)
         if self.pool is not None:
@@ -381,19 +389,21 @@ class Worker:
         self.socket, self.index, self.clock = socket, index, clock
         self.metrics = Metrics()
         self.hosts: list[DetectHost] = []
-        self._told: asyncio.Queue[Ask | Rebuild | Quit] = asyncio.Queue(ASKS)
+        self._told: asyncio.Queue[Ask | Rebuild] = asyncio.Queue(ASKS)
+        self._quit = asyncio.Event()
         self._log = structlog.get_logger("worker").bind(worker=index)
 
     async def run(self, ready: Callable[[Config], None]) -> None:
-        """Work until the daemon says quit. `ready` gets the configuration first (for the logs).
+        """Work until the daemon says quit, or SIGTERM. `ready` gets the configuration first (for the logs).
 
         Raises:
             StreamError: the daemon vanished.
         """
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._quit.set)
         reader, writer, welcome = await SocketHome.connect(self.socket, self.index)
         config = load(welcome.text)
         ready(config)
-        data = Path(config.data_dir)
+        data = self.socket.parent  # data_dir may be relative to where the daemon was started
         home = SocketHome(
             reader,
             writer,
@@ -403,29 +413,31 @@ class Worker:
             ),
             read=snapshots.read,
         )
-        self._make_hosts(config, home, welcome.workers)
+        self._make_hosts(config, home, welcome)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(home), name="listen")
                 tasks.create_task(self._figures(home), name="figures")
                 tasks.create_task(self._obey(home), name="obey")
+                tasks.create_task(self._leave(home), name="quit")
                 for host in self.hosts:
                     tasks.create_task(self._source(host), name=f"source-{host.source}")
         except* StopDaemon:
             pass
         finally:
+            for host in self.hosts:  # after a failure: leave the groups now, not when the session times out
+                await host.stop()
             writer.close()
 
-    def _make_hosts(self, config: Config, home: SocketHome, workers: int) -> None:
-        data = Path(config.data_dir)
-        mine = [p for p in range(config.metric_log.partitions) if p % workers == self.index]
+    def _make_hosts(self, config: Config, home: SocketHome, welcome: Welcome) -> None:
+        data = self.socket.parent
         streams: list[tuple[str, Stream]] = []
-        if mine:
-            log = LocalLog.reader(data / "metrics", mine, self.clock, name=PUSH)
+        if welcome.partitions:
+            log = LocalLog.reader(data / "metrics", welcome.partitions, self.clock, name=PUSH)
             streams.append((PUSH, DaemonsLog(log, home)))
         for i, source in enumerate(config.sources):
             if source.kind == "metrics":
-                streams.append((source.name, open_stream(config, i, self.clock)))
+                streams.append((source.name, open_stream(config, i, self.clock, member=welcome.member)))
         for name, stream in streams:
             self.hosts.append(
                 DetectHost(
@@ -441,27 +453,40 @@ class Worker:
             )
 
     async def _listen(self, home: SocketHome) -> None:
-        await home.listen(self._told.put)
+        await home.listen(self._tell)
         raise StreamError("the daemon is gone", retry=False)
+
+    async def _tell(self, message: Ask | Rebuild | Quit) -> None:
+        if isinstance(message, Quit):
+            self._quit.set()  # past everything that waits: a question may be stuck behind a full disk
+        else:
+            await self._told.put(message)
 
     async def _obey(self, home: SocketHome) -> None:
         """What the daemon tells, in order, beside the listener: an answer needs it to go on listening."""
         while True:
             message = await self._told.get()
             if isinstance(message, Ask):
-                for host in self.hosts:
-                    await host.ask(message.question)
-            elif isinstance(message, Rebuild):
+                try:
+                    for host in self.hosts:
+                        await host.ask(message.question)
+                except (StoreError, StreamError) as e:  # a lost answer costs evidence, never a page
+                    self._log.error("no evidence", incident=message.question.incident, error=str(e))
+            else:
                 config = load(message.text)
                 home.text = message.text
                 for host in self.hosts:
                     await host.rebuild(detect_builder(config, host.source))
-            else:
-                for host in self.hosts:
-                    await host.finish(STOP_SECONDS)
-                    await host.stop()
-                await self._send_figures(home)
-                raise StopDaemon
+
+    async def _leave(self, home: SocketHome) -> None:
+        """Told to stop: finish the step, save, hand over."""
+        await self._quit.wait()
+        for host in self.hosts:
+            await host.finish(STOP_SECONDS)
+        for host in self.hosts:
+            await host.stop()
+        await self._send_figures(home)
+        raise StopDaemon
 
     async def _figures(self, home: SocketHome) -> None:
         while True:

@@ -261,8 +261,8 @@ class Store(Protocol):
         """
         ...
 
-    async def snapshot_ref(self, name: str) -> SnapshotRef | None:
-        """Where the current snapshot lies, without reading it: a worker process reads it itself."""
+    async def snapshot_refs(self, name: str) -> list[SnapshotRef]:
+        """Where the kept snapshots lie, newest first, none of them read: a worker process reads them itself."""
         ...
 
     async def adopt_snapshot(self, ref: SnapshotRef) -> None:

@@ -6,6 +6,7 @@ drops the events that it holds already.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -71,7 +72,7 @@ class DetectHost:
         self._shards: dict[int, Shard] = {}
         self._busy = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"detect-{source}")
-        self._stopped = False
+        self._stopped = self._left = False
 
     # ------------------------------------------------------------------ the owner's side of the stream
 
@@ -94,8 +95,15 @@ class DetectHost:
                 shard = self._shards.get(partition)
                 if shard is not None:
                     await self._save(shard)
-                    del self._shards[partition]
+                    self._drop(partition)
                     self._log.info("partition released", partition=partition, position=shard.position)
+
+    def _drop(self, partition: int) -> None:
+        """It is somebody else's: so are its figures."""
+        self._shards.pop(partition, None)
+        for gauge in (self.metrics.series, self.metrics.watermark, self.metrics.lag):
+            with contextlib.suppress(KeyError):
+                gauge.remove(self.source, str(partition))
 
     # ------------------------------------------------------------------ the loop
 
@@ -139,8 +147,12 @@ class DetectHost:
         for gap in self.watch.gaps():
             shard = self._shards.get(gap.partition)
             if shard is not None and recreated(gap):
-                await self.home.rebase(shard.claim, gap.earliest)
-                shard.position = gap.earliest - 1
+                try:
+                    await self.home.rebase(shard.claim, gap.earliest)
+                except Fenced:
+                    self._drop(gap.partition)
+                else:
+                    shard.position = gap.earliest - 1
 
     async def _step(self, records: Sequence[LogRecord]) -> None:
         by_partition: dict[int, list[LogRecord]] = {}
@@ -172,11 +184,11 @@ class DetectHost:
         events = [e for e in effects if isinstance(e, Append)]
         if events and not await self._append(shard, events):
             return False
+        rejects = [e for e in effects if isinstance(e, Reject)]
+        if rejects:  # before the position moves: a source that stops here begins again with these records
+            await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in chunk})
         shard.position = chunk[-1].offset
         shard.ahead = False
-        rejects = [e for e in effects if isinstance(e, Reject)]
-        if rejects:
-            await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in chunk})
         label = str(shard.claim.partition)
         self.metrics.series.labels(self.source, label).set(shard.stage.series)
         self.metrics.watermark.labels(self.source, label).set(shard.stage.watermark)
@@ -191,7 +203,7 @@ class DetectHost:
                 break
             except Fenced as e:
                 self._log.warning("partition lost to another worker", partition=shard.claim.partition, error=str(e))
-                self._shards.pop(shard.claim.partition, None)
+                self._drop(shard.claim.partition)
                 return False
             except (StoreError, StreamError) as e:
                 self.metrics.write_errors.labels("journal").inc()
@@ -244,7 +256,7 @@ class DetectHost:
             shard.saved = shard.position
             await self.stream.trim({shard.claim.partition: shard.position + 1})
         except Fenced:
-            self._shards.pop(shard.claim.partition, None)
+            self._drop(shard.claim.partition)
         except (StoreError, StreamError) as e:
             self.metrics.write_errors.labels("snapshot").inc()
             self._log.error("snapshot refused, the old one stays", error=str(e))
@@ -280,7 +292,10 @@ class DetectHost:
         self._busy.release()
 
     async def stop(self) -> None:
-        """Save and leave the stream; `finish` comes first."""
+        """Save and leave the stream; `finish` comes first. A second call does nothing."""
+        if self._left:
+            return
+        self._left = True
         await self.snapshot()
         await self.stream.stop()
         self._thread.shutdown(wait=True)

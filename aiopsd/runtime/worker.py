@@ -9,6 +9,7 @@ On the wire: four bytes of length (big-endian), then msgpack of one of the struc
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,12 +20,13 @@ import msgspec
 import structlog
 
 from aiopsd.config import Config, config_hash
-from aiopsd.errors import Fenced, StoreError, StreamError
+from aiopsd.errors import ConfigError, Corrupt, Fenced, StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import Append, AskEvidence, Entry, EvidenceDigest, LogRecord, Noun, Snapshot, SourcePos
 from aiopsd.protocols import Owner, SnapshotRef, Stream
 from aiopsd.runtime.home import Claim, Held, LocalHome, snapshot_name
 
+SOCKET_PATH_MOST = 107  # bytes; sun_path of unix(7)
 FRAME_MOST = 256 * 1024 * 1024
 RESTART_FIRST, RESTART_MOST = 0.5, 30.0  # s between two starts of a worker that dies
 STOP_SECONDS = 30.0  # a worker gets so long to save when the daemon stops
@@ -83,12 +85,18 @@ class Reply(Noun, frozen=True, kw_only=True, tag="reply"):
     error: str = ""
     kind: str = ""  # "fenced", "store", "stream"
     claim: Claim | None = None
-    ref: SnapshotRef | None = None
+    refs: tuple[SnapshotRef, ...] = ()  # every kept generation, newest first
 
 
 class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
-    text: str  # the configuration
-    workers: int
+    """The configuration, and what only the daemon's own workers get: a share of the local metric log, which has one
+    reader per partition, and a static membership of consumer groups. One that was started by hand beside them has
+    neither: it is a member of the groups, which deal the partitions of Kafka anew.
+    """
+
+    text: str
+    partitions: tuple[int, ...] = ()  # of the local metric log
+    member: str = ""  # what makes a configured group_instance_id its own; "": dynamic membership
 
 
 class Ask(Noun, frozen=True, kw_only=True, tag="ask_worker"):
@@ -138,8 +146,10 @@ class Connection:
         self.writer = writer
         self.index = -1
         self.pid = 0
+        self.ours = False  # a child of this daemon
         self.troubles: dict[str, str] = {"worker": "connecting"}
         self._last: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._shown: dict[tuple[str, tuple[str, ...]], None] = {}
 
     def take(self, figures: Figures, metrics: Metrics) -> None:
         """Counters by their growth since the last message, gauges as they are."""
@@ -153,6 +163,13 @@ class Connection:
                     self._last[name, labels] = value
                 else:
                     child.set(value)
+                    self._shown[name, labels] = None
+
+    def forget(self, metrics: Metrics) -> None:
+        """Its gauges go with it: whoever has its partitions now shows his own."""
+        for name, labels in self._shown:
+            with contextlib.suppress(KeyError):  # already gone with another one's
+                getattr(metrics, name).remove(*labels)
 
 
 class WorkerPool:
@@ -168,11 +185,13 @@ class WorkerPool:
     ) -> None:
         self.config, self.text, self.home, self.metrics = config, text, home, metrics
         self.socket = Path(config.data_dir) / "worker.sock"
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_MOST:
+            raise ConfigError(f"with workers the path of {self.socket} may have {SOCKET_PATH_MOST} bytes", "$.data_dir")
         self._trim = trim
         self._log = structlog.get_logger("workers")
         self._connections: dict[asyncio.StreamWriter, Connection] = {}
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._stopping = False
+        self.stopping = False  # set early: a worker that was told to stop by others, too, is not started again
         self._gone = asyncio.Event()
 
     async def run(self) -> None:
@@ -189,7 +208,7 @@ class WorkerPool:
 
     async def _keep(self, index: int) -> None:
         pause = RESTART_FIRST
-        while not self._stopping:
+        while not self.stopping:
             began = asyncio.get_running_loop().time()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "aiopsd", "worker", "--connect", str(self.socket), "--index", str(index)
@@ -199,7 +218,7 @@ class WorkerPool:
                 code = await process.wait()
             except asyncio.CancelledError:
                 return  # the daemon stops: `stop` says goodbye in order
-            if self._stopping:
+            if self.stopping:
                 return
             self._log.error("worker died, starting another", index=index, code=code)
             if asyncio.get_running_loop().time() - began > RESTART_MOST:
@@ -213,8 +232,7 @@ class WorkerPool:
             while True:
                 message = _upward.decode(await _read(reader))
                 if isinstance(message, Hello):
-                    connection.index, connection.pid = message.index, message.pid
-                    await _write(writer, Welcome(text=self.text, workers=self.config.workers))
+                    await _write(writer, self._welcome(connection, message))
                 elif isinstance(message, Figures):
                     connection.take(message, self.metrics)
                 else:
@@ -223,16 +241,27 @@ class WorkerPool:
             pass
         finally:
             del self._connections[writer]
+            connection.forget(self.metrics)
             if not self._connections:
                 self._gone.set()
             writer.close()
+
+    def _welcome(self, connection: Connection, hello: Hello) -> Welcome:
+        connection.index, connection.pid = hello.index, hello.pid
+        process = self._processes.get(hello.index)
+        connection.ours = process is not None and process.pid == hello.pid
+        if not connection.ours:
+            self._log.info("a worker that was started by hand joins", index=hello.index, pid=hello.pid)
+            return Welcome(text=self.text)
+        share = range(hello.index, self.config.metric_log.partitions, self.config.workers)
+        return Welcome(text=self.text, partitions=tuple(share), member=str(hello.index))
 
     async def _call(self, call: ClaimCall | AppendCall | AnswerCall | RebaseCall | SaveCall | TrimCall) -> Reply:
         try:
             if isinstance(call, ClaimCall):
                 claim = self.home.grant(call.source, call.partition)
-                ref = await self.home.store.snapshot_ref(snapshot_name(call.source, call.partition))
-                return Reply(id=call.id, claim=claim, ref=ref)
+                refs = await self.home.store.snapshot_refs(snapshot_name(call.source, call.partition))
+                return Reply(id=call.id, claim=claim, refs=tuple(refs))
             if isinstance(call, AppendCall):
                 await self.home.append(call.claim, call.events)
             elif isinstance(call, AnswerCall):
@@ -271,14 +300,14 @@ class WorkerPool:
         found: dict[str, str] = {}
         for connection in self._connections.values():
             found |= {f"worker {connection.index} {k}": v for k, v in connection.troubles.items() if v}
-        missing = self.config.workers - len([c for c in self._connections.values() if c.index >= 0])
+        missing = self.config.workers - len([c for c in self._connections.values() if c.ours])
         if missing > 0:
             found["workers"] = f"{missing} of {self.config.workers} not connected"
         return found
 
     async def stop(self) -> None:
-        """Let the workers save and leave; those that do not are killed."""
-        self._stopping = True
+        """Let the workers save and leave; those of ours that do not are killed."""
+        self.stopping = True
         self._gone.clear()
         await self._all(Quit())
         for index, process in self._processes.items():
@@ -289,6 +318,9 @@ class WorkerPool:
                     self._log.error("worker does not stop, killed", index=index)
                     process.kill()
                     await process.wait()
+        if self._connections:  # started by hand, or its end is still to be read
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), STOP_SECONDS)
         self.socket.unlink(missing_ok=True)
 
 
@@ -312,6 +344,7 @@ class SocketHome:
         self.text = text
         self._calls: dict[int, asyncio.Future[Reply]] = {}
         self._next = 0
+        self._gone = False  # the daemon
 
     @staticmethod
     async def connect(path: Path, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Welcome]:
@@ -335,17 +368,33 @@ class SocketHome:
                 else:
                     await told(message)
         except (asyncio.IncompleteReadError, ConnectionError):
+            self._gone = True
             for future in self._calls.values():
                 if not future.done():
                     future.set_exception(StreamError("the daemon is gone", retry=False))
+
+    async def _say(self, message: Noun) -> None:
+        """
+        Raises:
+            StreamError: the daemon is gone.
+        """
+        try:
+            if self._gone:
+                raise ConnectionResetError
+            await _write(self._writer, message)
+        except ConnectionError:
+            raise StreamError("the daemon is gone", retry=False) from None
 
     async def _call(self, make: Callable[[int], Noun]) -> Reply:
         self._next += 1
         number = self._next
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
-        await _write(self._writer, make(number))
-        reply = await future
+        try:
+            await self._say(make(number))
+            reply = await future
+        finally:
+            self._calls.pop(number, None)
         if reply.kind == "fenced":
             raise Fenced(reply.error)
         if reply.kind == "store":
@@ -358,10 +407,17 @@ class SocketHome:
         reply = await self._call(lambda n: ClaimCall(id=n, source=source, partition=partition))
         if reply.claim is None:
             raise StreamError("the daemon answered a claim without one", retry=False)
-        if reply.ref is None:
-            return Held(claim=reply.claim)
-        snapshot = await asyncio.to_thread(self._read_file, reply.ref)
-        return Held(claim=reply.claim, position=reply.ref.position, snapshot=snapshot)
+        first: Corrupt | None = None
+        for ref in reply.refs:  # as the store does: one generation back is kept for a lost file
+            try:
+                snapshot = await asyncio.to_thread(self._read_file, ref)
+            except Corrupt as e:
+                first = first or e
+            else:
+                return Held(claim=reply.claim, position=ref.position, snapshot=snapshot)
+        if first is not None:
+            raise first
+        return Held(claim=reply.claim)
 
     async def append(self, claim: Claim, events: Sequence[Append]) -> None:
         await self._call(lambda n: AppendCall(id=n, claim=claim, events=tuple(events)))
@@ -392,7 +448,7 @@ class SocketHome:
                     for s in family.samples
                     if not s.name.endswith("_created")
                 ]
-        await _write(self._writer, Figures(values=values, troubles=troubles))
+        await self._say(Figures(values=values, troubles=troubles))
 
 
 class DaemonsLog:

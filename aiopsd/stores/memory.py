@@ -121,9 +121,9 @@ class MemoryStore:
         found = self.contents.snapshots.get(name)
         return None if found is None else (found[0], _copy(found[1]))
 
-    async def snapshot_ref(self, name: str) -> SnapshotRef | None:
+    async def snapshot_refs(self, name: str) -> list[SnapshotRef]:
         found = self.contents.snapshots.get(name)
-        return None if found is None else found[0]
+        return [] if found is None else [found[0]]
 
     async def adopt_snapshot(self, ref: SnapshotRef) -> None:
         """There are no files here, so there is none of that size."""

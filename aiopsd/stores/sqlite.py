@@ -286,8 +286,7 @@ class SqliteStore:
         for file in await self._write(run):
             await self._files.run((self.folder / file).unlink, True)
 
-    async def _refs(self, name: str) -> list[SnapshotRef]:
-        """Every kept generation, newest first."""
+    async def snapshot_refs(self, name: str) -> list[SnapshotRef]:
         rows = await self._read(
             "SELECT name, position, config_hash, written_at, file, sha256, size FROM snapshot"
             " WHERE name = ? ORDER BY seq DESC",
@@ -307,10 +306,6 @@ class SqliteStore:
             for name, position, config_hash, written_at, file, sha256, size in rows
         ]
 
-    async def snapshot_ref(self, name: str) -> SnapshotRef | None:
-        refs = await self._refs(name)
-        return refs[0] if refs else None
-
     async def snapshot(self, name: str) -> tuple[SnapshotRef, Snapshot] | None:
         """The newest snapshot that is whole: the ref says which. One generation back is kept for a lost file.
 
@@ -318,7 +313,7 @@ class SqliteStore:
             Corrupt: none of the kept ones is what was written; names the newest one's file.
         """
         first: Corrupt | None = None
-        for ref in await self._refs(name):
+        for ref in await self.snapshot_refs(name):
             try:
                 return ref, await self._files.run(snapshots.read, ref)
             except Corrupt as e:

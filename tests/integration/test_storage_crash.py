@@ -284,7 +284,7 @@ async def test_snapshot_that_does_not_fit(tmp_path: Path) -> None:
 
     assert "correlate" in str(error)
     assert [Path(old.path).name] == [p.name for p in (tmp_path / "snapshots").iterdir()]
-    assert old == await store.snapshot_ref("correlate")
+    assert [old] == await store.snapshot_refs("correlate")
     new = await store.put_snapshot("correlate", 2, "h", big)
     found = await store.snapshot("correlate")
     assert found is not None
