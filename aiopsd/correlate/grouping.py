@@ -49,13 +49,14 @@ AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again w
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
 NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
-MARGIN = 1.0  # nats by which a new home must be better before an alert moves: hysteresis
+MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
 HORIZON = 450.0  # s; two troubles that began further apart have nothing to do with each other
 RECHECK = (45.0, 120.0, 240.0)  # s after its onset at which a trouble thinks again
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
+APART = -10.0  # nats; how far a difference of ends can count against one cause
 FLAPS = 0.3  # chance that an end was not the last one
 KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
@@ -812,7 +813,7 @@ class Grouper:
             return 0.0
         if its < 0.0:
             return _STILL_LOG
-        return max(_STILL_LOG - 3.0, _delay(mine - its, 0.0, END_SCALE) + _END_FREE_LOG)
+        return max(APART, _delay(mine - its, 0.0, END_SCALE) + _END_FREE_LOG)
 
     def _company(self, trouble: _Trouble, before: _Trouble) -> float:
         """How the end of an echo fits those that its first trouble came with."""
