@@ -2,6 +2,8 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 export VENV
+# tests that need nothing but this process
+ALONE := not kafka and not services and not process and not soak
 .DEFAULT_GOAL := help
 .PHONY: help venv lock services kafka demo quick lint test soak clean
 
@@ -32,12 +34,12 @@ lint: venv ## ruff, mypy --strict, import contracts
 
 quick: lint ## the inner loop, under a minute: lint, then unit, property, golden and playbook tests
 	@echo "quick: tests without services"
-	@$(PY) -m pytest -n 2 -m "not kafka and not services and not process and not soak" \
-	    tests/unit tests/property tests/golden tests/playbook
+	@$(PY) -m pytest -n 2 -m "$(ALONE)" tests/unit tests/property tests/playbook
 
 test: lint kafka ## everything but soak: lint, all tests, real Kafka, Prometheus, Chromium where they are
-	@echo "test: all tests but soak"
-	@$(PY) -m pytest -m "not soak" tests
+	@echo "test: first what needs no service, on two processes; then what starts real ones"
+	@$(PY) -m pytest -n 2 -m "$(ALONE)" tests
+	@$(PY) -m pytest -m "not soak and not ($(ALONE))" tests
 
 soak: kafka ## the long crash and timing runs
 	@echo "soak: crash and timing runs"

@@ -178,13 +178,13 @@ async def test_large_bodies_are_413_before_they_are_in_memory() -> None:
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
     [
-        ("gzip", gzip.compress(b"[]") + gzip.compress(b" "), 200),  # two members
+        ("gzip", gzip.compress(b"[]", mtime=0) + gzip.compress(b" ", mtime=0), 200),  # two members
         ("deflate", zlib.compress(b"[]"), 200),
         ("deflate", zlib.compress(b"[]", wbits=-15), 200),
         ("identity", b"[]", 200),
         ("gzip", b"\x1f\x8b broken", 400),
         ("gzip", b"plain", 400),
-        ("gzip", gzip.compress(b"[]")[:-3], 400),
+        ("gzip", gzip.compress(b"[]", mtime=0)[:-3], 400),
         ("zstd", b"[]", 415),
         ("br", b"[]", 415),
     ],
