@@ -4,6 +4,7 @@ A stream that has a dead-letter log of its own (Kafka) takes whole records with 
 to a JSON-lines file in the data folder, which is bounded.
 """
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Protocol, runtime_checkable
 import msgspec
 import structlog
 
+from aiopsd.errors import StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import LogRecord, Reject
 from aiopsd.protocols import Stream
 
 MAX_BYTES = 64 * 1024 * 1024  # of the file; what comes later is counted and logged only
+RETRY_SECONDS = 1.0
 LOG_EVERY = 100  # of the same (source, reason), one in so many is logged: a broken sender must not fill the disk
 
 
@@ -42,8 +45,10 @@ class DeadLetters:
     ) -> None:
         """Count, log and keep; `records` are those at hand, by (partition, offset).
 
+        Returns when they are kept.
+
         Raises:
-            StreamError: the stream's dead-letter limit says stop.
+            StreamError: the stream's dead-letter limit says stop; of these none is in its dead letters.
         """
         whole: list[tuple[Reject, LogRecord]] = []
         for reject in rejects:
@@ -58,10 +63,23 @@ class DeadLetters:
                 self.metrics.dead_letters.labels(source, reason).inc()
         if isinstance(stream, HasDeadLetters):
             if whole:
-                await stream.dead_letters([(record, r.reason, r.detail) for r, record in whole])
+                await self._send(stream, [(record, r.reason, r.detail) for r, record in whole])
             return
         for reject, record in whole:
             self._write(reject, record)
+
+    async def _send(self, stream: HasDeadLetters, refused: Sequence[tuple[LogRecord, str, str]]) -> None:
+        """To the stream's own dead letters, however long they are away: its source waits here."""
+        while True:
+            try:
+                await stream.dead_letters(refused)
+                return
+            except StreamError as e:
+                if not e.retry:
+                    raise
+                self.metrics.write_errors.labels("dead-letter").inc()
+                self._log.error("dead letters wait", count=len(refused), error=str(e))
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _write(self, reject: Reject, record: LogRecord) -> None:
         line = msgspec.json.encode(

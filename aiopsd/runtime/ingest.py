@@ -101,10 +101,10 @@ class IngestHost:
             bodies += good
             origins += [record.pos] * len(good)
             taken += sum(len(b.alerts) for b in good if isinstance(b, AlertBatch))
+        if rejects:  # before the journal's mark moves past them: a source that stops here begins again with these
+            await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in records})
         if bodies:
             await self._append(bodies, origins)
-        if rejects:
-            await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in records})
         self.metrics.records.labels(self.source.name).inc(len(records))
         self.metrics.alerts.labels(self.source.name).inc(taken)
         await self.stream.trim({r.partition: r.offset + 1 for r in records})
