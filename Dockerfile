@@ -3,9 +3,9 @@
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/aiopsd
-COPY requirements/run.txt requirements/build.txt /src/requirements/
-RUN /opt/aiopsd/bin/pip install --require-hashes --only-binary :all: -r /src/requirements/run.txt
-RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r /src/requirements/build.txt
+COPY deploy/requirements/run.txt deploy/requirements/build.txt /src/deploy/requirements/
+RUN /opt/aiopsd/bin/pip install --require-hashes --only-binary :all: -r /src/deploy/requirements/run.txt
+RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r /src/deploy/requirements/build.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY aiopsd /src/aiopsd
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /src \
@@ -15,6 +15,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10095 --home-dir /var/lib/aiopsd --create-home aiopsd
 COPY --from=build /opt/aiopsd /opt/aiopsd
+COPY rules /usr/share/aiopsd/rules
 ENV PATH=/opt/aiopsd/bin:$PATH PYTHONUNBUFFERED=1
 USER 10095:10095
 WORKDIR /var/lib/aiopsd

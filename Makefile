@@ -13,7 +13,7 @@ help: ## this list
 venv: ## the virtual environment, from the lock file (needs Python 3.11+)
 	@bash deploy/setup/venv.sh
 
-lock: venv ## resolve pyproject.toml into requirements/*.txt (UPGRADE=1: to the newest allowed)
+lock: venv ## resolve pyproject.toml into deploy/requirements/*.txt (UPGRADE=1: to the newest allowed)
 	@bash deploy/setup/lock.sh
 
 services: ## system packages that the tests start: Java, Maven, Chromium, Prometheus, ... (apt, when root)

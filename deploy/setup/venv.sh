@@ -29,7 +29,7 @@ if ! python="$(find_python)"; then
     }
 fi
 
-key="$(cat requirements/dev.txt requirements/build.txt pyproject.toml deploy/setup/venv.sh |
+key="$(cat deploy/requirements/dev.txt deploy/requirements/build.txt pyproject.toml deploy/setup/venv.sh |
     sha256sum | cut -c1-16)-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 stamp="$venv/.made-from-$key"
 [ -e "$stamp" ] && exit 0
@@ -52,7 +52,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         }
     fi
 fi
-echo "venv: installing requirements/dev.txt into $venv (about a minute the first time)"
+echo "venv: installing deploy/requirements/dev.txt into $venv (about a minute the first time)"
 pip_install() {
     local output
     output="$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2>&1)" || {
@@ -60,7 +60,7 @@ pip_install() {
         exit 1
     }
 }
-pip_install --require-hashes -r requirements/dev.txt
+pip_install --require-hashes -r deploy/requirements/dev.txt
 pip_install --no-deps --no-build-isolation -e .
 rm -f "$venv"/.made-from-*
 touch "$stamp"

@@ -23,7 +23,7 @@ KUBERNETES = "1.31"
 def pinned(lock: str) -> dict[str, list[Requirement]]:
     """Requirements of a lock file by name; one name may be pinned twice, for different Pythons."""
     found: dict[str, list[Requirement]] = {}
-    for entry in re.split(r"\n(?=[a-z0-9])", (ROOT / "requirements" / lock).read_text()):
+    for entry in re.split(r"\n(?=[a-z0-9])", (ROOT / "deploy" / "requirements" / lock).read_text()):
         if entry.startswith("#"):
             continue
         requirement = Requirement(entry.split("\\")[0].split("\n")[0].strip())
@@ -41,7 +41,7 @@ def version(requirement: Requirement) -> str:
 @pytest.mark.parametrize("lock", ["run.txt", "dev.txt", "build.txt"])
 def test_lock_files_name_no_index(lock: str) -> None:
     """A lock file works with any index: it names versions and hashes, no host."""
-    text = (ROOT / "requirements" / lock).read_text()
+    text = (ROOT / "deploy" / "requirements" / lock).read_text()
 
     assert [] == re.findall(r"(?:https?|file)://\S+|--(?:extra-)?index-url.*|--find-links.*", text)
 
@@ -94,7 +94,7 @@ def test_the_dockerfile_copies_what_is_there() -> None:
     ]
     files = tracked()
 
-    assert {"aiopsd", "requirements/run.txt", "pyproject.toml"} <= set(sources)
+    assert {"aiopsd", "deploy/requirements/run.txt", "pyproject.toml"} <= set(sources)
     for source in sources:
         matching = [f for f in files if f == source or f.startswith(source + "/")]
         assert matching, f"COPY {source}: not in the repository"
