@@ -34,8 +34,9 @@ from aiopsd.runtime.deliver import Deliverer
 from aiopsd.runtime.detect import DetectHost
 from aiopsd.runtime.door import RuntimeDoor
 from aiopsd.runtime.home import LocalHome
-from aiopsd.runtime.ingest import IngestHost
+from aiopsd.runtime.ingest import IngestHost, LogHost, RepartitionHost
 from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Welcome, WorkerPool
+from aiopsd.services import ServiceMapper
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
@@ -134,7 +135,7 @@ class Daemon:
         self._log = structlog.get_logger("app")
         self._phase = "starting"
         self._asks: asyncio.Queue[AskEvidence] = asyncio.Queue(ASKS)
-        self._hosts: list[DetectHost | IngestHost] = []
+        self._hosts: list[DetectHost | LogHost] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Live until `stop` is set.
@@ -195,6 +196,21 @@ class Daemon:
         if not config.workers:
             self.detectors.append(self._detector(PUSH, self.metric_log, dead))
         for index, source in enumerate(config.sources):
+            if source.kind == "metrics" and source.keyed_by != "service":
+                self._hosts.append(
+                    RepartitionHost(
+                        source=source,
+                        stream=open_stream(config, index, self.clock),
+                        journal=self.journal,
+                        dead=dead,
+                        metrics=self.metrics,
+                        clock=self.clock,
+                        metric_log=self.metric_log,
+                        partitions=config.metric_log.partitions,
+                        services=ServiceMapper(config.services),
+                    )
+                )
+                continue
             if source.kind == "metrics":
                 if not config.workers:
                     self.detectors.append(self._detector(source.name, open_stream(config, index, self.clock), dead))
@@ -301,7 +317,7 @@ class Daemon:
         await self.correlate.snapshot()
         raise StopDaemon
 
-    async def _source(self, host: DetectHost | IngestHost) -> None:
+    async def _source(self, host: DetectHost | LogHost) -> None:
         """Run a source; one that cannot go on stops alone: paging does not die with it."""
         try:
             await host.run()
@@ -436,7 +452,7 @@ class Worker:
             log = LocalLog.reader(data / "metrics", welcome.partitions, self.clock, name=PUSH)
             streams.append((PUSH, DaemonsLog(log, home)))
         for i, source in enumerate(config.sources):
-            if source.kind == "metrics":
+            if source.kind == "metrics" and source.keyed_by == "service":  # the daemon repartitions the others
                 streams.append((source.name, open_stream(config, i, self.clock, member=welcome.member)))
         for name, stream in streams:
             self.hosts.append(

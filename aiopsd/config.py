@@ -131,7 +131,7 @@ class SourceConfig(Section, frozen=True, kw_only=True):
     name: str
     kind: Literal["metrics", "alerts", "topology", "changes"]
     format: str = ""  # "": json for metrics, prometheus for alerts, edges for topology, changes for changes
-    keyed_by: Literal["service", "series", "none"] = "service"
+    keyed_by: Literal["service", "series", "none"] = "service"  # the others go through the local metric log, by service
     on_offset_lost: Literal["stop", "earliest"] = "earliest"  # earliest: go on and record the gap
     kafka: dict[str, Any] | None = None
     files: dict[str, Any] | None = None
