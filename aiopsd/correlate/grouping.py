@@ -500,7 +500,7 @@ class Grouper:
             how = "ran down"
             if other.echo_of >= 0:
                 best += self._news(other)
-        if shared and other.parent < 0:  # an explained trouble needs no silent cause
+        if shared:
             q = 0.0
             hot = self._s.hot
             for callee in shared:
@@ -871,7 +871,7 @@ class Grouper:
                 self._move(trouble, None, "its trouble is better explained by itself")
             elif away and value > max(stay + MARGIN, trouble.own):
                 self._move(trouble, best[away][1], self._why(trouble, best[away][1], best[away][2]))
-        elif away and value > trouble.own + STICK:
+        elif away and value > trouble.own + (0.0 if ended else STICK):  # afterwards nobody is paged twice
             if away == here:
                 self._link(trouble, best[away][1])
             else:
