@@ -116,6 +116,8 @@ def configuration() -> str:
         ("detect.drift.models[]", config.ModelRule), ("correlate", config.CorrelateConfig),
         ("retraining", config.RetrainingConfig), ("route", config.RouteConfig),
         ("inhibit_rules[]", config.InhibitRule), ("delivery", config.DeliveryConfig),
+        ("rules.yaml of a rule pack", config.RulePack), ("rules.yaml: alerts[]", config.AlertFamily),
+        ("rules.yaml: enrich[]", config.Enrichment),
     ]  # fmt: skip
     for title, cls in names:
         lines += section(cls, f"`{title}`")
