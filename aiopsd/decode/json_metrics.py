@@ -295,18 +295,16 @@ class _Reader:
 
     def _new(self, key: bytes, value: bytes) -> int:
         """Row of a series whose key is not known, remembered by the record's own beginning where it has one."""
-        labels = parse_key(key)
         at = min((p for p in map(value.rfind, _MARKS) if p >= 0), default=-1)
         if at > 0 and value[:1] == b"{":
             head = value[:at]
             try:
-                _tail.decode(b"{" + value[at:])
-                if head.rstrip().endswith(b",") and parse_key(head) == labels:
-                    row = self.index.rows.get(head)
-                    return self.index.add(head, labels) if row is None else row
+                _tail.decode(b"{" + value[at:])  # nothing but the sample stands there, so the head names the series
+                row = self.index.rows.get(head)
+                return self.index.add(head) if row is None else row
             except (*_BROKEN, DecodeError):
                 pass
-        return self.index.add(key, labels)
+        return self.index.add(key)
 
 
 def _nested(item: Item) -> list[Raw]:

@@ -300,16 +300,13 @@ class SeriesIndex:
         """The metric name."""
         return self.labels(row)[NAME]
 
-    def add(self, key: bytes, labels: Labels | None = None) -> int:
+    def add(self, key: bytes) -> int:
         """Row of a raw key that `rows` does not hold: another spelling of a known series, or a new one.
-
-        Args:
-            labels: what `parse_key` says of it, if the caller has asked already.
 
         Raises:
             DecodeError: see `parse_key`; nothing has changed then. MALFORMED: the key has another shape.
         """
-        return self._place(key, parse_key(key) if labels is None else labels)
+        return self._place(key, parse_key(key))
 
     def row_of(self, labels: Labels) -> int:
         """Row of a label set as `checked` returns it, for decoders of formats without a raw key."""

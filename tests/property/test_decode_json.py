@@ -206,6 +206,7 @@ tails = st.sampled_from(
         b'"value":1,"ts":2}]}', b'"value":"}', b'"value":"","ts":2}', b'"value":1}', b'"ts":1,"value":2}', b'"value":',
         b'"value":1,"ts":2}]', b'"value":1,"ts":2}\n', b'"value":[1,{"ts":2}', b'"value":1,"ts":"a\\"}',
         b'"value":NaN}',
+        b'"value":1,"ts":2},{"v\\u0061lue":3,"ts":4}',
     ]
 )  # fmt: skip
 

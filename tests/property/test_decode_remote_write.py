@@ -4,6 +4,7 @@ import contextlib
 import struct
 
 import numpy as np
+import pytest
 from google.protobuf.message import DecodeError as ProtobufError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -49,7 +50,9 @@ numbers = st.one_of(
 )
 times = st.one_of(
     st.integers(1_700_000_000_000, 1_700_000_009_999),
-    st.sampled_from([0, 1, -1, 2**35 - 1, 2**35, 2**42 - 1, 2**42, 253_402_300_799_999, 253_402_300_800_000, 2**62]),
+    st.sampled_from(
+        [0, 1, -1, 2**20, 2**27, 2**35 - 1, 2**35, 2**42 - 1, 2**42, 253_402_300_799_999, 253_402_300_800_000, 2**62]
+    ),
     st.sampled_from([0x12, 0x10, 0x09, 0x07]).map(lambda b: 1_700_000_000_000 & ~0x7F | b),
 )
 unknown = st.sampled_from([b"", b"", b"", b"\x50\x05", b"\x5a\x02ab", b"\x5d\x01\x02\x03\x04", b"\x53\x54"])
@@ -84,7 +87,13 @@ def time_series(draw: st.DrawFn, odd: bool) -> bytes:
         chosen = {**chosen, "__name__": draw(st.sampled_from(["up", "queue_depth"]))}
         head = pack(chosen)
         return field(1, head + b"".join(draw(st.lists(point(False), min_size=1, max_size=2))))
-    parts = draw(st.lists(label(True), max_size=4)) + draw(st.lists(point(True), max_size=3))
+    if draw(st.booleans()):
+        parts = draw(st.lists(label(True), max_size=4))
+    else:  # odd in form only: something to take
+        parts = [field(1, field(1, b"__name__") + field(2, b"up"))]
+        pair = [field(1, b"job"), field(2, draw(words).encode())]
+        parts.append(field(1, b"".join(draw(st.permutations(pair))) + draw(unknown), draw(st.integers(0, 2))))
+    parts += draw(st.lists(point(True), max_size=3))
     parts += draw(st.lists(st.sampled_from([field(3, b""), field(4, b""), field(4, b"\x18\x01")]), max_size=1))
     if draw(st.booleans()):
         parts = draw(st.permutations(parts))
@@ -147,6 +156,58 @@ def test_every_way_agrees_with_the_library(message: bytes) -> None:
 
     assert expected == by_walk(message)
     assert expected == by_decode([snappy(message)])
+
+
+HEAD = pack({"__name__": "up"})
+LONG = pack({"__name__": "up", "job": "x" * 110})
+VALUE = b"\x12\x10\x09" + struct.pack("<d", 1.5) + b"\x10"
+SAMPLE = VALUE + varint(1_700_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        field(1, HEAD) + SAMPLE,  # the sample stands outside: an unknown field of the request
+        field(1, LONG) + SAMPLE,
+        field(1, HEAD + SAMPLE) + SAMPLE,
+        field(1, HEAD + SAMPLE + SAMPLE)[:-18] + SAMPLE[:-1] + b"\x7f",
+        b"\x0a" + varint(len(HEAD + SAMPLE) - 1) + HEAD + SAMPLE,
+        b"\x0a" + varint(len(HEAD + SAMPLE) + 1) + HEAD + SAMPLE,
+        b"\x12" + varint(len(HEAD + SAMPLE)) + HEAD + SAMPLE,
+        field(1, HEAD + VALUE + varint(2**27) + b"\x50\x05"),  # a short timestamp, and a field that we do not know
+        field(1, HEAD + b"\x12\x07\x10" + varint(2**20) + b"\x52\x01a"),
+        field(1, HEAD + VALUE[:-1] + b"\x50" + varint(1_700_000_000_000)),  # no timestamp at all
+        field(1, HEAD + VALUE + b"\xff" * 6),
+        field(1, SAMPLE + HEAD),
+        field(1, SAMPLE),
+        field(1, HEAD + field(4, SAMPLE)),  # a histogram whose bytes look like a sample
+        field(1, HEAD + field(3, field(2, b"") + SAMPLE)),
+        field(1, HEAD + field(5, SAMPLE) + SAMPLE),
+        field(1, field(1, field(1, b"__name__") + field(2, b"up") + b"\x50\x05") + SAMPLE),
+        field(1, field(1, field(1, b"__name__") + field(2, b"up") + field(2, b"down")) + SAMPLE),
+    ],
+)
+@pytest.mark.parametrize("neighbour", [b"", field(1, HEAD + SAMPLE), field(1, LONG + SAMPLE)])
+def test_what_only_looks_regular_is_read_as_the_library_reads_it(message: bytes, neighbour: bytes) -> None:
+    """Shapes made to deceive the framing: alone, and before and after an ordinary series."""
+    for text in (message, neighbour + message, message + neighbour):
+        try:
+            expected = judged(text)
+        except ProtobufError:
+            assert not set(by_decode([snappy(text)])[0]) - set(judged(neighbour)[0])
+        else:
+            assert expected == by_decode([snappy(text)])
+
+
+def test_a_series_does_not_run_over_two_bodies() -> None:
+    """A body cut off inside a series is broken, even when the next body begins with what it lacks."""
+    whole = field(1, HEAD + SAMPLE)
+    broken = field(1, HEAD + SAMPLE + SAMPLE)
+
+    found, refused = by_decode([snappy(broken[:-18]), snappy(SAMPLE), snappy(whole)])
+
+    assert judged(whole)[0] == found
+    assert 1 == refused
 
 
 @given(st.lists(messages(), max_size=4), st.data())
