@@ -244,8 +244,8 @@ def load_tests(text: str, file: str) -> tuple[PackTests, Marked]:
 
 _SERIES = re.compile(r"\s*([a-zA-Z_:][\w:.]*)\s*(?:\{(.*)\})?\s*")
 _PAIR = re.compile(r'\s*([\w.]+)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
-_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-_ITEM = re.compile(rf"(?:(_|(?!\+){_NUMBER})?)(?:([+-])({_NUMBER}))?(?:~({_NUMBER}))?(?:x(\d+))?")
+_NUMBER = r"-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_ITEM = re.compile(rf"(_|{_NUMBER})?(?:([+-])({_NUMBER}))?(?:~({_NUMBER}))?(?:x(\d+))?")
 
 
 def parse_series(text: str) -> Labels:
@@ -302,7 +302,7 @@ def values(given: str | Sequence[float | None], seed: str) -> list[float | None]
                 raise ValueError(f"not values: {item!r} (a gap has no step)")
             out += [None] * int(times or 1)
             continue
-        step = float(f"{sign}{size}") if sign else 0.0
+        step = (float(size) if sign == "+" else -float(size)) if sign else 0.0
         spread = float(noise or 0.0)
         steps = int(times or 0)
         if first is not None:
