@@ -294,12 +294,31 @@ def _regular_samples(payload: bytes, pos: int) -> list[tuple[int, float]] | None
     return samples
 
 
+def _known(payload: bytes, index: SeriesIndex) -> tuple[int, int, float] | None:
+    """(row, ms, value) when the TimeSeries is label bytes that the index knows and one regular sample."""
+    for size in (18, 9):
+        end = len(payload) - size
+        row = index.rows.get(payload[:end]) if end > 0 else None
+        if row is not None:
+            samples = _regular_samples(payload, end)
+            if samples is not None and len(samples) == 1:
+                return row, *samples[0]
+    return None
+
+
 def _walk(text: bytes, number: int, record: LogRecord, index: SeriesIndex, out: Batch) -> None:
     rows: list[int] = []
     stamps: list[float] = []
     values: list[float] = []
     bad: _Bad = []
     for i, payload in enumerate(payloads(text)):
+        quick = _known(payload, index)
+        if quick is not None:
+            row, ms, value = quick
+            rows.append(row)
+            stamps.append(ms / 1000.0)
+            values.append(value)
+            continue
         try:
             parsed = parse_series(payload)
         except DecodeError as e:
@@ -385,10 +404,13 @@ def split(body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[i
     parts: dict[int, list[bytes]] = {}
     f = frames(text)
     if f is not None:
+        known = services.routes.get
         spans = zip(f.start.tolist(), f.begin.tolist(), f.end.tolist(), f.stop.tolist(), strict=True)
         for start, begin, end, stop in spans:
-            p = _route(text[begin:end], services) % partitions
-            parts.setdefault(p, []).append(text[start:stop])
+            code = known(text[begin:end])
+            if code is None:
+                code = _route(text[begin:end], services)
+            parts.setdefault(code % partitions, []).append(text[start:stop])
     else:
         for payload in payloads(text):
             try:
