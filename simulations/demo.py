@@ -1,6 +1,6 @@
 """Plays an outage through the real daemon over HTTP, says what it made of it, and serves its page until Ctrl-C.
 
-A day of metrics of a simulated shop is pushed quickly, ending now; then the outage, a quarter of an hour of it in some
+A day of metrics of a simulated shop is pushed quickly, ending now; then the outage, its first six minutes in some
 twenty seconds. The daemon is `python -m aiopsd run` in a process of its own with a fresh data folder; pages go to a
 receiver in this process. Without a terminal it ends by itself: 0 when an incident named the true cause, else 1.
 """
@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,17 @@ from simulations import wire
 from simulations.process import Daemon, Failure, Pager
 from simulations.world import Truth, World, iso, pages_without, scenario
 
-LEAD = 2700.0  # s of ordinary alerts before the outage, so that there is something to tell it from
-BEFORE = 300.0  # s played slowly before the outage begins
+LEAD = 300.0  # s of ordinary alerts before what is played slowly, so that there is something to tell it from
+BEFORE = 60.0  # s played slowly before the outage begins
 PLAY_SECONDS = 18.0  # what is played slowly takes so long
 PAGE_SECONDS = 30.0
+EARLY = 60.0  # s; an incident that began earlier than this before the fault is not about it
 VALID = 240.0  # s; endsAt of a firing alert, as Prometheus sets it
 
 CONFIG = """\
 metric_log: {{sync: normal}}
 services: {{labels: [service, node]}}
-# the quarter of an hour is played sixty times as fast as life, and so are these
+# the outage is played twenty times as fast as life, and so are these
 route: {{receiver: oncall, group_wait: 4s, group_interval: 10s, repeat_interval: 4h}}
 receivers:
   - name: oncall
@@ -150,7 +152,7 @@ def find(daemon: Daemon, truth: Truth) -> dict[str, Any] | None:
     best: dict[str, Any] | None = None
     while time.monotonic() < until:
         incidents = daemon.get("/api/v1/incidents")["incidents"]
-        paged = [i for i in incidents if i["paged"]]
+        paged = [i for i in incidents if i["paged"] and seconds(i["started_at"]) >= truth.start - EARLY]
         named = [i for i in paged if i["cause"] and i["cause"]["service"] == truth.root]
         if named or paged:
             best = max(named or paged, key=lambda i: (i["alerts"], i["id"]))
@@ -163,13 +165,17 @@ def find(daemon: Daemon, truth: Truth) -> dict[str, Any] | None:
     return found
 
 
+def seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
 def clock(text: str | None) -> str:
     return (text or "?")[11:19]
 
 
 def evidence_line(e: dict[str, Any]) -> str:
-    """`latency_p99_seconds of cart: 0.9, normally 0.1..0.2, since 12:00:01`."""
-    side = f"normally {e['low']:.3g}..{e['high']:.3g}" if e["low"] is not None and e["high"] is not None else ""
+    """`cart: latency_p99_seconds 0.9, normally 0.1..0.2, since 12:00:01`."""
+    side = f"normally {e['low']:.2g}..{e['high']:.2g}" if e["low"] is not None and e["high"] is not None else ""
     since = f", since {clock(e['onset'])}" if e["onset"] else ""
     return f"{e['service']}: {e['metric']} {e['level']:.3g}, {side}{since}"
 
@@ -197,15 +203,17 @@ def tell(
         out.head("Why we think so")
         for rank, cause in enumerate(incident["causes"][:3], 1):
             name = out.bold(cause["service"]) if rank == 1 else cause["service"]
-            print(f"  {rank}. {name}  confidence {cause['confidence']:.0%}  {out.dim(cause['reason'])}")
-            if rank == 1:
-                for link in cause["chain"]:
-                    text = link["text"] or f"{link['share']:.0%} explained"
-                    out.say(f"{link['symptom']} -> {link['cause']} ({link['edge']}): {text}", 5, 2)
-                for e in cause["evidence"][:4]:
-                    out.say("- " + evidence_line(e), 5, 2)
-                for c in cause["changes"]:
-                    out.say(f"- {c['kind']} at {clock(c['at'])}: {c['summary']} by {c['actor']}", 5, 2)
+            print(f"  {rank}. {name}, {cause['confidence']:.0%}")
+            out.say(cause["reason"], 5)
+            if rank > 1:
+                continue
+            for link in cause["chain"]:
+                text = link["text"] or f"{link['share']:.0%} explained"
+                out.say(f"{link['symptom']} -> {link['cause']} ({link['edge']}): {text}", 5, 2)
+            for text in list(dict.fromkeys(evidence_line(e) for e in cause["evidence"]))[:4]:
+                out.say("- " + text, 5, 2)
+            for c in cause["changes"]:
+                out.say(f"- {c['kind']} at {clock(c['at'])}: {c['summary']} by {c['actor']}", 5, 2)
     requests = sum(len(batch) for _, batch in sent)
     firing = {
         (a["labels"]["alertname"], a["labels"].get("service") or a["labels"].get("node"))
