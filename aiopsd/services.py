@@ -47,6 +47,7 @@ class ServiceMapper:
                 raise ConfigError(f"`strip` needs exactly one group, this has {strip.groups}", f"{path}.strip[{i}]")
         self._wanted = tuple(dict.fromkeys(wanted))  # the labels that can decide anything: the key of the cache
         self._cache: dict[tuple[str | None, ...], str] = {}
+        self._possible: dict[tuple[str, str], list[int]] = {}  # names -> rules that they do not rule out
         self.routes: dict[bytes, int] = {}  # label bytes -> number of the service; cache of decode.remote_write.split
 
     def service(self, labels: Mapping[str, str]) -> str:
@@ -66,7 +67,8 @@ class ServiceMapper:
         return self.config.aliases.get(name, name)
 
     def _by_rule(self, labels: Mapping[str, str]) -> str:
-        for matchers, template in self._rules:
+        for i in self._candidates(labels) if self._rules else ():
+            matchers, template = self._rules[i]
             values: dict[str, str] = {}
             for label, matcher in matchers:
                 match = matcher.fullmatch(labels.get(label, ""))
@@ -78,6 +80,21 @@ class ServiceMapper:
                 if name:
                     return name
         return ""
+
+    def _candidates(self, labels: Mapping[str, str]) -> list[int]:
+        """Names of metrics and alerts are few and most rules ask for one: what they rule out is found out once."""
+        names = labels.get("__name__", ""), labels.get("alertname", "")
+        found = self._possible.get(names)
+        if found is None:
+            if len(self._possible) >= CACHE_LIMIT:
+                self._possible.clear()
+            asked = dict(zip(("__name__", "alertname"), names, strict=True))
+            found = self._possible[names] = [
+                i
+                for i, (matchers, _) in enumerate(self._rules)
+                if all(m.fullmatch(asked[label]) is not None for label, m in matchers if label in asked)
+            ]
+        return found
 
     def _by_label(self, labels: Mapping[str, str]) -> str:
         for label in self.config.labels:

@@ -141,5 +141,6 @@ def test_the_example_of_the_documentation_works(tmp_path: Path, capsys: pytest.C
     folder.mkdir()
     (folder / "rules.yaml").write_text(rules)
     (folder / "tests.yaml").write_text(tests)
-    code = main(["test-rules", str(tmp_path)])
-    assert (code, capsys.readouterr().out) == (0, "ok    our-shop: a queue that fills is told\n1 passed, 0 failed\n")
+    assert main(["test-rules", str(tmp_path)]) == 0
+    shown = page.partition("    $ aiopsd test-rules")[2].partition("\n")[2].partition("\n\n")[0]
+    assert capsys.readouterr().out.splitlines() == [line.strip() for line in shown.splitlines()]
