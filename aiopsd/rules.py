@@ -302,7 +302,7 @@ def values(given: str | Sequence[float | None], seed: str) -> list[float | None]
                 raise ValueError(f"not values: {item!r} (a gap has no step)")
             out += [None] * int(times or 1)
             continue
-        step = (float(size) if sign == "+" else -float(size)) if sign else 0.0
+        step = float(size or 0.0) * (-1.0 if sign == "-" else 1.0)
         spread = float(noise or 0.0)
         steps = int(times or 0)
         if first is not None:
