@@ -78,6 +78,9 @@ class Metrics:
         self.incidents = Gauge("aiopsd_incidents", "Incidents in memory, by state.", ["state"], registry=r)
         self.incidents_opened = Counter("aiopsd_incidents_opened", "Incidents opened.", registry=r)
         self.alerts_kept = Gauge("aiopsd_alerts", "Alerts in memory, by state.", ["state"], registry=r)
+        self.bugs = Counter(
+            "aiopsd_stage_bugs", "Journal records or timers whose handling failed by a bug of ours.", registry=r
+        )
         self.suppressed = Counter(
             "aiopsd_notifications_suppressed", "Notifications not sent, by reason.", ["reason"], registry=r
         )

@@ -197,7 +197,10 @@ class CorrelateHost:
                     self.metrics.suppressed.labels(entry.reason or "other").inc()
                 elif entry.kind == "opened":
                     self.metrics.incidents_opened.inc()
-                log = self._log.debug if entry.kind in ("grouped", "alert") else self._log.info
+                elif entry.kind == "bug":
+                    self.metrics.bugs.inc()
+                log = self._log.error if entry.kind == "bug" else self._log.info
+                log = self._log.debug if entry.kind in ("grouped", "alert") else log
                 log(entry.kind, incident=entry.incident, text=entry.text, reason=entry.reason, offset=entry.offset)
         counts = self.projection.figures()
         for state, n in counts["incidents"].items():

@@ -188,6 +188,7 @@ async def torment(folder: Path, broker: Broker, *, kills: int, seed: int, worker
 
 
 async def compare(daemon: RunningDaemon, traffic: Traffic, received: list[Received]) -> None:
+    assert '"event": "bug"' not in daemon.log()
     config, _ = read(daemon.config_file)
     journal = list(recorded(daemon.data / "journal.db"))
     expected = decide(config, journal)

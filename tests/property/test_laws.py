@@ -7,6 +7,7 @@ silences, acknowledgements, manual resolutions, drift, restarts of the daemon an
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from aiopsd.model import (
     AlertBatch,
     AlertIn,
     Anomaly,
+    Audit,
     Body,
     ChangeEvent,
     DriftDetected,
@@ -191,6 +193,7 @@ def test_batches_do_not_matter(journal: list[JournalRecord], data: st.DataObject
     in_two = parts.step(journal[:cut]) + parts.step(journal[cut:])
 
     assert at_once == in_two
+    assert not [e.entry for e in at_once if isinstance(e, Audit) and e.entry.kind == "bug"]
     assert msgspec.msgpack.encode(whole.snapshot()) == msgspec.msgpack.encode(parts.snapshot())
 
 
@@ -259,7 +262,7 @@ def test_time_comes_from_the_records(journal: list[JournalRecord]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(journals())
 def test_every_dedup_key_ends_with_its_resolve(journal: list[JournalRecord]) -> None:
-    """Per dedup_key: a trigger comes first, nothing but a new trigger follows a resolve, and what is quiet is resolved."""
+    """Per dedup_key: a trigger comes first, only a new trigger follows a resolve, and what is quiet is resolved."""
     stage = build(CONFIG)
     effects = stage.step(journal)
     last: dict[str, str] = {}
@@ -301,3 +304,24 @@ def test_what_is_quiet_for_long_is_resolved(journal: list[JournalRecord]) -> Non
         firing = [a for a in stage.alerts.values() if a.incident == incident.id and a.state == "firing"]
         if incident.state in ("open", "acknowledged"):
             assert firing or stage.now < incident.updated_at + CONFIG.correlate.resolve_after
+
+
+def test_a_bug_in_one_record_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record whose handling raises is loud, and the alert behind it is placed and paged all the same."""
+    stage = build(CONFIG)
+    monkeypatch.setattr(stage.topology, "apply", lambda *_: {}["a bug"])
+    alert = AlertIn(labels={"alertname": "Down", "service": "db"}, starts_at=T0, ends_at=T0 + 300)
+    effects = stage.step(
+        [
+            JournalRecord(
+                offset=0, stamp=T0, body=TopologyUpdate(source="mesh", edges=(Edge(caller="a", callee="b"),))
+            ),
+            JournalRecord(offset=1, stamp=T0, body=AlertBatch(alerts=(alert,), sender="prometheus")),
+            JournalRecord(offset=2, stamp=T0 + 60, body=Tick()),
+        ]
+    )
+
+    bugs = [e.entry for e in effects if isinstance(e, Audit) and e.entry.kind == "bug"]
+    assert [0] == [b.offset for b in bugs]
+    assert "KeyError" in bugs[0].text
+    assert [e for e in effects if isinstance(e, Notify)]
