@@ -62,7 +62,7 @@ class SampleFormat(Protocol):
 
 MAX_BYTES = 64 * 1024 * 1024  # of one body after decompression: what a record in a log may make us allocate
 
-_BUILT_IN: dict[str, SampleFormat] = {
+_BUILT_IN: dict[str, SampleFormat] = {  # also entry points; named here they need no look at what is installed
     "json": cast(SampleFormat, json_metrics),
     "remote-write": cast(SampleFormat, remote_write),
     "remote_write": cast(SampleFormat, remote_write),

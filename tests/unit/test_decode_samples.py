@@ -3,15 +3,24 @@
 import json
 import math
 import struct
+import sys
+import tomllib
+import types
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from aiopsd import plugins
 from aiopsd.config import ServicesConfig
 from aiopsd.decode import check_samples, decode_samples, split_samples
-from aiopsd.decode.series import pack
+from aiopsd.decode.columns import Batch
+from aiopsd.decode.samples import sample_format
+from aiopsd.decode.series import SeriesIndex, checked, pack
 from aiopsd.errors import DecodeError, DecodeReason
+from aiopsd.model import LogRecord
 from aiopsd.services import ServiceMapper
 from aiopsd.testing.decode import WriteRequest, index, records, samples, snappy, write_request
 
@@ -245,6 +254,47 @@ def test_an_unknown_format_is_refused_by_name() -> None:
     assert [("unsupported", "no decoder for the metric format `collectd`", 1, True)] == one(b"x", "collectd")[1]
     with pytest.raises(DecodeError, match="collectd"):
         check_samples(b"x", "collectd")
+
+
+class Lines:
+    """A third-party format: `name value` at one known time, a line each."""
+
+    @staticmethod
+    def decode(given: Sequence[LogRecord], first: int, of: SeriesIndex, out: Batch) -> None:
+        for number, record in enumerate(given, first):
+            for line in record.value.decode().splitlines():
+                name, value = line.split()
+                out.add([of.row_of(checked([("__name__", name)]))], [TS], [float(value)], [number])
+
+    @staticmethod
+    def check(body: bytes, limit: int) -> int:
+        return len(body.splitlines())
+
+
+def test_a_third_party_format_enters_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in's format stands beside the built-in ones, and its series are the same series."""
+    module = types.ModuleType("aiopsd_lines")
+    module.__dict__["Lines"] = Lines
+    monkeypatch.setitem(sys.modules, "aiopsd_lines", module)
+    point = EntryPoint("lines", "aiopsd_lines:Lines", "aiopsd.decoders")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
+    ix = index()
+    wire = snappy(write_request(({"__name__": "up"}, [(TS, 1.0)])))
+
+    columns = decode_samples([*records([wire], "remote-write"), *records([b"q 2\nup 3"], "lines")], ix)
+
+    assert [0, 1, 0] == columns.rows.tolist()
+    assert [1.0, 2.0, 3.0] == columns.values.tolist()
+    assert 2 == check_samples(b"q 2\nup 3", "lines")
+
+
+def test_the_built_in_formats_are_declared_as_plug_ins() -> None:
+    """pyproject names each built-in decoder, so that `names` lists it beside the others."""
+    declared = tomllib.loads((GOLDEN.parent.parent.parent / "pyproject.toml").read_text())["project"]["entry-points"]
+
+    found = {name: EntryPoint(name, value, "").load() for name, value in declared["aiopsd.decoders"].items()}
+
+    assert {"json": sample_format("json"), "remote-write": sample_format("remote-write")} == found
 
 
 def test_nothing_gives_empty_columns() -> None:
