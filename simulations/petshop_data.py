@@ -1,0 +1,110 @@
+"""Reader of the PetShop data set (arXiv 2311.04806): one scenario folder with graph.csv, noissue/, train/, test/.
+
+metrics.csv has three header rows (node, metric, statistic), a fourth with the index's name, then one row every five
+minutes: unix time and a value per column. Empty cells are no sample.
+"""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Columns (node, metric, statistic), ts: float64[rows] in UTC seconds, values: float64[rows, columns],
+    NaN: no sample. Rows are in order of time.
+    """
+
+    columns: tuple[tuple[str, str, str], ...]
+    ts: F64
+    values: F64
+
+
+@dataclass(frozen=True)
+class Issue:
+    """An injected fault: where and when its target was alerted, and the node that caused it."""
+
+    name: str  # e.g. test/issue_3
+    frame: Frame
+    node: str
+    metric: str
+    ts: float
+    root: str
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`edges`: (caller, callee)."""
+
+    name: str
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...]
+    normal: Frame
+    issues: tuple[Issue, ...]
+
+
+def frame(path: Path) -> Frame:
+    """One metrics.csv.
+
+    Raises:
+        OSError: it is missing.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    nodes, metrics, statistics = rows[:3]
+    body = [row for row in rows[3:] if row[0] and row[0][0].isdigit()]
+    cells = [[float(cell) if cell else np.nan for cell in row[1:]] for row in body]
+    return Frame(
+        columns=tuple(zip(nodes[1:], metrics[1:], statistics[1:], strict=True)),
+        ts=np.array([float(row[0]) for row in body]),
+        values=np.array(cells),
+    )
+
+
+def scenario(folder: Path) -> Scenario:
+    """One scenario folder, e.g. low_traffic; issues in the order train, test, by number.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    with (folder / "graph.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    edges = [(row[0], callee) for row in rows for callee, x in zip(header[1:], row[1:], strict=True) if float(x)]
+    issues = []
+    for split in ("train", "test"):
+        for path in sorted((folder / split).glob("issue_*"), key=lambda p: int(p.name.partition("_")[2])):
+            said = json.loads((path / "target.json").read_text())
+            issues.append(
+                Issue(
+                    name=f"{split}/{path.name}",
+                    frame=frame(path / "metrics.csv"),
+                    node=said["target"]["node"],
+                    metric=said["target"]["metric"],
+                    ts=float(said["target"]["timestamp"]),
+                    root=said["root_cause"]["node"],
+                )
+            )
+    return Scenario(
+        name=folder.name,
+        nodes=tuple(header[1:]),
+        edges=tuple(edges),
+        normal=frame(folder / "noissue" / "metrics.csv"),
+        issues=tuple(issues),
+    )
+
+
+def scenarios(root: Path) -> list[Scenario]:
+    """Every scenario below `root` that has its own fault-free days."""
+    return [scenario(p.parent) for p in sorted(root.glob("*/graph.csv")) if (p.parent / "noissue/metrics.csv").exists()]
+
+
+def days_after(normal: Frame, issue: Issue) -> float:
+    """Seconds, a whole number of days, that move the issue behind the fault-free days: the time of day stays true."""
+    return float(np.ceil((normal.ts[-1] + 1.0 - issue.frame.ts[0]) / DAY)) * DAY
