@@ -14,7 +14,9 @@ and this alertname fire by themselves. Both sides are learned from the stream, w
 - whether incidents come in bursts.
 
 Enter: alerts and their ends, verdicts, time. Leave: placements with a reason, merges and moves. Everything is
-deterministic; time comes with the call; no alert is held back. The cost of an alert grows with the troubles of the
+deterministic; time comes with the call; no alert is held back. What arrives within one second has no order: each alert
+gets a first placement at once, and when the second is over all of it is taken in by onset, so that a burst means the
+same in any order; what that changes follows as revisions. The cost of an alert grows with the troubles of the
 last minutes in its neighbourhood, not with what is open.
 """
 
@@ -71,8 +73,8 @@ class Placement(NamedTuple):
     """Where an alert went and why.
 
     `incident` is "" when the alert is kept quiet (chronic, flapping, noise): nobody is told, the reason still says why.
-    `merged` holds (from, into) pairs that became one; `into` survives: the one that opened first. Single alerts that
-    change incident because of this one come from `reassess`, which is due at once then.
+    `merged` holds (from, into) pairs that became one; what an arrival changes elsewhere comes from `reassess` when its
+    second is over, so it is empty here. `score` is the log-odds for this home against standing alone.
     """
 
     incident: str
@@ -142,6 +144,30 @@ class _Row(msgspec.Struct):
     ended: float = -1.0
 
 
+class _Waiting(msgspec.Struct):
+    """What arrived within the present second: an alert that fires, or one that ended."""
+
+    fp: str
+    firing: bool
+    vertex: str = ""
+    known: bool = False
+    name: str = ""
+    onset: float = 0.0
+    starts_at: float = 0.0
+    told: str = ""  # incident of its first placement
+    opened: bool = False  # ... which was new
+
+
+class _Look(NamedTuple):
+    """What speaks for each home of an alert."""
+
+    near: "list[tuple[_Trouble, _Link]]"
+    votes: dict[str, float]
+    best: "dict[str, tuple[float, _Trouble, str]]"
+    own: float
+    home: str
+
+
 class _Count(msgspec.Struct):
     """A sum with exponential decay: `value` as of `at`."""
 
@@ -169,12 +195,16 @@ class _State(msgspec.Struct):
     alone: dict[str, _Count] = {}  # pair, "v|" + vertex, "n|" + name, "" for all: firings alone
     origin: dict[str, _Count] = {}  # alertname -> times at the origin of an incident; "" for all
     passed: dict[str, _Count] = {}  # alertname -> times as a passed-on symptom; "" for all
+    learned: float = 0.0  # when `origin` and `passed` changed last
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
     bursts: list[float] = []  # when the last few incidents got a second alert
     timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
     pending: list[Revision] = []  # second thoughts that nobody has fetched
+    waiting: list[_Waiting] = []  # what arrived within `second`, in order of arrival
+    second: float = 0.0
     began: float = -1.0
+    now: float = 0.0  # of the snapshot
     count: int = 0
 
 
@@ -206,115 +236,88 @@ class Grouper:
         self._links_version = topology.version
         self._both: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
         self._shares: dict[str, tuple[float, float]] = {}  # of alertnames; cleared when the counts change
+        self._mates: dict[str, _Waiting] = {}  # vertex -> first of this second that was told of an incident
+        self._untold: dict[str, None] = {}  # incidents of this step that nobody has been told of
+        self._fresh: tuple[_Waiting, _Look] | None = None  # what `place` found, if nothing has changed since
+        for item in self._s.waiting:
+            if item.told:
+                self._mates.setdefault(item.vertex, item)
         self._hosted: dict[str, dict[str, None]] = {}
         for vertex, hosts in self._s.hosts.items():
             for host in hosts:
                 self._hosted.setdefault(host, {})[vertex] = None
-        self._now = 0.0
+        self._now = self._s.now
 
     # ------------------------------------------------------------------------- verbs
 
     def place(self, alert: Alert, stamp: float) -> Placement:
         """Place a firing alert: the first time, or again after it resolved."""
         s = self._s
-        self._begin(stamp)
-        name = name_of(alert)
+        self._arrive(stamp)
         place = place_of(alert, self.topology)
         vertex = place.vertex or f"?{alert.fingerprint}"
         if place.under:
             self._see_hosts(vertex, place.under)
-        onset = alert.starts_at if stamp - HORIZON < alert.starts_at <= stamp + 60.0 else stamp
-        fp = alert.fingerprint
-        pair = f"{vertex}|{name}"
-        own = self._own(vertex, (name,))
-        near = self._near(vertex, s.hot, onset)
-        votes: dict[str, float] = {}
-        best_of: dict[str, tuple[float, _Trouble, str]] = {}
-        for other, link in near:
-            if other.vertex == vertex:
-                w, how = _SAME_LOG + _delay(onset - other.onset, SAME_MEAN, SAME_SCALE), "same"
-            else:
-                w, how = self._weight(onset, other, link)
-            self._vote(votes, best_of, other, w, how)
-        passed = self._log_passed(name)
-        for tid, ended in s.pairs.get(pair, _NONE).items():
-            old = s.troubles[tid]
-            echo = self._fires_again(onset, ended, s.groups[old.group])
-            if echo is not None:
-                self._vote(votes, best_of, old, echo - passed + STICK, "again")
-        home = self._best(votes)
-        if home and votes[home] > own + STICK:
-            score, parent, how = best_of[home]
-            if how == "same":
-                self._join(parent, fp, name, alert.starts_at, onset, pair)
-                trouble = parent
-            else:
-                trouble = self._new(vertex, onset, fp, name, alert.starts_at, pair, home, parent.id, own)
-                if how == "again":
-                    trouble.echo_of, trouble.echo, parent.echoed = parent.id, score, trouble.id
-                    self._drop_in(s.pairs, pair, parent.id)
-                trouble.value = votes[home]
-            reason = self._why(trouble, parent, how, onset)
-            group = s.groups[trouble.group]
+        recent = self._now - HORIZON < alert.starts_at <= self._now + 60.0
+        item = _Waiting(
+            fp=alert.fingerprint,
+            firing=True,
+            vertex=vertex,
+            known=place.vertex != "",
+            name=name_of(alert),
+            onset=alert.starts_at if recent else s.second,
+            starts_at=alert.starts_at,
+        )
+        look = self._look(item)
+        score = 0.0
+        if look.home:
+            _, parent, how = look.best[look.home]
+            group = s.groups[look.home]
+            score = look.votes[look.home] - look.own
+            reason = self._why(vertex, item.onset, parent, how)
+            if not group.quiet or how != "again":
+                item.told, item.opened = group.id, group.quiet
         else:
-            group = self._open(fp, alert.starts_at, stamp)
-            score = own
-            trouble = self._new(vertex, onset, fp, name, alert.starts_at, pair, group.id, -1, own)
-            reason = self._why_alone(group, pair, vertex, name, place.vertex != "", votes, stamp)
-        opened = not group.quiet and group.size == 1
-        if group.quiet and not self._alone(group):
-            opened = True
-            self._unquiet(group)
-        before = trouble.group
-        for other, link in near:
-            if other.group != trouble.group and other.vertex != vertex:
-                w, _ = self._weight(other.onset, trouble, _Link(link.up, link.down, link.shared))
-                if w > other.value - NEARLY:
-                    self._recheck(other)
-        if trouble.group != before:
-            group = s.groups[trouble.group]
-        merged = tuple((r.source, r.target) for r in s.pending if r.kind == "merge")
-        moves = [r for r in s.pending if r.kind == "move"]
-        s.pending = [m for r in moves if (m := _without(r, fp)).fingerprints]
-        return Placement("" if group.quiet else group.id, reason, opened, merged, score)
+            mate = self._mate(vertex)
+            if mate is not None:
+                item.told, reason = (
+                    mate.told,
+                    f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it",
+                )
+            else:
+                quiet, reason = self._alone_reason(item, look.votes)
+                if not quiet:
+                    item.told, item.opened = self._free_id(item), True
+        if item.told and vertex not in self._mates:
+            self._mates[vertex] = item
+        self._fresh = (item, look) if not s.waiting else None
+        s.waiting.append(item)
+        return Placement(item.told, reason, item.opened, (), score)
 
     def resolved(self, fingerprint: str, stamp: float) -> None:
         """The alert no longer fires."""
-        s = self._s
-        self._now = max(self._now, stamp)
-        row = s.rows.get(fingerprint)
-        if row is None or not row.firing:
-            return
-        row.firing = False
-        row.ended = stamp
-        trouble = s.troubles[row.trouble]
-        group = s.groups[trouble.group]
-        group.firing -= 1
-        if not group.firing:
-            group.over_since = stamp
-            self._timer(stamp + self.config.retention, _DROP, group.id)
-        for fp in trouble.alerts:
-            other = s.rows[fp]
-            if other.firing and other.name == row.name:
-                break
-        else:
-            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
-        if not any(s.rows[fp].firing for fp in trouble.alerts):
-            trouble.ended = stamp
-            self._timer(stamp + END_CHECK, _ENDED, str(trouble.id))
+        self._arrive(stamp)
+        self._fresh = None
+        self._s.waiting.append(_Waiting(fingerprint, False))
 
     def wake_at(self) -> float | None:
         """When `reassess` has something to do; None: nothing is pending."""
-        if self._s.pending:
+        s = self._s
+        if s.pending:
             return self._now
-        return self._s.timers[0][0] if self._s.timers else None
+        due = s.timers[0][0] if s.timers else None
+        if s.waiting and (due is None or s.second + 1.0 < due):
+            return s.second + 1.0
+        return due
 
     def reassess(self, stamp: float) -> list[Revision]:
         """Second thoughts that are due at `stamp`: merges and moves, in order; often none."""
         s = self._s
+        if s.waiting and s.second + 1.0 <= stamp:
+            self._take_in()
         while s.timers and s.timers[0][0] <= stamp:
             due, _, what = heappop(s.timers)
-            self._begin(due)
+            self._now = max(self._now, due)
             kind, _, key = what.partition(":")
             if kind == _DROP:
                 group = s.groups.get(key)
@@ -347,12 +350,14 @@ class Grouper:
     def verdict(self, v: Verdict, stamp: float) -> list[Revision]:
         """What an operator said: merge, split and noise change the groups now and the odds from now on."""
         s = self._s
-        self._begin(stamp)
+        if s.waiting:
+            self._take_in()
+        self._now = max(self._now, stamp)
         group = s.groups.get(v.incident)
         if group is None:
             return []
         if v.kind == "merge" and v.other in s.groups and v.other != v.incident:
-            kept, gone = sorted((group, s.groups[v.other]), key=lambda g: (g.quiet, g.opened, g.order))
+            kept, gone = sorted((group, s.groups[v.other]), key=self._seniority)
             self._absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
         elif v.kind == "split":
             self._split(group, v)
@@ -389,8 +394,178 @@ class Grouper:
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for `resume`."""
+        self._s.now = self._now
         data: dict[str, Any] = msgspec.to_builtins(self._s, str_keys=True)
         return data
+
+    # ------------------------------------------------------------------------- one second
+
+    def _arrive(self, stamp: float) -> None:
+        s = self._s
+        second = math.floor(stamp)
+        if s.waiting and second > s.second:
+            self._take_in()
+        if not s.waiting:
+            s.second = float(second)
+            self._mates.clear()
+            if s.began < 0.0:
+                s.began = s.second
+        self._now = max(self._now, s.second + 1.0)
+
+    def _look(self, item: _Waiting) -> _Look:
+        """Weigh every home of an alert; changes nothing."""
+        s = self._s
+        own = self._own(item.vertex, (item.name,))
+        near = self._near(item.vertex, s.hot, item.onset)
+        votes: dict[str, float] = {}
+        best: dict[str, tuple[float, _Trouble, str]] = {}
+        for other, link in near:
+            if other.vertex == item.vertex:
+                w, how = _SAME_LOG + _delay(item.onset - other.onset, SAME_MEAN, SAME_SCALE), "same"
+            else:
+                w, how = self._weight(item.onset, other, link)
+            self._vote(votes, best, other, w, how)
+        ends = s.pairs.get(f"{item.vertex}|{item.name}")
+        if ends:
+            passed = self._log_passed(item.name)
+            for tid, ended in ends.items():
+                old = s.troubles[tid]
+                echo = self._fires_again(item.onset, ended, s.groups[old.group])
+                if echo is not None:
+                    self._vote(votes, best, old, echo - passed + STICK, "again")
+        home = self._best(votes)
+        return _Look(near, votes, best, own, home if home and votes[home] > own + STICK else "")
+
+    def _mate(self, vertex: str) -> _Waiting | None:
+        """The first of this second's arrivals that is near enough to share a first placement."""
+        if not self._mates:
+            return None
+        near = self._mates.keys() & self._around(vertex).keys()
+        return next((m for v, m in self._mates.items() if v in near), None) if near else None
+
+    def _free_id(self, item: _Waiting) -> str:
+        s = self._s
+        gid, k = content_id("incident", item.fp, item.starts_at), 0
+        while gid in s.groups or gid in s.gone:
+            k += 1
+            gid = content_id("incident", item.fp, item.starts_at, k)
+        return gid
+
+    def _take_in(self) -> None:
+        """The second is over: take in what arrived in it, by onset, and tell what differs from the first placements."""
+        s = self._s
+        batch, s.waiting = s.waiting, []
+        fresh, self._fresh = self._fresh, None
+        self._mates.clear()
+        if len(batch) > 1:
+            first: dict[str, float] = {}
+            for item in batch:
+                if item.firing:
+                    first[item.fp] = min(first.get(item.fp, item.onset), item.onset)
+            batch.sort(key=lambda w: (first.get(w.fp, s.second + 1.0), w.fp))
+        free = dict.fromkeys(w.told for w in batch if w.opened and w.told not in s.groups)
+        told = {w.fp: w.told for w in batch if w.firing}
+        reasons: dict[str, str] = {}
+        before = len(s.pending)
+        self._untold.clear()
+        for item in batch:
+            if item.firing:
+                look = fresh[1] if fresh is not None and fresh[0] is item else self._look(item)
+                reasons[item.fp] = self._settle_in(item, look, free)
+            else:
+                self._take_end(item.fp)
+        self._tell(told, free, reasons, before)
+
+    def _settle_in(self, item: _Waiting, look: _Look, free: dict[str, None]) -> str:
+        """Make an alert part of its trouble and its incident; the reason."""
+        s = self._s
+        if look.home:
+            _, parent, how = look.best[look.home]
+            reason = self._why(item.vertex, item.onset, parent, how)
+            if how == "same":
+                self._join(parent, item)
+                trouble = parent
+            else:
+                trouble = self._new(item, look.home, parent.id, look.own)
+                if how == "again":
+                    trouble.echo_of, trouble.echo, parent.echoed = parent.id, look.best[look.home][0], trouble.id
+                    self._drop_in(s.pairs, f"{item.vertex}|{item.name}", parent.id)
+                trouble.value = look.votes[look.home]
+        else:
+            quiet, reason = self._alone_reason(item, look.votes)
+            gid = item.told if item.told in free else self._free_id(item)
+            if gid in free:
+                del free[gid]
+            elif not quiet:
+                self._untold[gid] = None
+            group = self._open(gid)
+            group.quiet = quiet and gid != item.told
+            trouble = self._new(item, gid, -1, look.own)
+        group = s.groups[trouble.group]
+        if group.quiet and not self._alone(group):
+            self._unquiet(group)
+        for other, link in look.near:
+            if other.group != trouble.group and other.vertex != item.vertex:
+                w, _ = self._weight(other.onset, trouble, _Link(link.up, link.down, link.shared))
+                if w > other.value - NEARLY:
+                    self._recheck(other)
+        return reason
+
+    def _tell(self, told: dict[str, str], free: dict[str, None], reasons: dict[str, str], before: int) -> None:
+        """Second thoughts of a second: what was told of its alerts, against where they are."""
+        s = self._s
+        fresh = s.pending[before:]
+        del s.pending[before:]
+        into: dict[str, str] = {}
+        for r in fresh:
+            if r.kind == "merge":
+                into[r.source] = r.target
+                if r.source not in self._untold:
+                    s.pending.append(r)
+            else:
+                rest = r._replace(fingerprints=tuple(fp for fp in r.fingerprints if fp not in told))
+                if rest.fingerprints:
+                    s.pending.append(rest)
+        for fp, first in told.items():
+            home = first
+            while home in into:
+                home = into[home]
+            group = s.groups[s.troubles[s.rows[fp].trouble].group]
+            now = "" if group.quiet else group.id
+            if home == now:
+                continue
+            if first in free:  # an incident that was opened at first sight and is none: all of it goes
+                del free[first]
+                if now:
+                    into[first] = now
+                    s.gone[first] = self._now
+                    s.pending.append(Revision("merge", first, now, (fp,), False, reasons[fp]))
+                    continue
+            s.pending.append(Revision("move", home, now, (fp,), now in self._untold, reasons[fp]))
+
+    def _take_end(self, fingerprint: str) -> None:
+        s = self._s
+        stamp = s.second
+        row = s.rows.get(fingerprint)
+        if row is None or not row.firing:
+            return
+        row.firing = False
+        row.ended = stamp
+        trouble = s.troubles[row.trouble]
+        group = s.groups[trouble.group]
+        group.firing -= 1
+        if not group.firing:
+            group.over_since = stamp
+            self._timer(stamp + self.config.retention, _DROP, group.id)
+        for fp in trouble.alerts:
+            other = s.rows[fp]
+            if other.firing and other.name == row.name:
+                break
+        else:
+            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
+        if not any(s.rows[fp].firing for fp in trouble.alerts):
+            trouble.ended = stamp
+            self._timer(stamp + END_CHECK, _ENDED, str(trouble.id))
 
     # ------------------------------------------------------------------------- the graph around a vertex
 
@@ -548,14 +723,15 @@ class Grouper:
         return fault - passed
 
     def _log_share(self, counts: Mapping[str, _Count], name: str) -> float:
-        total, seen = self._read(counts, ""), self._read(counts, name)
+        at = self._s.learned  # not now: what is cached must not depend on when it was asked for
+        total, seen = (c.read(at) if (c := counts.get(key)) is not None else 0.0 for key in ("", name))
         return math.log(max(LEAST, (seen + 0.5) / (total + 0.5 * NAMES)))
 
     def _log_passed(self, name: str) -> float:
         return self._shares_of(name)[1]
 
     def _shares_of(self, name: str) -> tuple[float, float]:
-        """Log-shares of an alertname at origins and among passed-on symptoms, as of this minute."""
+        """Log-shares of an alertname at origins and among passed-on symptoms, as of what was learned last."""
         known = self._shares.get(name)
         if known is None:
             if len(self._shares) > 20_000:
@@ -613,29 +789,15 @@ class Grouper:
                 out, value, order = gid, w, groups[gid].order
         return out
 
-    def _open(self, fp: str, starts_at: float, stamp: float) -> _Group:
+    def _open(self, gid: str) -> _Group:
         s = self._s
-        gid, k = content_id("incident", fp, starts_at), 0
-        while gid in s.groups or gid in s.gone:
-            k += 1
-            gid = content_id("incident", fp, starts_at, k)
         s.count += 1
-        group = s.groups[gid] = _Group(id=gid, opened=stamp, order=s.count)
+        group = s.groups[gid] = _Group(id=gid, opened=self._now, order=s.count)
         return group
 
-    def _new(
-        self,
-        vertex: str,
-        onset: float,
-        fp: str,
-        name: str,
-        starts_at: float,
-        pair: str,
-        gid: str,
-        parent: int,
-        own: float,
-    ) -> _Trouble:
+    def _new(self, item: _Waiting, gid: str, parent: int, own: float) -> _Trouble:
         s = self._s
+        vertex, onset = item.vertex, item.onset
         s.count += 1
         trouble = _Trouble(
             id=s.count,
@@ -643,7 +805,7 @@ class Grouper:
             onset=onset,
             group=gid,
             parent=parent,
-            names={name: onset},
+            names={item.name: onset},
             own=own,
             value=own,
             born=self._now,
@@ -664,15 +826,15 @@ class Grouper:
                 trouble.followers += 1
         s.hot.setdefault(vertex, {})[trouble.id] = None
         s.kept.setdefault(vertex, {})[trouble.id] = None
-        self._take_alert(trouble, fp, name, starts_at, pair)
+        self._take_alert(trouble, item)
         self._timer(self._now + RECHECK[0], _RECHECK, str(trouble.id))
         return trouble
 
-    def _join(self, trouble: _Trouble, fp: str, name: str, starts_at: float, onset: float, pair: str) -> None:
-        self._take_alert(trouble, fp, name, starts_at, pair)
-        fresh = name not in trouble.names
-        trouble.names.setdefault(name, onset)
-        trouble.onset = min(trouble.onset, onset)
+    def _join(self, trouble: _Trouble, item: _Waiting) -> None:
+        self._take_alert(trouble, item)
+        fresh = item.name not in trouble.names
+        trouble.names.setdefault(item.name, item.onset)
+        trouble.onset = min(trouble.onset, item.onset)
         if fresh:
             trouble.own = self._own(trouble.vertex, trouble.names)
             self._recheck(trouble)
@@ -690,15 +852,16 @@ class Grouper:
                 kind = (trouble.vertex, name)
         return True
 
-    def _take_alert(self, trouble: _Trouble, fp: str, name: str, starts_at: float, pair: str) -> None:
+    def _take_alert(self, trouble: _Trouble, item: _Waiting) -> None:
         s = self._s
+        fp = item.fp
         old = s.rows.get(fp)
         if old is not None:
             before = s.troubles[old.trouble]
             before.alerts.pop(fp, None)
             if old.firing:
                 s.groups[before.group].firing -= 1
-        s.rows[fp] = _Row(trouble.id, name, True, starts_at)
+        s.rows[fp] = _Row(trouble.id, item.name, True, item.starts_at)
         trouble.alerts[fp] = None
         trouble.ended = -1.0
         group = s.groups[trouble.group]
@@ -706,6 +869,7 @@ class Grouper:
         group.size += 1
         if group.size == 2:
             s.bursts = [*s.bursts[-3:], self._now]
+        pair = f"{item.vertex}|{item.name}"
         self._drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
     def _unquiet(self, group: _Group) -> None:
@@ -870,12 +1034,12 @@ class Grouper:
             if trouble.own > max(value, stay) + MARGIN:
                 self._move(trouble, None, "its trouble is better explained by itself")
             elif away and value > max(stay + MARGIN, trouble.own):
-                self._move(trouble, best[away][1], self._why(trouble, best[away][1], best[away][2]))
+                self._move(trouble, best[away][1], self._why(trouble.vertex, trouble.onset, *best[away][1:]))
         elif away and value > trouble.own + (0.0 if ended else STICK):  # afterwards nobody is paged twice
             if away == here:
                 self._link(trouble, best[away][1])
             else:
-                self._move(trouble, best[away][1], self._why(trouble, best[away][1], best[away][2]))
+                self._move(trouble, best[away][1], self._why(trouble.vertex, trouble.onset, *best[away][1:]))
 
     def _hangs_on(self, trouble: _Trouble, on: _Trouble) -> bool:
         """Whether `trouble` is `on` or below it in their tree."""
@@ -897,12 +1061,13 @@ class Grouper:
                 return
             first = min(below.values(), key=lambda t: (t.onset, t.id))
             fp = next(iter(first.alerts), "")
-            target = self._open(fp, s.rows[fp].starts_at if fp in s.rows else first.onset, self._now)
+            starts = s.rows[fp].starts_at if fp in s.rows else first.onset
+            target = self._open(self._free_id(_Waiting(fp, True, starts_at=starts)))
         else:
             target = s.groups[parent.group]
             self._link(trouble, parent)
         if len(below) == len(source.troubles):
-            kept, gone = sorted((source, target), key=lambda g: (g.quiet, g.opened, g.order))
+            kept, gone = sorted((source, target), key=self._seniority)
             self._absorb(gone, kept, why)
             return
         if target.quiet:
@@ -922,6 +1087,10 @@ class Grouper:
             source.over_since = self._now
             self._timer(self._now + self.config.retention, _DROP, source.id)
         s.pending.append(Revision("move", "" if source.quiet else source.id, target.id, fps, parent is None, why))
+
+    def _seniority(self, group: _Group) -> tuple[bool, bool, float, int]:
+        """Of two that become one the older survives, if anybody was told of it."""
+        return (group.quiet, group.id in self._untold, group.opened, group.order)
 
     def _absorb(self, gone: _Group, kept: _Group, why: str) -> None:
         s = self._s
@@ -965,6 +1134,7 @@ class Grouper:
         """What a trouble turned out to be goes into the counts."""
         s, now = self._s, self._now
         group = s.groups[trouble.group]
+        s.learned = now
         self._shares.clear()
         if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
             pass  # it was counted when it fired first
@@ -983,14 +1153,9 @@ class Grouper:
 
     # ------------------------------------------------------------------------- small things
 
-    def _begin(self, stamp: float) -> None:
-        self._now = max(self._now, stamp)
-        if self._s.began < 0.0:
-            self._s.began = stamp
-
     def _timer(self, due: float, kind: str, key: str) -> None:
         self._s.count += 1
-        heappush(self._s.timers, (due, self._s.count, f"{kind}:{key}"))
+        heappush(self._s.timers, (math.ceil(due), self._s.count, f"{kind}:{key}"))
 
     @staticmethod
     def _drop_in(table: dict[str, Any], key: str, item: int) -> None:
@@ -1000,15 +1165,15 @@ class Grouper:
             if not row:
                 del table[key]
 
-    def _why(self, trouble: _Trouble, other: _Trouble, how: str, onset: float | None = None) -> str:
-        gap = (trouble.onset if onset is None else onset) - other.onset
+    def _why(self, vertex: str, onset: float, other: _Trouble, how: str) -> str:
+        gap = onset - other.onset
         when = f"{abs(gap):.0f} s {'after' if gap >= 0 else 'before'} it"
-        a, b = trouble.vertex.lstrip("?"), other.vertex.lstrip("?")
+        a, b = vertex.lstrip("?"), other.vertex.lstrip("?")
         if how == "same":
             return f"a further symptom of {b}, {when.removesuffix(' it')} the first"
         if how == "again":
             return f"the same alert of {b} again"
-        link = self._around(trouble.vertex).get(other.vertex, _Link(0, 0, ()))
+        link = self._around(vertex).get(other.vertex, _Link(0, 0, ()))
         if how == "climbed":
             return f"{a} depends on {b}{_steps(link.down)} and started {when}"
         if how == "ran down":
@@ -1016,27 +1181,21 @@ class Grouper:
         shared = ", ".join(link.shared[:3])
         return f"{a} and {b} both depend on {shared} and started {abs(gap):.0f} s apart"
 
-    def _why_alone(
-        self, group: _Group, pair: str, vertex: str, name: str, known: bool, votes: Mapping[str, float], stamp: float
-    ) -> str:
-        """Reason of an alert that nothing explains; decides whether it is kept quiet."""
-        fired = self._read(self._s.alone, pair)
-        span = max(3600.0, min(stamp - self._s.began, HALF_LIFE))
-        if pair in self._s.noise:
-            group.quiet = True
-            return f"an operator called {name} of {vertex} noise, and nothing near it is in trouble"
+    def _alone_reason(self, item: _Waiting, votes: Mapping[str, float]) -> tuple[bool, str]:
+        """(whether an alert that nothing explains is kept quiet, why)."""
+        s, name, vertex = self._s, item.name, item.vertex
+        pair = f"{vertex}|{name}"
+        if pair in s.noise:
+            return True, f"an operator called {name} of {vertex} noise, and nothing near it is in trouble"
+        fired = self._read(s.alone, pair)
+        span = max(3600.0, min(self._now - s.began, HALF_LIFE))
         if fired >= CHRONIC and fired / span >= CHRONIC_RATE:
-            group.quiet = True
-            return f"chronic: {name} of {vertex} fired alone {fired:.0f} times in the last {span / 3600:.0f} h"
-        if not known:
-            return "it names nothing that the topology knows, and nothing else fits"
+            return True, f"chronic: {name} of {vertex} fired alone {fired:.0f} times in the last {span / 3600:.0f} h"
+        if not item.known:
+            return False, "it names nothing that the topology knows, and nothing else fits"
         if votes:
-            return "what is in trouble near it does not explain it"
-        return "nothing near it is in trouble"
-
-
-def _without(revision: Revision, fp: str) -> Revision:
-    return revision._replace(fingerprints=tuple(f for f in revision.fingerprints if f != fp))
+            return False, "what is in trouble near it does not explain it"
+        return False, "nothing near it is in trouble"
 
 
 def name_of(alert: Alert) -> str:
