@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from aiopsd.errors import AiopsdError
-from aiopsd.model import Alert, AlertState, Candidate, IncidentState
+from aiopsd.model import Alert, Candidate, IncidentState
 
 SEVERITIES = ("info", "none", "warning", "error", "critical", "page")  # ascending; unknown words rank as warning
 
@@ -73,12 +73,13 @@ def rank_of(severity: str) -> int:
     return SEVERITIES.index(severity) if severity in SEVERITIES else SEVERITIES.index("warning")
 
 
-def severity(alerts: Iterable[Alert]) -> str:
-    """The worst severity among the firing ones, or among all when none fires; "warning" for none at all."""
-    found = list(alerts)
-    firing = [a for a in found if a.state is AlertState.FIRING] or found
-    words = [a.labels.get("severity", "warning") for a in firing]
-    return max(words, key=lambda w: (rank_of(w), w), default="warning")
+def worst(severities: Iterable[str]) -> str:
+    """The worst of these words.
+
+    >>> worst(["warning", "critical", "info"])
+    'critical'
+    """
+    return max(severities, key=lambda w: (rank_of(w), w), default="warning")
 
 
 def title(alerts: Iterable[Alert], services: tuple[str, ...], root: Candidate | None) -> str:

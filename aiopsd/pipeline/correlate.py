@@ -116,6 +116,10 @@ class CorrelateStage:
         self._out: list[Effect] = []
         self._touched_alerts: dict[str, None] = {}
         self._touched_incidents: dict[str, None] = {}
+        self._news: dict[str, None] = {}  # alerts that routing has not heard of yet: told once a record
+        self._reopened: dict[str, None] = {}
+        self._firing: dict[str, dict[str, int]] = {}  # incident -> severity -> alerts that fire; follows from alerts
+        self._members: dict[str, set[str]] = {}  # incident -> its fingerprints, as a set; follows from incidents
         if resume is not None:
             self._resume(resume)
 
@@ -137,7 +141,7 @@ class CorrelateStage:
             handler = _HANDLERS.get(type(body))
             if handler is not None:
                 self._guarded(type(body).__name__, handler, self, body)
-            self._flush()
+            self._publish()
             self._fire(record.stamp)
         self._out = []
         return out
@@ -193,6 +197,8 @@ class CorrelateStage:
     def _resume(self, meta: dict[str, Any]) -> None:
         self.offset, self.now = meta["offset"], meta["now"]
         self.alerts = {a.fingerprint: a for a in msgspec.convert(meta["alerts"], list[Alert])}
+        for alert in self.alerts.values():
+            self._count(alert, 1)
         self.incidents = {i.id: i for i in msgspec.convert(meta["incidents"], list[Incident])}
         self.changes = {c.id: c for c in msgspec.convert(meta["changes"], list[ChangeEvent])}
         self._digests = {k: msgspec.convert(v, dict[str, Evidence]) for k, v in meta["digests"].items()}
@@ -232,7 +238,7 @@ class CorrelateStage:
             if wake is not None and wake <= self.now:
                 for request in self.retraining.due(self.now):
                     self._retrain(request)
-            self._flush()
+            self._publish()
             wake = self.dispatcher.wake_at()
             if wake is not None and wake <= self.now:
                 self._dispatch()
@@ -333,6 +339,7 @@ class CorrelateStage:
         self._digests.pop(key, None)
         self._asked.pop(key, None)
         self._last_fired.pop(key, None)
+        self._members.pop(key, None)
         self.grouper.forget(key)
         self.dispatcher.forget(incident)
         self._out.append(Forget(kind="incident", id=key))
@@ -404,7 +411,7 @@ class CorrelateStage:
             self._out.append(Touch(fingerprint=old.fingerprint, ends_at=ends, updated_at=self.now))
         else:
             self._touched_alerts[old.fingerprint] = None
-            self.dispatcher.alert(new, self.incidents.get(new.incident), self.now)
+            self._news[old.fingerprint] = None
 
     def _fires(self, alert: Alert, late: bool) -> None:
         role, pack = self.rules.known(alert.labels)
@@ -422,7 +429,7 @@ class CorrelateStage:
             self._keep(alert)
         if not incident_id:
             self._audit("", "suppressed", f"{_name(alert)}: {placement.reason}", reason="kept quiet")
-            self.dispatcher.alert(alert, None, self.now)
+            self._news[alert.fingerprint] = None
             return
         incident = self.incidents.get(incident_id)
         if incident is None:
@@ -451,13 +458,11 @@ class CorrelateStage:
             acked_by="" if reopened else incident.acked_by,
             ack_until=0.0 if reopened else incident.ack_until,
         )
-        self._put(self._summed(incident, alert.fingerprint))
+        self._put(self._summed(incident, alert))
         if reopened:
             self._audit(incident_id, "reopened", f"{_name(alert)} fires again", reason=placement.reason)
-        self._flush()
-        self.dispatcher.alert(self.alerts[alert.fingerprint], self.incidents[incident_id], self.now)
-        if reopened:
-            self._tell(incident_id, NotifyReason.REOPENED)
+            self._reopened[incident_id] = None
+        self._news[alert.fingerprint] = None
         self._want_rank(incident_id)
 
     def _resolve_alert(self, alert: Alert, ended: float) -> None:
@@ -471,8 +476,7 @@ class CorrelateStage:
             self._put(incident)
             self._audit(incident.id, "alert", f"{_name(alert)} resolved")
             self._settle(incident.id)
-        self._flush()
-        self.dispatcher.alert(alert, self.incidents.get(alert.incident), self.now)
+        self._news[alert.fingerprint] = None
 
     def _on_anomaly(self, event: Anomaly) -> None:
         """An anomaly is an alert with a fixed label set; its severity does not name it, so that it may change."""
@@ -498,8 +502,7 @@ class CorrelateStage:
             if incident is not None:
                 self._put(self._summed(incident))
                 self._want_rank(incident.id)
-            self._flush()
-            self.dispatcher.alert(new, self.incidents.get(new.incident), self.now)
+            self._news[fp] = None
             return
         alert = Alert(
             fingerprint=fp,
@@ -522,21 +525,37 @@ class CorrelateStage:
             incident_id = found.merged_into
         return incident_id
 
-    def _summed(self, incident: Incident, new: str = "") -> Incident:
-        """The incident with what follows from its alerts: services, severity, title, number firing."""
-        fps = (*incident.alerts, new) if new and new not in incident.alerts else incident.alerts
-        alerts = [a for fp in fps if (a := self.alerts.get(fp)) is not None]
-        services = tuple(dict.fromkeys(a.service for a in alerts if a.service))
-        runbook = next((a.annotations["runbook_url"] for a in alerts if a.annotations.get("runbook_url")), "")
+    def _summed(self, incident: Incident, new: Alert | None = None) -> Incident:
+        """The incident with what follows from its alerts, and with a new one: at the cost of the new one alone."""
+        fps, services, runbook = incident.alerts, incident.services, incident.runbook
+        if new is not None:
+            members = self._members.get(incident.id)
+            if members is None:
+                members = self._members[incident.id] = set(fps)
+            if new.fingerprint not in members:
+                members.add(new.fingerprint)
+                fps = (*fps, new.fingerprint)
+            if new.service and new.service not in services:
+                services = (*services, new.service)
+            runbook = runbook or new.annotations.get("runbook_url", "")
+        firing = self._firing.get(incident.id, {})
         return replace(
             incident,
             alerts=fps,
-            services=services or incident.services,
-            firing=sum(a.state is AlertState.FIRING and a.incident == incident.id for a in alerts),
-            severity=lifecycle.severity(alerts) if alerts else incident.severity,
-            title=lifecycle.title(alerts, services, incident.root),
-            runbook=runbook or incident.runbook,
+            services=services,
+            firing=sum(firing.values()),
+            severity=lifecycle.worst(firing) if firing else incident.severity,
+            title=lifecycle.title((a for fp in fps if (a := self.alerts.get(fp)) is not None), services, incident.root),
+            runbook=runbook,
         )
+
+    def _recounted(self, incident: Incident, fps: Iterable[str]) -> Incident:
+        """The incident with exactly these alerts, services and runbook anew: after some left it or came together."""
+        alerts = [a for fp in fps if (a := self.alerts.get(fp)) is not None]
+        runbook = next((a.annotations["runbook_url"] for a in alerts if a.annotations.get("runbook_url")), "")
+        services = tuple(dict.fromkeys(a.service for a in alerts if a.service))
+        self._members.pop(incident.id, None)
+        return self._summed(replace(incident, alerts=tuple(fps), services=services, runbook=runbook))
 
     def _merge_all(self, placement: Placement) -> None:
         for source, target in placement.merged:
@@ -572,14 +591,13 @@ class CorrelateStage:
                 self._audit(target_id, "opened", f"split from {revision.source}", reason=revision.reason)
             if any(a.state is AlertState.FIRING for a in moved):
                 target = replace(target, state=lifecycle.move(target.state, Move.ALERT), resolved_at=0.0)
-            fps = dict.fromkeys((*target.alerts, *(a.fingerprint for a in moved)))
-            target = replace(target, alerts=tuple(fps), started_at=min(target.started_at, started))
-            self._put(self._summed(target))
+            fps = tuple(dict.fromkeys((*target.alerts, *(a.fingerprint for a in moved))))
+            self._put(self._recounted(replace(target, started_at=min(target.started_at, started)), fps))
             self._settle(target_id)
         if source is not None:
             gone = {a.fingerprint for a in moved}
-            source = replace(source, alerts=tuple(fp for fp in source.alerts if fp not in gone))
-            self._put(self._summed(source))
+            source = self._recounted(source, tuple(fp for fp in source.alerts if fp not in gone))
+            self._put(source)
             self._audit(
                 source.id, "split", f"{len(moved)} alerts moved to {target_id or 'no incident'}", revision.reason
             )
@@ -603,7 +621,6 @@ class CorrelateStage:
         source, target = self.incidents.get(source_id), self.incidents.get(target_id)
         if source is None or target is None or source_id == target_id or source.state is IncidentState.MERGED:
             return
-        moved = [fp for fp in source.alerts if fp not in target.alerts]
         for fp in source.alerts:
             alert = self.alerts.get(fp)
             if alert is not None and alert.incident == source_id:
@@ -611,15 +628,15 @@ class CorrelateStage:
         state = target.state
         if state is IncidentState.RESOLVED and source.firing:
             state = lifecycle.move(state, Move.ALERT)
-        target = self._summed(
+        target = self._recounted(
             replace(
                 target,
                 state=state,
                 resolved_at=0.0 if state is not IncidentState.RESOLVED else target.resolved_at,
-                alerts=(*target.alerts, *moved),
                 merged_from=(*target.merged_from, source_id),
                 started_at=min(source.started_at, target.started_at),
-            )
+            ),
+            tuple(dict.fromkeys((*target.alerts, *source.alerts))),
         )
         source = replace(
             source,
@@ -847,12 +864,38 @@ class CorrelateStage:
     # ------------------------------------------------------------------ writing down
 
     def _keep(self, alert: Alert) -> None:
+        old = self.alerts.get(alert.fingerprint)
+        if old is not None:
+            self._count(old, -1)
+        self._count(alert, 1)
         self.alerts[alert.fingerprint] = alert
         self._touched_alerts[alert.fingerprint] = None
+
+    def _count(self, alert: Alert, by: int) -> None:
+        if alert.state is not AlertState.FIRING or not alert.incident:
+            return
+        words = self._firing.setdefault(alert.incident, {})
+        word = alert.labels.get("severity", "warning")
+        words[word] = words.get(word, 0) + by
+        if not words[word]:
+            del words[word]
+            if not words:
+                del self._firing[alert.incident]
 
     def _put(self, incident: Incident) -> None:
         self.incidents[incident.id] = incident
         self._touched_incidents[incident.id] = None
+
+    def _publish(self) -> None:
+        """Write down what changed, and let routing hear of it: once a record, however many alerts it had."""
+        self._flush()
+        news, self._news = self._news, {}
+        for fp in news:
+            if (alert := self.alerts.get(fp)) is not None:
+                self.dispatcher.alert(alert, self.incidents.get(alert.incident), self.now)
+        reopened, self._reopened = self._reopened, {}
+        for incident_id in reopened:
+            self._tell(incident_id, NotifyReason.REOPENED)
 
     def _flush(self) -> None:
         """One row per changed alert and incident, in the order in which they changed first."""
