@@ -244,7 +244,7 @@ class Daemon:
         if self.pool is not None:
             await self.metric_log.start()  # this process writes it, the workers read it
             stack.push_async_callback(self.metric_log.stop)
-        door = RuntimeDoor(
+        self.door = door = RuntimeDoor(
             config=config,
             journal=self.journal,
             metric_log=self.metric_log,
@@ -379,6 +379,7 @@ class Daemon:
                 await self.pool.rebuild(text)
             self.deliverer.swap(destinations(config, self.session), config.delivery)
             self.site.swap(config)
+            self.door.swap(config)
             self.config, self.text, self.home.text = config, text, text
             files = topology_files(config)
             if files:

@@ -67,6 +67,7 @@ from aiopsd.topology import Topology
 VERSION = 1
 RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
+TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
 ANOMALY_LABEL = "aiopsd_kind"
 MANUAL = "resolved by an operator"
@@ -348,7 +349,8 @@ class CorrelateStage:
         """Our own absence must not resolve an alert: what ends by a sender's silence gets a new term from here."""
         for fp, alert in self.alerts.items():
             if alert.state is AlertState.FIRING and alert.ends_at and alert.ends_at > self.now:
-                term = max(alert.ends_at - alert.updated_at, self.config.correlate.resolve_timeout)
+                term = min(alert.ends_at - alert.updated_at, TERM_MOST)
+                term = max(term, self.config.correlate.resolve_timeout)
                 self.alerts[fp] = replace(alert, ends_at=max(alert.ends_at, stamp + term))
 
     # ------------------------------------------------------------------ alerts

@@ -72,6 +72,10 @@ class RuntimeDoor:
             raise
         self._refused.pop(what, None)
 
+    def swap(self, config: Config) -> None:
+        """Split pushes by the services of this configuration from now on."""
+        self.config, self._services = config, ServiceMapper(config.services)
+
     def readiness(self) -> dict[str, str]:
         since = asyncio.get_running_loop().time() - REFUSED_SECONDS
         return self._troubles() | {f"writing {what}": why for what, (at, why) in self._refused.items() if at > since}
