@@ -68,6 +68,7 @@ class Service:
     def __init__(self, command: Sequence[str], port: int, log: Path) -> None:
         self.port, self.log = port, log
         self.url = f"http://127.0.0.1:{port}"
+        self._kept = threading.local()
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
 
@@ -95,18 +96,33 @@ class Service:
         raise Failure(f"{self.url} did not become ready:\n{self.log.read_text(errors='replace')[-3000:]}")
 
     def request(self, verb: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """(status, body).
+        """(status, body), over one connection for each thread that asks, as senders keep theirs.
 
         Raises:
             OSError: it is not there.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(verb, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+        given = {k.replace("_", "-"): v for k, v in headers.items()}
+        while True:
+            connection: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
+            fresh = connection is None
+            if connection is None:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            try:
+                connection.request(verb, path, body, given)
+                answer = connection.getresponse()
+                text = answer.read()
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                connection.close()
+                self._kept.connection = None
+                if fresh:
+                    raise
+                continue  # it was closed while nobody spoke
+            except BaseException:
+                connection.close()
+                self._kept.connection = None
+                raise
+            self._kept.connection = connection
+            return answer.status, text
 
     def push(self, path: str, body: bytes, **headers: str) -> None:
         """POST until it is taken; 503 means later.
