@@ -82,7 +82,7 @@ async def feeding(kafka: Broker, topic: str, partitions: int) -> AsyncIterator[l
 async def until(holds: Callable[[], bool], timeout: float = 20.0) -> None:
     """Wait until the function `holds` is true."""
     async with asyncio.timeout(timeout):
-        while not holds():  # noqa: ASYNC110 - what we wait for is told by nobody
+        while not holds():
             await asyncio.sleep(0.02)
 
 

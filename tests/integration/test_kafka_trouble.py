@@ -34,7 +34,7 @@ async def starting(stream: KafkaStream, owner: Ledger) -> AsyncIterator["asyncio
 
 async def waits_for(stream: KafkaStream, text: str) -> str:
     async with asyncio.timeout(20.0):
-        while text not in stream.waiting:  # noqa: ASYNC110 - a stream tells by being asked
+        while text not in stream.waiting:
             await asyncio.sleep(0.02)
     return stream.waiting
 
