@@ -54,7 +54,7 @@ NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a tr
 MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
 HORIZON = 450.0  # s; two troubles that began further apart have nothing to do with each other
-RECHECK = (45.0, 120.0, 240.0)  # s after its onset at which a trouble thinks again
+RECHECK = (60.0, 200.0)  # s after its onset at which a trouble thinks again
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
@@ -117,6 +117,7 @@ class _Trouble(msgspec.Struct):
     born: float = 0.0  # stamp of its first alert
     value: float = 0.0  # log-likelihood of where it is
     fan: int = 0  # how many depend on its vertex
+    deps: int = 0  # how many its vertex depends on
     followers: int = 0  # how many of them are in trouble about as long
     pinned: bool = False  # an operator decided
 
@@ -213,7 +214,7 @@ class _Link(NamedTuple):
 
     down: int  # steps along the calls from this one to it; 0: not below
     up: int  # steps from it to this one
-    shared: tuple[str, ...]  # what both depend on directly
+    shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
 
 
 _RECHECK, _SETTLE, _DROP, _ENDED, _FADE = "r", "s", "d", "e", "f"
@@ -620,12 +621,12 @@ class Grouper:
             hops = self.config.hops
             below = _walk(vertex, hops, self._callees)
             above = _walk(vertex, hops, self._callers)
-            shared: dict[str, list[str]] = {}
+            shared: dict[str, list[tuple[str, int]]] = {}
             for callee, distance in below.items():
                 if distance == 1:
                     for other in self._callers(callee):
                         if other != vertex:
-                            shared.setdefault(other, []).append(callee)
+                            shared.setdefault(other, []).append((callee, max(0, self._fan(callee) - 2)))
             links = {
                 other: _Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())))
                 for other in dict.fromkeys((*below, *above, *shared))
@@ -676,17 +677,18 @@ class Grouper:
             if other.echo_of >= 0:
                 best += self._news(other)
         if shared:
-            q = 0.0
-            hot = self._s.hot
-            for callee in shared:
-                if callee not in hot:
-                    rest = max(0, self._fan(callee) - 2)
-                    q += (CROSS_WEIGHT * CROSS + 1.0) / (CROSS_WEIGHT + 1.0 + rest * silent)
-            if q:
-                q *= SHARED / max(1, len(self._callees(other.vertex)))
-                w = math.log(q) + _delay(gap, 0.0, SHARED_SCALE)
-                if w > best:
-                    best, how = w, "shared"
+            z = gap / SHARED_SCALE
+            far = -2.0 * math.log1p(z * z / 3.0) + _SHARED_CONST
+            if far > best:
+                q = 0.0
+                hot = self._s.hot
+                for callee, rest in shared:
+                    if callee not in hot:
+                        q += _SHARED_TOP / (CROSS_WEIGHT + 1.0 + rest * silent)
+                if q:
+                    w = far + math.log(q / max(1, other.deps))
+                    if w > best:
+                        best, how = w, "shared"
         return best, how
 
     @staticmethod
@@ -810,6 +812,7 @@ class Grouper:
             value=own,
             born=self._now,
             fan=self._fan(vertex),
+            deps=len(self._callees(vertex)),
         )
         s.troubles[trouble.id] = trouble
         s.groups[gid].troubles[trouble.id] = None
@@ -945,6 +948,7 @@ class Grouper:
             ended=max(s.rows[fp].ended for fp in fps),
             born=trouble.born,
             fan=trouble.fan,
+            deps=trouble.deps,
             followers=trouble.followers,
         )
         s.troubles[other.id] = other
@@ -1178,7 +1182,7 @@ class Grouper:
             return f"{a} depends on {b}{_steps(link.down)} and started {when}"
         if how == "ran down":
             return f"{b} depends on {a}{_steps(link.up)}, and {a} started {when}"
-        shared = ", ".join(link.shared[:3])
+        shared = ", ".join(name for name, _ in link.shared[:3])
         return f"{a} and {b} both depend on {shared} and started {abs(gap):.0f} s apart"
 
     def _alone_reason(self, item: _Waiting, votes: Mapping[str, float]) -> tuple[bool, str]:
@@ -1234,7 +1238,8 @@ def _steps(n: int) -> str:
 _SAME_LOG = math.log(SAME)
 _STILL_LOG = math.log(FLAPS)
 _END_FREE_LOG = math.log(END_FREE)
-_NONE: dict[int, float] = {}
+_SHARED_TOP = CROSS_WEIGHT * CROSS + 1.0
+_SHARED_CONST = math.log(SHARED) - 1.0007 - math.log(SHARED_SCALE)
 _HOP_SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
 _DOWN_CONST = [(d - 1) * math.log(CROSS * SILENT) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
 _UP_CONST = [d * math.log(DOWN) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
