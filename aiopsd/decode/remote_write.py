@@ -382,20 +382,22 @@ def _messages(some: Sequence[bytes], records: Sequence[LogRecord], first: int, i
 
 
 def check(body: bytes, limit: int) -> int:
-    """Number of samples, histograms included; see `samples.SampleFormat`."""
-    text = decompress(body, limit)
-    f = frames(text)
-    if f is not None:
-        return len(f.ts)
-    count = 0
-    for payload in payloads(text):
-        try:
-            parsed = parse_series(payload)
-        except DecodeError:
-            count += 1  # refused with its name when it is decoded
-        else:
-            count += len(parsed.samples) + parsed.histograms
-    return count
+    """Number of TimeSeries, 0 when none has a sample or a histogram; see `samples.SampleFormat`.
+
+    The full parser only frames the TimeSeries, in a twentieth of the time that reading them takes: what is wrong inside
+    one is refused with its name when it is decoded.
+    """
+    series = _all_payloads(decompress(body, limit))
+    return len(series) if any(map(_speaks, series)) else 0
+
+
+def _speaks(payload: bytes) -> bool:
+    """Whether a TimeSeries brings anything to take or to refuse."""
+    try:
+        parsed = parse_series(payload)
+    except DecodeError:
+        return True
+    return bool(parsed.samples or parsed.histograms)
 
 
 def split(body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:

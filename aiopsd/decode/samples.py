@@ -44,7 +44,7 @@ class SampleFormat(Protocol):
         ...
 
     def check(self, body: bytes, limit: int) -> int:
-        """Number of samples in a body that can be taken.
+        """How much a body brings, in samples or in series that have some; 0: nothing, and nothing to refuse.
 
         Raises:
             DecodeError: nothing of it can ever be taken, or it is larger than `limit` bytes.
@@ -114,7 +114,7 @@ def _format_of(record: LogRecord) -> str:
 
 
 def check_samples(body: bytes, format: str, limit: int = MAX_BYTES) -> int:
-    """At the door: the number of samples of a body, cheaply; a bad series among good ones is found when it is decoded.
+    """At the door: what a body brings, cheaply (`SampleFormat.check`); bad series are found when they are decoded.
 
     Raises:
         DecodeError: it can never be accepted; TOO_LARGE when it has more than `limit` bytes after decompression.
