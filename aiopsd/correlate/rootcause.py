@@ -437,7 +437,10 @@ def _chain(
     vertices: Mapping[str, _Vertex],
     topology: Topology,
 ) -> tuple[Link, ...]:
-    """The path of the largest shares from the page (else the most distant symptom) to the cause."""
+    """The path of the largest shares to the cause: from the page, or from the most distant symptom when the page is none.
+
+    A page about the cause itself is no symptom of it: what it made of others is what is worth seeing.
+    """
     best: dict[str, tuple[float, str]] = {goal: (1.0, "")}  # vertex -> (product of shares to the goal, next vertex)
     callers: dict[str, list[tuple[str, float]]] = {}
     for u in sorted(why):
@@ -455,7 +458,7 @@ def _chain(
                     best[u] = (value, c)
                     further.append(u)
         front = further
-    if start not in best:
+    if start not in best or start == goal:
         reach = [u for u in best if u != goal]
         if not reach:
             return ()
