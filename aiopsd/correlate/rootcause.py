@@ -437,7 +437,7 @@ def _chain(
     vertices: Mapping[str, _Vertex],
     topology: Topology,
 ) -> tuple[Link, ...]:
-    """The path of the largest shares to the cause: from the page, or from the most distant symptom when the page is none.
+    """The path of the largest shares to the cause: from the page, else from the most distant symptom.
 
     A page about the cause itself is no symptom of it: what it made of others is what is worth seeing.
     """
