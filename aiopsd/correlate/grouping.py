@@ -47,6 +47,7 @@ FOLLOW = 90.0  # s; callers that have not followed after about this time probabl
 ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
 BURST = 3.0  # further incidents that an incident comes with, on average over BURST_SPAN
 BURST_SPAN = 120.0  # s
+SPREAD = 50  # vertices that these are spread over at least: a small graph does not have more faults per vertex
 AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again while its incident is alive, is over
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
@@ -745,14 +746,14 @@ class Grouper:
     def _burst(self) -> float:
         """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
         recent = sum(1 for at in self._s.bursts if self._now - at <= BURST_SPAN)
-        return BURST * recent / BURST_SPAN / max(10, len(self.topology)) if recent else 0.0
+        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology)) if recent else 0.0
 
     def _alone_rate(self, vertex: str, name: str) -> float:
         """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
         alone, now = self._s.alone, self._now
         span = max(3600.0, min(now - self._s.began, HALF_LIFE))
         total, at_vertex = self._read(alone, ""), self._read(alone, f"v|{vertex}")
-        usual = (total + 3.0) / max(10, len(self.topology))
+        usual = (total + 3.0) / max(SPREAD, len(self.topology))
         expected = (at_vertex * at_vertex + usual) / (at_vertex + 1.0)
         share = (self._read(alone, f"n|{name}") + 0.5) / (total + 4.0)
         return 1e-7 + (expected * share + self._read(alone, f"{vertex}|{name}")) / (2.0 * span)

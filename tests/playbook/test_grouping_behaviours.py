@@ -1,0 +1,301 @@
+"""What the grouper does with what arrives: one test per behaviour, alerts in, incidents out."""
+
+import pytest
+
+from aiopsd.testing.grouping import Desk
+
+SHOP = "web>cart web>search cart>db search>index orders>db billing>ledger"
+
+
+def test_trouble_that_climbs_is_one_incident() -> None:
+    """A callee fails, its callers follow within seconds: one incident, opened once."""
+    desk = Desk(SHOP)
+    db = desk.fire(0, "db", "Down")
+    cart = desk.fire(20, "cart")
+    web = desk.fire(45, "web")
+    desk.until(300)
+
+    assert desk.together(db, cart, web)
+    assert len(desk.opened) == 1
+
+
+def test_symptoms_before_their_cause_are_one_incident() -> None:
+    """The callers' alerts arrive first; when the cause is seen late, all is one."""
+    desk = Desk(SHOP)
+    cart = desk.fire(0, "cart")
+    orders = desk.fire(15, "orders")
+    db = desk.fire(30, "db", "Down")
+    desk.until(300)
+
+    assert desk.together(cart, orders, db)
+
+
+def test_simultaneous_trouble_without_a_path_stays_apart() -> None:
+    """Two faults in the same minute in parts of the graph that do not touch are two incidents."""
+    desk = Desk(SHOP)
+    db = desk.fire(0, "db", "Down")
+    ledger = desk.fire(1, "ledger", "Down")
+    cart = desk.fire(20, "cart")
+    billing = desk.fire(21, "billing")
+    desk.until(300)
+
+    assert desk.together(db, cart)
+    assert desk.together(ledger, billing)
+    assert desk.of(db) != desk.of(ledger)
+
+
+def test_trouble_hours_apart_is_not_one_incident() -> None:
+    """A neighbour that fails two hours later has its own incident."""
+    desk = Desk(SHOP)
+    db = desk.fire(0, "db", "Down")
+    desk.end(600, db)
+    cart = desk.fire(7200, "cart")
+
+    assert desk.of(cart) != desk.of(db)
+
+
+def test_further_symptoms_of_one_service_join() -> None:
+    """Three alerts of one service within a minute are one incident, with a reason that says so."""
+    desk = Desk(SHOP)
+    fps = [desk.fire(10.0 * i, "db", name) for i, name in enumerate(("Down", "Slow", "Full"))]
+
+    assert desk.together(*fps)
+    assert desk.last is not None
+    assert "further symptom of db" in desk.last.reason
+
+
+def test_an_alert_that_fires_again_returns_to_its_incident() -> None:
+    """Flapping inside the reopening window is the same incident."""
+    desk = Desk(SHOP)
+    fp = desk.fire(0, "db", "Down")
+    first = desk.of(fp)
+    desk.end(60, fp)
+    desk.fire(120, "db", "Down")
+    desk.until(200)
+
+    assert desk.of(fp) == first
+    assert desk.last is not None
+    assert "again" in desk.last.reason
+
+
+def test_an_alert_that_fires_again_a_day_later_is_new() -> None:
+    """Beyond the reopening window the same alert opens another incident, with another id."""
+    desk = Desk(SHOP)
+    fp = desk.fire(0, "db", "Down")
+    first = desk.of(fp)
+    desk.end(60, fp)
+    desk.fire(80_000, "db", "Down")
+
+    assert desk.of(fp) not in ("", first)
+
+
+def test_a_chronic_alert_is_kept_quiet_with_its_reason() -> None:
+    """What fires alone every half hour opens no incident any more, and says why."""
+    desk = Desk(SHOP)
+    for i in range(12):
+        fp = desk.fire(1800.0 * i, "db", "Noisy")
+        desk.end(1800.0 * i + 100, fp)
+
+    assert desk.of(fp) == ""
+    assert desk.last is not None
+    assert "chronic" in desk.last.reason
+
+
+def test_a_chronic_alert_in_company_is_told() -> None:
+    """Quiet is not hidden: when a neighbour follows, both are in one incident that somebody is told of."""
+    desk = Desk(SHOP)
+    for i in range(12):
+        fp = desk.fire(1800.0 * i, "db", "Noisy")
+        desk.end(1800.0 * i + 100, fp)
+    desk.until(25_000)
+    noisy = desk.fire(25_200, "db", "Noisy")
+    assert desk.of(noisy) == ""
+
+    cart = desk.fire(25_220, "cart")
+    orders = desk.fire(25_225, "orders")
+    desk.until(25_300)
+
+    assert desk.of(cart) != ""
+    assert desk.together(cart, orders)
+
+
+def test_services_of_one_host_share_its_trouble() -> None:
+    """Alerts of the host and of what labels say runs on it are one incident, though no edge was declared."""
+    desk = Desk("a>x b>y c>z", kinds={"host-1": "node"})
+    host = desk.fire(0, "", "HostDown", node="host-1")
+    a = desk.fire(10, "a", node="host-1")
+    b = desk.fire(15, "b", node="host-1")
+    desk.until(300)
+
+    assert desk.together(host, a, b)
+
+
+def test_an_alert_without_a_service_is_mapped_by_its_other_labels() -> None:
+    """Pod, instance and job name the service when no service label does."""
+    desk = Desk(SHOP)
+    db = desk.fire(0, "db", "Down")
+    pod = desk.fire(15, "", "Restarts", pod="cart-7d9f8b6c5-x2x4z")
+    instance = desk.fire(20, "", "Refused", instance="orders:8080")
+
+    assert desk.together(db, pod, instance)
+
+
+def test_an_alert_that_names_nothing_known_still_has_an_incident_and_a_reason() -> None:
+    """Nothing is held silently."""
+    desk = Desk(SHOP)
+    fp = desk.fire(0, "", "Mystery", team="x")
+
+    assert desk.of(fp) != ""
+    assert desk.last is not None
+    assert "names nothing" in desk.last.reason
+
+
+def test_what_ends_apart_parts_ways() -> None:
+    """Two faults at once share a caller: when one part ends long before the other, two incidents remain."""
+    desk = Desk("u>a u>b v>a w>b")
+    a = desk.fire(0, "a", "Down")
+    v = desk.fire(20, "v")
+    b = desk.fire(25, "b", "Down")
+    w = desk.fire(45, "w")
+    u = desk.fire(50, "u")
+    desk.end(400, a, v)
+    desk.end(2400, b, w, u)
+    desk.until(4000)
+
+    assert desk.together(b, w, u)
+    assert desk.together(a, v)
+    assert desk.of(a) != desk.of(b)
+
+
+def test_wrong_edges_do_not_chain_the_whole_graph() -> None:
+    """A stale edge between two incidents that began far apart joins nothing."""
+    desk = Desk("cart>db billing>ledger cart>ledger")
+    db = desk.fire(0, "db", "Down")
+    cart = desk.fire(20, "cart")
+    ledger = desk.fire(2000, "ledger", "Down")
+    billing = desk.fire(2020, "billing")
+
+    assert desk.together(db, cart)
+    assert desk.together(ledger, billing)
+    assert desk.of(db) != desk.of(ledger)
+
+
+def test_a_callee_that_nobody_watches_joins_its_callers() -> None:
+    """Many callers of one silent dependency within seconds have one cause."""
+    desk = Desk(" ".join(f"s{i}>db" for i in range(6)))
+    fps = [desk.fire(3.0 * i, f"s{i}", "Slow") for i in range(6)]
+    desk.until(600)
+    desk.end(900, *fps)
+    desk.until(1200)
+
+    assert desk.together(*fps)
+
+
+def test_names_seen_at_origins_weigh() -> None:
+    """After history, an alertname that always stood at an origin is not taken for a passed-on symptom."""
+    desk = Desk(" ".join(f"top{i}>mid{i} mid{i}>low{i}" for i in range(12)))
+    for i in range(10):
+        at = 4000.0 * i
+        low = desk.fire(at, f"low{i}", "DiskFull")
+        mid = desk.fire(at + 20, f"mid{i}", "Slow")
+        top = desk.fire(at + 45, f"top{i}", "Slow")
+        desk.end(at + 900, low, mid, top)
+    desk.until(41_000)
+    low = desk.fire(41_000, "low11", "DiskFull")
+    plain = desk.fire(41_200, "mid11", "Slow")
+    low10 = desk.fire(42_000, "low10", "DiskFull")
+    own = desk.fire(42_200, "mid10", "DiskFull")
+
+    assert desk.together(low, plain)
+    assert desk.of(low10) != desk.of(own)
+
+
+# --------------------------------------------------------------------------- verdicts
+
+
+def test_an_operator_merges() -> None:
+    """A merge verdict makes two incidents one, the older survives."""
+    desk = Desk(SHOP)
+    db = desk.fire(0, "db")
+    ledger = desk.fire(100, "ledger")
+    desk.until(150)
+    older, younger = desk.of(db), desk.of(ledger)
+
+    (revision,) = desk.say(200, "merge", younger, other=older)
+
+    assert (revision.kind, revision.source, revision.target) == ("merge", younger, older)
+    assert desk.together(db, ledger)
+
+
+def test_an_operator_splits_and_it_stays_split() -> None:
+    """The named alerts leave together and no second thought brings them back."""
+    desk = Desk(SHOP)
+    db = desk.fire(0, "db", "Down")
+    cart = desk.fire(20, "cart")
+    orders = desk.fire(22, "orders")
+    desk.until(30)
+
+    desk.say(31, "split", desk.of(db), fingerprints=(cart, orders))
+    desk.end(800, db, cart, orders)
+    desk.until(2000)
+
+    assert desk.together(cart, orders)
+    assert desk.of(db) not in ("", desk.of(cart))
+
+
+def test_noise_said_once_is_kept_quiet_next_time() -> None:
+    """A noise verdict changes the next decision for that pair, not for others."""
+    desk = Desk(SHOP)
+    fp = desk.fire(0, "db", "Noisy")
+    desk.end(50, fp)
+    desk.until(100)
+    desk.say(200, "noise", desk.of(fp))
+
+    again = desk.fire(40_000, "db", "Noisy")
+    other = desk.fire(60_000, "db", "Down")
+
+    assert desk.of(again) == ""
+    assert desk.of(other) != ""
+
+
+def test_a_verdict_on_an_unknown_incident_changes_nothing() -> None:
+    """Late words on what is forgotten are harmless."""
+    desk = Desk(SHOP)
+
+    assert desk.say(0, "merge", "nobody", other="none") == []
+
+
+# --------------------------------------------------------------------------- memory
+
+
+def test_forgotten_incidents_leave_no_state() -> None:
+    """After the retention, alerts, troubles, groups and indexes are gone."""
+    desk = Desk(SHOP)
+    fps = [desk.fire(0, "db", "Down"), desk.fire(20, "cart"), desk.fire(30, "web")]
+    desk.end(500, *fps)
+    desk.until(500 + 2.2 * 86400)
+
+    left = desk.grouper.snapshot()
+    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "timers", "waiting", "pending"):
+        assert not left[table], table
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 5])
+def test_a_restart_anywhere_changes_nothing(at: int) -> None:
+    """Resumed from its snapshot after any arrival, the grouper ends with the same incidents."""
+
+    def run(stop: int) -> list[tuple[str, ...]]:
+        desk = Desk(SHOP)
+        fps = []
+        for i, (when, service) in enumerate(((0, "cart"), (15, "orders"), (30, "db"), (31, "ledger"), (40, "web"))):
+            if i == stop:
+                desk.restart()
+            fps.append(desk.fire(when, service))
+        if stop == 5:
+            desk.restart()
+        desk.end(700, *fps[:3])
+        desk.end(1500, *fps[3:])
+        desk.until(4000)
+        return desk.parts()
+
+    assert run(at) == run(99)

@@ -1,0 +1,189 @@
+"""Laws of grouping and ranking over random graphs and streams."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiopsd.correlate.rootcause import rank
+from aiopsd.model import Alert, Edge, Evidence, TopologyUpdate
+from aiopsd.testing.grouping import Desk
+from aiopsd.topology import Topology
+
+NAMES = ("Slow", "Down", "Errors")
+
+
+class Event(msgspec.Struct, frozen=True):
+    """`second` of arrival; `lead`: how long before it began; `lasts`: seconds until it ends."""
+
+    second: int
+    lead: float
+    service: int
+    name: int
+    lasts: int
+
+
+EVENTS = st.lists(
+    st.builds(
+        Event,
+        second=st.integers(0, 600),
+        lead=st.floats(0.0, 60.0),
+        service=st.integers(0, 9),
+        name=st.integers(0, 2),
+        lasts=st.integers(30, 1500),
+    ),
+    min_size=1,
+    max_size=25,
+)
+GRAPHS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20)
+
+
+def calls(edges: list[tuple[int, int]], label: str = "s") -> str:
+    return " ".join(f"{label}{a}>{label}{b}" for a, b in edges if a != b)
+
+
+def play(
+    events: list[Event],
+    graph: str,
+    *,
+    label: str = "s",
+    words: tuple[str, ...] = NAMES,
+    restart: frozenset[int] = frozenset(),
+    fps: dict[int, str] | None = None,
+) -> Desk:
+    """Each event fires and ends once; events keep the order that they are given within a second."""
+    desk = Desk(graph)
+    steps: list[tuple[int, int, Any]] = [(e.second, i, e) for i, e in enumerate(events)]
+    ends = [(e.second + e.lasts, len(events) + i, i) for i, e in enumerate(events)]
+    fps = {} if fps is None else fps
+    for n, (at, i, what) in enumerate(sorted(steps + ends, key=lambda s: (s[0], s[1]))):
+        if n in restart:
+            desk.restart()
+        if isinstance(what, Event):
+            fps[i] = desk.fire(at, f"{label}{what.service}", words[what.name], starts=at - what.lead, one=content(what))
+        else:
+            desk.end(at, fps[what])
+    desk.until(6000)
+    return desk
+
+
+def content(event: Event) -> str:
+    """A label that names an event by its content, so that it does not depend on its place in the list."""
+    return f"{event.second}/{event.lead}/{event.lasts}"
+
+
+def unique(events: list[Event]) -> list[Event]:
+    return list(dict.fromkeys(events))
+
+
+def structure(desk: Desk, fps: dict[int, str]) -> list[list[int]]:
+    """The partition as numbers of events."""
+    number = {fp: i for i, fp in fps.items()}
+    return sorted(sorted(number[fp] for fp in part) for part in desk.parts())
+
+
+@settings(max_examples=40, deadline=None)
+@given(EVENTS, GRAPHS, st.randoms(use_true_random=False))
+def test_the_order_within_a_second_means_nothing(events: list[Event], edges: list[tuple[int, int]], rnd: Any) -> None:
+    """Permuted arrival within the same second gives the same partition."""
+    events = unique(events)
+    other = list(events)
+    rnd.shuffle(other)
+
+    assert play(events, calls(edges)).parts() == play(other, calls(edges)).parts()
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS, GRAPHS, st.frozensets(st.integers(0, 50), max_size=4))
+def test_restarts_change_nothing(events: list[Event], edges: list[tuple[int, int]], restart: frozenset[int]) -> None:
+    """A snapshot, through msgpack, at any moment is the whole state: same incidents, same ids."""
+    events = unique(events)
+    straight, broken = play(events, calls(edges)), play(events, calls(edges), restart=restart)
+
+    assert {fp: straight.of(fp) for fp in straight.home} == {fp: broken.of(fp) for fp in broken.home}
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS, GRAPHS)
+def test_names_mean_nothing(events: list[Event], edges: list[tuple[int, int]]) -> None:
+    """Services and alertnames renamed one to one: the same structure."""
+    events = unique(events)
+    ours: dict[int, str] = {}
+    theirs: dict[int, str] = {}
+    plain = play(events, calls(edges), fps=ours)
+    renamed = play(events, calls(edges, "q"), label="q", words=("Zeta", "Alpha", "Mu"), fps=theirs)
+
+    assert structure(plain, ours) == structure(renamed, theirs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS, GRAPHS)
+def test_every_alert_has_a_home_or_a_reason(events: list[Event], edges: list[tuple[int, int]]) -> None:
+    """No alert is lost, no merge leads nowhere, and what was merged away stays away."""
+    desk = play(unique(events), calls(edges))
+
+    for fp in desk.home:
+        home = desk.of(fp)
+        assert home == "" or home not in desk.into
+        group = desk.grouper.group_of(fp)
+        assert group == home or (home == "" and group != "")
+
+
+# --------------------------------------------------------------------------- ranking
+
+SIGNALS = st.lists(
+    st.builds(
+        Evidence,
+        service=st.sampled_from([f"s{i}" for i in range(8)]),
+        metric=st.sampled_from(["p99", "errors", "cpu", "up"]),
+        kind=st.sampled_from(["latency", "errors", "resource", "availability", "traffic", "other"]),
+        level=st.floats(0, 100),
+        normal=st.floats(0, 100),
+        deviation=st.floats(0, 2000),
+        lead_in=st.floats(0, 50),
+        onset=st.floats(0, 100),
+        traffic=st.floats(0, 10),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIGNALS, EVENTS, GRAPHS, st.randoms(use_true_random=False))
+def test_ranking_does_not_depend_on_order(
+    evidence: list[Evidence], events: list[Event], edges: list[tuple[int, int]], rnd: Any
+) -> None:
+    """The same sets in another order give the same candidates, scores and chains; figures are sane."""
+    topology = Topology(1e9)
+    made = [Edge(caller=f"s{a}", callee=f"s{b}") for a, b in edges]
+    topology.apply(TopologyUpdate(source="t", edges=tuple(made)), 0.0)
+    alerts = [
+        Alert(
+            fingerprint=f"f{i}",
+            labels={"alertname": NAMES[e.name], "severity": "warning"},
+            starts_at=float(e.second),
+            ends_at=0.0,
+            updated_at=float(e.second),
+            service=f"s{e.service}",
+        )
+        for i, e in enumerate(events)
+    ]
+    seen = list({(e.service, e.metric): e for e in evidence}.values())
+    first = rank(alerts, topology, seen, onset=0.0, page=alerts[0])
+    rnd.shuffle(seen)
+    shuffled = list(alerts)
+    rnd.shuffle(shuffled)
+    second = rank(shuffled, topology, seen, onset=0.0, page=alerts[0])
+
+    assert first == second
+    assert first
+    assert [c.score for c in first] == sorted((c.score for c in first), reverse=True)
+    assert all(0.0 <= c.confidence <= 1.0 for c in first)
+    assert sum(c.confidence for c in first) <= 1.0 + 1e-3
+    for candidate in first:
+        assert candidate.reason
+        for a, b in zip(candidate.chain, candidate.chain[1:], strict=False):
+            assert a.cause == b.symptom
+        if candidate.chain:
+            assert candidate.chain[-1].cause == candidate.service

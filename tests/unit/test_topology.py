@@ -1,0 +1,233 @@
+"""The service graph: sources, ages, distances, names, files, exports."""
+
+import json
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from aiopsd.errors import ConfigError
+from aiopsd.model import Edge, Node, TopologyUpdate
+from aiopsd.topology import Topology, fold, read_yaml
+
+
+def edges(source: str, *pairs: str, replace: bool = False) -> TopologyUpdate:
+    made = tuple(Edge(caller=p.split(">")[0], callee=p.split(">")[1]) for p in pairs)
+    return TopologyUpdate(source=source, edges=made, replace=replace)
+
+
+def test_one_source_never_erases_what_another_says() -> None:
+    """A full update of one source removes only what no other source names."""
+    graph = Topology(100.0)
+    graph.apply(edges("traces", "a>b", "b>c"), 1.0)
+    graph.apply(edges("mesh", "a>b"), 2.0)
+
+    diff = graph.apply(edges("traces", "c>d", replace=True), 3.0)
+
+    assert diff.added == (("c", "d"),)
+    assert diff.removed == (("b", "c"),)
+    assert graph.callees("a") == ("b",)
+
+
+def test_removed_edges_leave_and_count() -> None:
+    """`removed` takes back what the same source said, and the version tells that the graph changed."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b"), 1.0)
+    before = graph.version
+
+    diff = graph.apply(TopologyUpdate(source="mesh", removed=(Edge(caller="a", callee="b"),)), 2.0)
+
+    assert diff.removed == (("a", "b"),)
+    assert graph.version > before
+    assert graph.edge("a", "b") is None
+
+
+def test_an_update_that_says_the_same_changes_nothing() -> None:
+    """Repeats refresh the age and leave version and diff alone."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b"), 1.0)
+    version = graph.version
+
+    diff = graph.apply(edges("mesh", "a>b"), 50.0)
+
+    assert not diff
+    assert graph.version == version
+    edge = graph.edge("a", "b")
+    assert edge is not None
+    assert (edge.first_seen, edge.last_seen) == (1.0, 50.0)
+
+
+def test_edges_age_and_files_do_not() -> None:
+    """What nobody names for `stale_after` leaves; what a person wrote stays."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b", "a>c"), 0.0)
+    graph.apply(edges("file:shop.yaml", "a>c"), 0.0)
+
+    assert graph.expire(100.0).removed == ()
+    assert graph.expire(100.5).removed == (("a", "b"),)
+    assert graph.callees("a") == ("c",)
+
+
+def test_a_file_wins_over_other_sources() -> None:
+    """Kind and weight of an edge and of a node come from the file when one speaks, whoever spoke last."""
+    graph = Topology(100.0)
+    wrote = TopologyUpdate(
+        source="file:x",
+        edges=(Edge(caller="a", callee="db", kind="reads", weight=3.0, confidence=1.0),),
+        nodes=(Node(name="db", kind="datastore"),),
+    )
+    graph.apply(wrote, 1.0)
+    guessed = TopologyUpdate(
+        source="traces",
+        edges=(Edge(caller="a", callee="db", confidence=0.5),),
+        nodes=(Node(name="db", kind="service"),),
+    )
+    graph.apply(guessed, 9.0)
+
+    edge = graph.edge("a", "db")
+    assert edge is not None
+    assert (edge.kind, edge.weight, edge.sources) == ("reads", 3.0, ("file:x", "traces"))
+    assert graph.kind("db") == "datastore"
+
+
+def test_confidence_grows_with_independent_sources() -> None:
+    """Two sources of confidence one half make three quarters."""
+    graph = Topology(100.0)
+    for source in ("one", "two"):
+        graph.apply(TopologyUpdate(source=source, edges=(Edge(caller="a", callee="b", confidence=0.5),)), 1.0)
+
+    edge = graph.edge("a", "b")
+    assert edge is not None
+    assert edge.confidence == 0.75
+
+
+def test_distances_on_a_cycle() -> None:
+    """Distances are undirected for `near`, directed for `below` and `above`, and cycles end."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b", "b>c", "c>a", "d>a"), 1.0)
+
+    assert graph.near("a", 1) == {"a": 0, "b": 1, "c": 1, "d": 1}
+    assert graph.below("a", 5) == {"a": 0, "b": 1, "c": 2}
+    assert graph.above("a", 1) == {"a": 0, "c": 1, "d": 1}
+    assert graph.near("unknown", 3) == {"unknown": 0}
+
+
+def test_distances_follow_changes() -> None:
+    """No cache outlives a change of the graph."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b"), 1.0)
+    assert "c" not in graph.near("a", 2)
+
+    graph.apply(edges("mesh", "b>c"), 2.0)
+
+    assert graph.near("a", 2)["c"] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("cart-service", "cart-service"),
+        ("Cart_Service", "cart-service"),
+        ("CART.SERVICE", "cart-service"),
+        ("prod/cart-service", "cart-service"),
+        ("cart-service.prod.svc.cluster.local", "cart-service"),
+        ("cart-service:8080", "cart-service"),
+        ("cart-service-7d9f8b6c5-x2x4z", "cart-service"),
+        ("carts-service", "cart-service"),
+        ("svc-12", "svc-0012"),
+        ("svc-0013", "svc-0013"),
+        ("svc-013", "svc-0013"),
+        ("", ""),
+    ],
+)
+def test_names_are_found_however_they_are_spelled(said: str, meant: str) -> None:
+    """Case, separators, ports, namespaces, pod suffixes and one slip of a letter do not hide a service."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "cart-service>svc-0012", "payment>svc-0013"), 1.0)
+
+    assert graph.resolve(said) == meant
+
+
+@pytest.mark.parametrize("other", ["svc-0014", "svc-0113", "shipping", "x"])
+def test_a_name_is_never_bent_to_another_service(other: str) -> None:
+    """Other digits or another word are another service: the name is returned as it is."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "cart-service>svc-0012", "payment>svc-0013"), 1.0)
+
+    assert graph.resolve(other) == other
+
+
+def test_two_names_that_fold_alike_are_not_guessed() -> None:
+    """An ambiguous spelling means nothing."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a-b>x", "a_b>x"), 1.0)
+
+    assert graph.resolve("A.B") == "A.B"
+    assert fold("A.B") == "a-b"
+
+
+def test_a_yaml_file_is_a_source_of_its_own() -> None:
+    """Nodes with calls, runs_on and located_in, and plain edges, become one replacing update."""
+    update = read_yaml(
+        """
+nodes:
+  web: {calls: [cart], runs_on: [host-1]}
+  host-1: {kind: node, located_in: [zone-a]}
+  zone-a: {kind: zone}
+edges:
+  - {caller: cart, callee: db, kind: reads}
+""",
+        "shop.yaml",
+    )
+    graph = Topology(100.0)
+    graph.apply(update, 0.0)
+
+    assert update.replace
+    assert update.source == "file:shop.yaml"
+    assert graph.callees("web") == ("cart", "host-1")
+    edge = graph.edge("web", "host-1")
+    assert edge is not None
+    assert edge.kind == "runs_on"
+    assert graph.kind("zone-a") == "zone"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("nodes: [", "not YAML"),
+        ("nodez: {}", "nodez"),
+        ("nodes: {a: {calls: b}}", "calls"),
+        ("edges: [{caller: a}]", "callee"),
+    ],
+)
+def test_a_broken_file_names_its_fault(text: str, where: str) -> None:
+    """A person can find what is wrong."""
+    with pytest.raises(ConfigError, match=where):
+        read_yaml(text, "t.yaml")
+
+
+def test_a_snapshot_restores_everything() -> None:
+    """Through JSON and back: same answers, same order, same age."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "z>b", "a>b", "b>c"), 1.0)
+    graph.apply(edges("traces", "c>b", "a>c"), 2.0)
+    graph.apply(edges("file:f", "a>b"), 3.0)
+
+    again = Topology(100.0, msgspec.json.decode(msgspec.json.encode(graph.snapshot())))
+
+    assert again.to_json() == graph.to_json()
+    assert again.callers("b") == graph.callers("b")
+    assert again.expire(500.0) == graph.expire(500.0)
+
+
+def test_exports_hold_all_nodes_and_edges() -> None:
+    """JSON and GraphML name what the graph knows."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b", "b>c"), 1.0)
+
+    data = json.loads(json.dumps(graph.to_json()))
+    assert [(e["caller"], e["callee"]) for e in data["edges"]] == [("a", "b"), ("b", "c")]
+    root = ElementTree.fromstring(graph.to_graphml())
+    tags = [e.tag.rsplit("}", 1)[1] for e in root.iter()]
+    assert (tags.count("node"), tags.count("edge")) == (3, 2)
+    assert sorted(graph.graph.edges) == [("a", "b"), ("b", "c")]
