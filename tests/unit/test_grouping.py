@@ -1,0 +1,105 @@
+"""Parts of the grouper: ids, reasons, names, decay, links."""
+
+import pytest
+
+from aiopsd.correlate.grouping import HALF_LIFE, _Count, name_of
+from aiopsd.correlate.place import place_of
+from aiopsd.model import Alert, content_id
+from aiopsd.testing.grouping import START, Desk
+
+
+def alert(service: str = "", *, anomaly: bool = False, **labels: str) -> Alert:
+    return Alert(
+        fingerprint="f", labels=labels, starts_at=START, ends_at=0.0, updated_at=START, service=service, anomaly=anomaly
+    )
+
+
+def test_the_id_of_an_incident_is_its_openers_content() -> None:
+    """The same alert gives the same id, today and in a replay."""
+    desk = Desk("a>b")
+    fp = desk.fire(5, "a")
+
+    assert desk.of(fp) == content_id("incident", fp, START + 5)
+
+
+def test_an_anomaly_is_named_by_its_signal() -> None:
+    """Two signals of one service are two kinds of alert."""
+    one = alert("a", anomaly=True, alertname="AiopsdAnomaly", signal="latency")
+
+    assert name_of(one) == "AiopsdAnomaly/latency"
+    assert name_of(alert("a", alertname="Slow", signal="x")) == "Slow"
+
+
+def test_counts_halve() -> None:
+    """What was learned a half-life ago counts half."""
+    count = _Count()
+    count.add(1000.0, 4.0)
+
+    assert count.read(1000.0 + HALF_LIFE) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "vertex", "under"),
+    [
+        (alert("cart"), "cart", ()),
+        (alert("CART"), "cart", ()),
+        (alert(pod="cart-7d9f8b6c5-x2x4z", node="h1", zone="z"), "cart", ("h1", "z")),
+        (alert(node="h1"), "h1", ()),
+        (alert("unheard-of"), "unheard-of", ()),
+        (alert("unheard-of", job="cart"), "cart", ()),
+        (alert(), "", ()),
+    ],
+)
+def test_where_an_alert_sits(given: Alert, vertex: str, under: tuple[str, ...]) -> None:
+    """The service if the graph knows it, else the first label that it knows, else the raw name."""
+    topology = Desk("cart>db", kinds={"h1": "node"}).topology
+
+    assert place_of(given, topology) == (vertex, under)
+
+
+def test_a_reason_names_the_edge_and_the_delay() -> None:
+    """The API shows a sentence that a person can check."""
+    desk = Desk("cart>db")
+    desk.fire(0, "db")
+    desk.fire(20, "cart")
+
+    assert desk.last is not None
+    assert desk.last.reason == "cart depends on db and started 20 s after it"
+
+
+def test_an_alert_that_began_before_it_arrived_is_placed_by_its_onset() -> None:
+    """A late delivery does not look like a late trouble."""
+    desk = Desk("cart>db")
+    db = desk.fire(0, "db")
+    cart = desk.fire(10, "cart", late=200)
+    desk.until(300)
+
+    assert desk.together(db, cart)
+
+
+def test_a_sender_with_a_wild_clock_is_placed_by_receipt() -> None:
+    """An onset a day off says nothing."""
+    desk = Desk("cart>db")
+    db = desk.fire(0, "db")
+    cart = desk.fire(20, "cart", starts=-86_400.0)
+    desk.until(300)
+
+    assert desk.together(db, cart)
+
+
+def test_the_end_of_an_unknown_alert_is_harmless() -> None:
+    """Resolved without ever having fired: nothing happens."""
+    desk = Desk("a>b")
+    desk.end(0, "nobody")
+
+    assert desk.until(100) == []
+
+
+def test_a_timer_is_wanted_as_long_as_something_is_open() -> None:
+    """An idle grouper asks for no wake-up."""
+    desk = Desk("a>b")
+    assert desk.grouper.wake_at() is None
+
+    desk.fire(0, "a")
+
+    assert desk.grouper.wake_at() is not None

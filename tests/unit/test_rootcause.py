@@ -1,0 +1,206 @@
+"""Ranking: what explains what, in numbers that a person can check."""
+
+import pytest
+
+from aiopsd.correlate.rootcause import Knowledge, confidence, rank
+from aiopsd.model import Alert, Candidate, ChangeEvent, Edge, Evidence, Node, TopologyUpdate
+from aiopsd.topology import Topology
+
+T0 = 1_700_000_000.0
+
+
+def graph(calls: str, **kinds: str) -> Topology:
+    topology = Topology(1e9)
+    edges = tuple(Edge(caller=p.split(">")[0], callee=p.split(">")[1]) for p in calls.split())
+    nodes = tuple(Node(name=n.replace("_", "-"), kind=k) for n, k in kinds.items())
+    topology.apply(TopologyUpdate(source="test", edges=edges, nodes=nodes), T0)
+    return topology
+
+
+def alert(service: str, at: float = 0.0, name: str = "Slow", *, severity: str = "warning", **labels: str) -> Alert:
+    return Alert(
+        fingerprint=f"{service}-{name}-{at}",
+        labels={"alertname": name, "service": service, "severity": severity, **labels},
+        starts_at=T0 + at,
+        ends_at=0.0,
+        updated_at=T0 + at,
+        service=service,
+    )
+
+
+def signal(service: str, kind: str, deviation: float, at: float = 0.0, **more: float | str) -> Evidence:
+    metric = str(more.pop("metric", f"{kind}_metric"))
+    return Evidence(service=service, metric=metric, kind=kind, deviation=deviation, onset=T0 + at, **more)  # type: ignore[arg-type]
+
+
+def names(found: tuple[Candidate, ...]) -> list[str]:
+    return [c.service for c in found]
+
+
+def test_nothing_in_nothing_out() -> None:
+    """No symptom, no candidate."""
+    assert rank((), graph("a>b"), onset=T0) == ()
+
+
+def test_the_deepest_alert_explains_its_callers() -> None:
+    """With alerts alone, the callee that all of them reach is the cause."""
+    alerts = [alert("web", 40), alert("cart", 20), alert("db", 0)]
+
+    found = rank(alerts, graph("web>cart cart>db"), onset=T0, page=alerts[0])
+
+    assert names(found)[0] == "db"
+    assert [(x.symptom, x.cause) for x in found[0].chain] == [("web", "cart"), ("cart", "db")]
+    assert all(0.5 < x.share <= 1.0 for x in found[0].chain)
+    assert "web" in found[0].chain[0].text
+    assert "explains 9" in found[0].chain[0].text
+
+
+def test_a_callee_that_alerts_much_later_is_no_cause() -> None:
+    """A symptom ten minutes before its callee's trouble is not explained by it."""
+    alerts = [alert("cart", 0), alert("db", 600)]
+
+    assert names(rank(alerts, graph("cart>db"), onset=T0))[0] == "cart"
+
+
+def test_the_stronger_callee_takes_the_blame() -> None:
+    """Of two anomalous callees the one that adds more to the caller's latency is first."""
+    evidence = [
+        signal("web", "latency", 20, level=1.0, normal=0.1, metric="p99"),
+        signal("cart", "latency", 20, level=0.9, normal=0.05, metric="p99"),
+        signal("search", "latency", 20, level=0.06, normal=0.03, metric="p99"),
+    ]
+
+    found = rank((), graph("web>cart web>search"), evidence, onset=T0)
+
+    assert names(found)[0] == "cart"
+    assert found[0].metric == "p99"
+    assert "p99 0.9 (normal 0.05" in found[0].reason
+
+
+def test_chronic_trouble_explains_nothing_new() -> None:
+    """A deviation that was there before the onset already loses to a new one of half the size."""
+    evidence = [signal("old", "latency", 50, lead_in=50.0), signal("new", "latency", 20)]
+
+    assert names(rank((), graph("web>old web>new"), evidence, onset=T0))[0] == "new"
+
+
+def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
+    """A saturated processor below beats the latency that it causes above."""
+    evidence = [signal("web", "latency", 30), signal("db", "resource", 60, metric="cpu")]
+
+    found = rank((), graph("web>db"), evidence, onset=T0)
+
+    assert names(found)[0] == "db"
+    assert found[0].metric == "cpu"
+
+
+def test_vertices_without_data_are_looked_through() -> None:
+    """A gateway that exports nothing does not hide the cause behind it."""
+    alerts = [alert("web", 30), alert("db", 0)]
+
+    assert names(rank(alerts, graph("web>gateway gateway>db"), onset=T0))[0] == "db"
+
+
+def test_symptoms_of_the_pages_kind_count_most() -> None:
+    """When latency was paged, errors elsewhere come second."""
+    page = alert("web")
+    page = Alert(
+        fingerprint="p",
+        labels=page.labels,
+        starts_at=T0,
+        ends_at=0.0,
+        updated_at=T0,
+        service="web",
+        anomaly=True,
+        evidence=(signal("web", "latency", 30),),
+    )
+    evidence = [signal("cart", "latency", 25), signal("search", "errors", 200)]
+
+    assert names(rank([page], graph("web>cart web>search"), evidence, onset=T0, page=page))[0] == "cart"
+
+
+def test_a_silent_dependency_of_many_is_the_cause() -> None:
+    """Callers of one service that says nothing, all within seconds: it is named, and the reason says so."""
+    alerts = [alert(f"s{i}", 2.0 * i) for i in range(6)]
+
+    found = rank(alerts, graph(" ".join(f"s{i}>db" for i in range(6))), onset=T0)
+
+    assert names(found)[0] == "db"
+    assert "says nothing itself" in found[0].reason
+
+
+def test_the_node_under_several_services_is_a_candidate() -> None:
+    """Services that only share a host blame the host, which is a node and no service."""
+    alerts = [alert(f"s{i}", 2.0 * i, node="host-1") for i in range(4)]
+
+    found = rank(alerts, graph("s0>a s1>b s2>c s3>d"), onset=T0)
+
+    assert (found[0].service, found[0].kind) == ("host-1", "node")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("zone", "zone"), ("external", "external"), ("host", "node"), ("datastore", "service")]
+)
+def test_candidates_say_what_they_are(kind: str, expected: str) -> None:
+    """The kind of a candidate comes from the graph."""
+    found = rank([alert("x")], graph("web>x", x=kind), onset=T0)
+
+    assert found[0].kind == expected
+
+
+def test_a_change_just_before_tips_the_balance() -> None:
+    """Of two equal candidates the one deployed three minutes before is first, and its reason says so."""
+    change = ChangeEvent(id="c1", service="search", kind="deploy", ts=T0 - 180, version="v7")
+    evidence = [signal("cart", "latency", 20), signal("search", "latency", 20)]
+
+    found = rank((), graph("web>cart web>search"), evidence, [change], onset=T0)
+
+    assert names(found)[0] == "search"
+    assert found[0].changes == (change,)
+    assert "deploy v7 3 min before" in found[0].reason
+
+
+def test_a_change_after_the_onset_is_no_cause() -> None:
+    """What was deployed ten minutes into the trouble did not cause it."""
+    change = ChangeEvent(id="c1", service="search", kind="deploy", ts=T0 + 600)
+    evidence = [signal("cart", "latency", 20), signal("search", "latency", 20)]
+
+    found = rank((), graph("web>cart web>search"), evidence, [change], onset=T0)
+
+    assert all(not c.changes for c in found)
+
+
+def test_an_operators_word_counts_next_time() -> None:
+    """A service confirmed as a cause before wins a tie."""
+    evidence = [signal("cart", "latency", 20), signal("search", "latency", 20)]
+    topology = graph("web>cart web>search")
+
+    plain = names(rank((), topology, evidence, onset=T0))[0]
+    other = "search" if plain == "cart" else "cart"
+    taught = rank((), topology, evidence, onset=T0, feedback=Knowledge(causes={other: 1.0}))
+
+    assert names(taught)[0] == other
+
+
+def test_cycles_end() -> None:
+    """Blame in a cycle is finite and somebody is named."""
+    alerts = [alert("a"), alert("b", 1), alert("c", 2)]
+
+    found = rank(alerts, graph("a>b b>c c>a"), onset=T0)
+
+    assert len(found) == 3
+    assert all(c.score < 10 for c in found)
+
+
+def test_confidence_grows_with_the_lead() -> None:
+    """More share and more lead is more certain; nothing is certain."""
+    low, high = confidence(0.3, 1.1), confidence(0.9, 10.0)
+
+    assert 0.0 < low < high < 1.0
+
+
+def test_the_limit_holds() -> None:
+    """At most `limit` candidates come back, best first."""
+    alerts = [alert(f"s{i}") for i in range(9)]
+
+    assert len(rank(alerts, graph("x>y"), onset=T0, limit=3)) == 3
