@@ -48,25 +48,25 @@ def bodies(rounds: int, end: float) -> list[tuple[float, list[bytes]]]:
     return out
 
 
-def written(server: Service, path: str, done: Callable[[float], None]) -> tuple[float, float]:
-    """CPU us a sample: (first sight of a series, known series)."""
+def written(server: Service, path: str, done: Callable[[int], None]) -> tuple[float, float]:
+    """CPU us a sample: (first sight of a series, known series); `done` waits until so many samples are worked off."""
     given = bodies(ROUNDS, float(int(time.time())))
     before = server.cpu
     spent = []
-    for k, (ts, part) in enumerate(given):
+    for k, (_, part) in enumerate(given):
         for body in part:
             server.write(body, path)
         if k in (0, ROUNDS - 1):
-            done(ts)
+            done((k + 1) * SERIES)
             spent.append(server.cpu - before)
             before = server.cpu
     return 1e6 * spent[0] / SERIES, 1e6 * spent[1] / SERIES / (ROUNDS - 1)
 
 
-def settled(server: Service) -> Callable[[float], None]:
+def settled(server: Service) -> Callable[[int], None]:
     """For a server that does not say when it is done: until it has used no CPU for a second."""
 
-    def wait(_: float) -> None:
+    def wait(_: int) -> None:
         last = -1.0
         while server.cpu > last:
             last = server.cpu
@@ -75,7 +75,7 @@ def settled(server: Service) -> Callable[[float], None]:
     return wait
 
 
-def alerted(server: Service, done: Callable[[float], None]) -> tuple[float, float]:
+def alerted(server: Service, done: Callable[[int], None]) -> tuple[float, float]:
     """CPU us an alert: (new, sent again)."""
 
     def batches() -> Iterator[bytes]:
@@ -106,7 +106,7 @@ def alerted(server: Service, done: Callable[[float], None]) -> tuple[float, floa
         before = server.cpu
         for body in given:
             server.json("/api/v2/alerts", body)
-        done(0.0)
+        done(0)
         spent.append(server.cpu - before)
     return 1e6 * spent[0] / ALERTS, 1e6 * min(spent[1:]) / ALERTS
 
@@ -274,7 +274,7 @@ def over_http(folder: Path) -> Iterator[Line]:
     daemon = Daemon(folder / "metrics", CONFIG + PAGED.format(port=pager.port))
     try:
         daemon.ready()
-        first, known = written(daemon, "/api/v1/write", daemon.wait_for_samples)
+        first, known = written(daemon, "/api/v1/write", daemon.wait_until_scored)
         yield Line("daemon, remote write over HTTP, first sight", first, "us a sample")
         yield Line("daemon, remote write over HTTP, logged, scored", known, "us a sample", goal=1.5)
         yield from under_load(daemon, pager, known)
@@ -303,13 +303,11 @@ def over_kafka(folder: Path, series: int = 10_000, rounds: int = 20) -> Iterator
     now = float(int(time.time()))
     rng = np.random.default_rng(6)
 
-    async def produce(broker: Broker, topic: str, first: int, count: int) -> float:
-        ts = 0.0
+    async def produce(broker: Broker, topic: str, first: int, count: int) -> None:
         for k in range(first, first + count):
             ts = now - STEP * (rounds - 1 - k)
             values = rng.normal(100.0, 5.0, series).tolist()
             await broker.fill(topic, [wire.json_sample(x, ts, v) for x, v in zip(labels, values, strict=True)])
-        return ts
 
     async def start() -> Broker:
         broker = Broker(folder / "kafka")
@@ -327,9 +325,11 @@ def over_kafka(folder: Path, series: int = 10_000, rounds: int = 20) -> Iterator
     daemon = Daemon(folder / "consumer", CONFIG + source)
     try:
         daemon.ready()
-        daemon.wait_for_samples(asyncio.run(produce(broker, "metrics", 0, 1)))
+        asyncio.run(produce(broker, "metrics", 0, 1))
+        daemon.wait_until_scored(series)
         before = daemon.cpu
-        daemon.wait_for_samples(asyncio.run(produce(broker, "metrics", 1, rounds - 1)))
+        asyncio.run(produce(broker, "metrics", 1, rounds - 1))
+        daemon.wait_until_scored(series * rounds)
         used = daemon.cpu - before
         cost = 1e6 * used / series / (rounds - 1)
         yield Line("daemon, JSON one-sample records from Kafka", cost, "us a sample", goal=4.0)

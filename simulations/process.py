@@ -185,6 +185,18 @@ class Daemon(Service):
         path.write_text(head + config, encoding="utf-8")
         super().__init__([sys.executable, "-m", "aiopsd", "run", "-c", str(path)], port, folder / "daemon.log")
 
+    def wait_until_scored(self, samples: int) -> None:
+        """Until detection has worked off this many samples since its start.
+
+        Raises:
+            Failure: not in time.
+        """
+        until = time.monotonic() + READY_SECONDS
+        while (have := self.metric("aiopsd_ingested_samples_total")) < samples:
+            if time.monotonic() > until:
+                raise Failure(f"detection did not catch up: {have:.0f} of {samples} samples")
+            time.sleep(0.05)
+
     def wait_for_samples(self, ts: float) -> None:
         """Until detection has seen the sample time `ts`.
 
