@@ -155,6 +155,10 @@ async def test_writes_are_refused_until_there_is_room(tmp_path: Path, disk: Path
             for _ in range(20):
                 await sender.send("alert")
                 await sender.send("metrics")
+            taken = 'aiopsd_ingested_records_total{source="push"}'
+            async with asyncio.timeout(30):  # what was pushed last is scored before the daemon is asked to stop
+                while await daemon.metric(taken) < len(sender.acknowledged["metrics"]):
+                    await asyncio.sleep(0.05)
             still = daemon.process.pid
             assert await daemon.terminate() == 0
         journal = Yardstick(daemon.data)
