@@ -83,7 +83,8 @@ class DetectHost:
             for partition in sorted(partitions):
                 held = await self.home.claim(self.source, partition)
                 stage = await self._in_thread(self._build, partition, held.snapshot)
-                self._shards[partition] = Shard(held.claim, stage, held.position)
+                self._shards[partition] = shard = Shard(held.claim, stage, held.position)
+                self._show(shard)
                 start[partition] = held.position + 1 if held.position >= 0 else None
                 self._log.info("partition taken", partition=partition, position=held.position)
         return start
@@ -97,6 +98,13 @@ class DetectHost:
                     await self._save(shard)
                     self._drop(partition)
                     self._log.info("partition released", partition=partition, position=shard.position)
+
+    def _show(self, shard: Shard) -> None:
+        if not shard.stage.series:
+            return  # there is no newest sample yet
+        label = str(shard.claim.partition)
+        self.metrics.series.labels(self.source, label).set(shard.stage.series)
+        self.metrics.watermark.labels(self.source, label).set(shard.stage.watermark)
 
     def _drop(self, partition: int) -> None:
         """It is somebody else's: so are its figures."""
@@ -189,9 +197,7 @@ class DetectHost:
             await self.dead.take(self.stream, rejects, {(r.partition, r.offset): r for r in chunk})
         shard.position = chunk[-1].offset
         shard.ahead = False
-        label = str(shard.claim.partition)
-        self.metrics.series.labels(self.source, label).set(shard.stage.series)
-        self.metrics.watermark.labels(self.source, label).set(shard.stage.watermark)
+        self._show(shard)
         return True
 
     async def _append(self, shard: Shard, events: Sequence[Append]) -> bool:
@@ -226,7 +232,8 @@ class DetectHost:
     async def ask(self, question: AskEvidence) -> None:
         """Answer with what the banks know of these services now; one digest per partition that knows any."""
         async with self._busy:
-            shards = list(self._shards.values())
+            # most incidents of alerts alone ask about what has no metrics: no reason to wake a thread for each
+            shards = [s for s in self._shards.values() if s.stage.knows(question.services)]
             answers = [(s, await self._in_thread(s.stage.evidence, question.services, question.since)) for s in shards]
         for shard, evidence in answers:
             if evidence:
