@@ -174,6 +174,10 @@ class DetectStage:
         out.sort(key=lambda pair: pair[0])
         return [self._stamped(effect, records[key[0]]) for key, effect in out]
 
+    def knows(self, services: Sequence[str]) -> bool:
+        """Whether `evidence` would have anything to say of these; cheap."""
+        return any(s in self._ids for s in services)
+
     def evidence(self, services: Sequence[str], since: float) -> list[Evidence]:
         """Evidence of every series of these services, sub-threshold included; what came before `since` is lead-in."""
         ids = [self._ids[s] for s in dict.fromkeys(services) if s in self._ids]
