@@ -7,11 +7,13 @@ without fault-free data of their own are left out and named.
 import argparse
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aiopsd.model import Node
 from simulations import recorded
 
 
@@ -37,6 +39,15 @@ def edges(path: Path) -> list[tuple[str, str]]:
             for name, x in zip(names, cells[1:], strict=True)
             if x.strip() not in ("", "0", "0.0")
         ]
+    return out
+
+
+def nodes(names: Iterable[str]) -> list[Node]:
+    """Names are those of AWS X-Ray, `name_type`: what is of type remote or client was only seen from its other end."""
+    out = []
+    for name in sorted(names):
+        seen = {"inferred": "true"} if name.rsplit("_", 1)[-1] in ("remote", "client") else {}
+        out.append(Node(name=name, labels=seen))
     return out
 
 
@@ -69,7 +80,9 @@ def main(argv: list[str]) -> int:
 
 
 def _folder(folder: Path, late: float) -> list[dict[str, Any]]:
-    ground = recorded.Ground(table(folder / "noissue" / "metrics.csv"), edges(folder / "graph.csv"))
+    calls = edges(folder / "graph.csv")
+    normal = table(folder / "noissue" / "metrics.csv")
+    ground = recorded.Ground(normal, calls, nodes=nodes({c["service"] for c in normal.columns}))
     rows = []
     for target in sorted(
         folder.glob("*/issue_*/target.json"), key=lambda p: (p.parts[-3], len(p.parts[-2]), p.parts[-2])

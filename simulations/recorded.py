@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.config import Config
-from aiopsd.model import AlertBatch, AlertIn, Candidate, Edge, Incident, LogRecord, Snapshot, TopologyUpdate
+from aiopsd.model import AlertBatch, AlertIn, Candidate, Edge, Incident, LogRecord, Node, Snapshot, TopologyUpdate
 from aiopsd.pipeline import correlate, detect
 from simulations import runner, wire
 
@@ -76,12 +76,19 @@ def _number(text: str) -> float:
 class Ground:
     """The state after the fault-free part, from which each fault starts afresh."""
 
-    def __init__(self, normal: Table, edges: Sequence[tuple[str, str]], config: Config | None = None) -> None:
+    def __init__(
+        self,
+        normal: Table,
+        edges: Sequence[tuple[str, str]],
+        *,
+        nodes: Sequence[Node] = (),
+        config: Config | None = None,
+    ) -> None:
         self.config = config or Config()
         playing = runner.Run(self.config)
         start = float(normal.ts[0])
         made = tuple(Edge(caller=a, callee=b) for a, b in edges)
-        playing.feed((start, TopologyUpdate(source="file:recorded", edges=made)))
+        playing.feed((start, TopologyUpdate(source="file:recorded", edges=made, nodes=tuple(nodes))))
         self.offset = feed(playing, normal, 0.0, 0)
         self.end = float(normal.ts[-1])
         self.detect: Snapshot = playing.detect.snapshot()

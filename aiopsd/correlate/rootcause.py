@@ -10,6 +10,7 @@ from the symptom to it. No clock, no state, no chance: the same sets give the sa
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -32,6 +33,10 @@ SILENT_SHARE = 0.6  # share that unexplained callers hand to a common callee tha
 SEVERITY = {"critical": 1.2, "error": 1.1, "warning": 1.0, "info": 0.6, "none": 0.4}
 WEIGHT = {"saturation": 1.0, "resource": 1.0, "other": 0.3, "traffic": 0.3}  # of evidence that is not a symptom
 SYMPTOMS = ("latency", "errors", "availability")
+RATES = ("errors", "availability")
+STATISTICS = ("statistic", "stat", "quantile", "agg", "aggregation", "percentile")
+WEAK = 0.01  # worth of what is below STRONG
+_PERCENTILE = re.compile(r"(?i)(?:^|[^a-z0-9])(?:p\d{2,4}|0\.\d+|\d{2}(?:th)?|quantile|percentile)(?:$|[^a-z0-9])")
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
@@ -63,10 +68,11 @@ class _Symptom(NamedTuple):
 class _Vertex:
     """Everything that speaks of one vertex."""
 
-    __slots__ = ("alerts", "evidence", "own", "passes", "symptoms", "traffic", "weak")
+    __slots__ = ("alerts", "evidence", "means", "own", "passes", "symptoms", "traffic", "weak")
 
     def __init__(self) -> None:
         self.symptoms: dict[str, _Symptom] = {}  # kind -> strongest
+        self.means: dict[str, bool] = {}  # kind -> whether that one is a mean
         self.own: _Symptom | None = None
         self.weak = 0.0
         self.traffic = 0.0
@@ -98,7 +104,7 @@ def rank(
         feedback: what history knows of names and services.
     """
     known = feedback or Knowledge()
-    vertices, under = _collect(alerts, evidence, topology, page, known)
+    vertices, under = _collect(alerts, evidence, topology, page, known, onset)
     if not vertices:
         return ()
     graph = _Graph(topology, under)
@@ -141,14 +147,11 @@ def _collect(
     topology: Topology,
     page: Alert | None,
     known: Knowledge,
+    onset: float,
 ) -> tuple[dict[str, _Vertex], dict[str, dict[str, None]]]:
     vertices: dict[str, _Vertex] = {}
     under: dict[str, dict[str, None]] = {}
-    page_kind = ""
-    if page is not None and page.evidence:
-        worst = max(page.evidence, key=lambda e: (e.deviation, e.metric))
-        page_kind = worst.kind if worst.kind in SYMPTOMS else ""
-    seen: dict[tuple[str, str, str], Evidence] = {}
+    told: list[tuple[str, Evidence]] = []
     for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
         place = place_of(alert, topology)
         if not place.vertex:
@@ -157,24 +160,33 @@ def _collect(
         vertex.alerts.append(alert)
         for host in place.under:
             under.setdefault(place.vertex, {})[host] = None
-        for e in alert.evidence:
-            seen[(e.service or place.vertex, e.metric, str(sorted(e.labels.items())))] = e
+        told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]
         if not alert.evidence:
             _take_alert(vertex, alert)
         name = alert.labels.get("alertname", "")
         vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
-    strong = [e for e in evidence if e.deviation > STRONG or e.kind == "traffic"]
-    weak = [e for e in evidence if e.deviation <= STRONG and e.kind != "traffic"]
-    for e in (*seen.values(), *strong):
-        _take_evidence(vertices, topology.resolve(e.service), e, page_kind)
-    for e in weak:
-        gain = 0.01 * (math.log1p(max(0.0, e.deviation)) - math.log1p(max(0.0, e.lead_in)))
-        if gain > 0.0:
-            name = topology.resolve(e.service)
-            if name:
-                vertex = vertices.setdefault(name, _Vertex())
-                vertex.weak = max(vertex.weak, gain)
+    seen = {(e.service, e.metric, *sorted(e.labels.items())) for e in evidence}  # a digest is fuller than the alert
+    told = [(v, e) for v, e in told if (e.service, e.metric, *sorted(e.labels.items())) not in seen]
+    told += [(topology.resolve(e.service), e) for e in evidence]
+    for name, e in told:
+        if name:
+            _take_evidence(vertices, name, e, onset)
+    where = place_of(page, topology).vertex if page is not None else ""
+    if where in vertices:
+        _prefer(vertices, where)
     return vertices, under
+
+
+def _prefer(vertices: dict[str, _Vertex], where: str) -> None:
+    """Symptoms of another kind than what the page's own service shows most count less."""
+    shown = {k: s for k, s in vertices[where].symptoms.items() if k in SYMPTOMS}
+    if not shown:
+        return
+    kind = max(shown, key=lambda k: (shown[k].strength, k))
+    for vertex in vertices.values():
+        for other, symptom in vertex.symptoms.items():
+            if other in SYMPTOMS and other != kind:
+                vertex.symptoms[other] = symptom._replace(strength=symptom.strength * OTHER_KIND)
 
 
 def _take_alert(vertex: _Vertex, alert: Alert) -> None:
@@ -189,29 +201,57 @@ def _take_alert(vertex: _Vertex, alert: Alert) -> None:
         vertex.symptoms["alert"] = have._replace(onset=onset)
 
 
-def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence, page_kind: str) -> None:
-    if not name:
+def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence, onset: float) -> None:
+    deviation, lead = e.deviation, e.lead_in
+    if e.kind in RATES and e.recent:
+        deviation, lead = _rate_deviation(e, onset)
+    if e.kind == "traffic":
+        vertex = vertices.setdefault(name, _Vertex())
+        vertex.traffic = max(vertex.traffic, e.traffic or e.normal)
+    gain = math.log1p(min(max(0.0, deviation), CAP)) - math.log1p(max(0.0, min(lead, CAP)))
+    if gain <= 0.0:
         return
     vertex = vertices.setdefault(name, _Vertex())
-    if e.kind == "traffic":
-        vertex.traffic = max(vertex.traffic, e.traffic or e.normal)
-    gain = math.log1p(min(e.deviation, CAP)) - math.log1p(max(0.0, min(e.lead_in, CAP)))
-    if gain <= 0.0 or e.deviation <= STRONG:
+    if deviation <= STRONG:
+        vertex.weak = max(vertex.weak, WEAK * gain)
         return
     vertex.evidence.append((gain, e))
-    shift = abs(e.level - e.normal)
-    symptom = _Symptom(gain, e.onset, shift, e.metric, _number_text(e), e)
+    symptom = _Symptom(gain, e.onset, abs(e.level - e.normal), _signature(e), _number_text(e, deviation), e)
     if e.kind in SYMPTOMS:
-        if page_kind and e.kind != page_kind:
-            symptom = symptom._replace(strength=gain * OTHER_KIND)
+        # percentiles do not add up along a call; where there is a mean, it is the physical quantity
+        mean = not _is_percentile(e)
         have = vertex.symptoms.get(e.kind)
-        if have is None or (symptom.strength, e.metric) > (have.strength, have.metric):
+        if have is None or (mean, gain, symptom.metric) > (vertex.means.get(e.kind, False), have.strength, have.metric):
             vertex.symptoms[e.kind] = symptom
+            vertex.means[e.kind] = mean
     elif e.kind in ("resource", "saturation"):
-        if vertex.own is None or (gain, e.metric) > (vertex.own.strength, vertex.own.metric):
+        if vertex.own is None or (gain, symptom.metric) > (vertex.own.strength, vertex.own.metric):
             vertex.own = symptom
     else:
         vertex.weak = max(vertex.weak, gain * WEIGHT.get(e.kind, 0.3))
+
+
+def _rate_deviation(e: Evidence, onset: float) -> tuple[float, float]:
+    """(deviation, lead-in) of a share of requests on its own ruler: what it did before the onset, at least 0.1 point.
+
+    A share that is nearly always 100 % has no spread of its own, and 5 % of its level is an outage, not a scale.
+    """
+    point = 0.1 if abs(e.normal) > 1.5 else 0.001
+    before = sorted(abs(v - e.normal) for t, v in e.recent if t < onset - 1.0)
+    spread = max(1.4826 * before[len(before) // 2], before[-1] / 3.0) if len(before) >= 4 else 0.0
+    scale = max(point, spread)
+    if not 0.0 < scale < e.scale:
+        return e.deviation, e.lead_in
+    return e.deviation * e.scale / scale, e.lead_in * e.scale / scale
+
+
+def _signature(e: Evidence) -> str:
+    """Metric with the labels that say which statistic it is: only equal signatures can be subtracted."""
+    return "/".join((e.metric, *(e.labels[k] for k in STATISTICS if k in e.labels)))
+
+
+def _is_percentile(e: Evidence) -> bool:
+    return _PERCENTILE.search(_signature(e)) is not None
 
 
 # --------------------------------------------------------------------------- the flow
@@ -254,7 +294,7 @@ def _shares(u: str, kind: str, vertices: Mapping[str, _Vertex], graph: _Graph) -
                 if its.metric == mine.metric and mine.shift > 0.0 and kind != "alert":
                     calls = 1.0
                     if vertices[u].traffic > 0.0 and other is not None:
-                        calls = min(4.0, max(1.0, other.traffic / vertices[u].traffic))
+                        calls = min(4.0, max(0.02, other.traffic / vertices[u].traffic))
                     f = min(1.0, 2.0 * f) * min(1.0, its.shift * calls / mine.shift)
                 when = its.onset
             elif other is not None and other.own is not None:
@@ -548,6 +588,6 @@ def _list(names: Sequence[str]) -> str:
     return f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
-def _number_text(e: Evidence) -> str:
+def _number_text(e: Evidence, deviation: float) -> str:
     """`latency_p99 0.9 (normal 0.1, 24 scales)`, as a person checks it."""
-    return f"{e.metric} {e.level:.3g} (normal {e.normal:.3g}, {min(e.deviation, CAP):.0f} scales)"
+    return f"{_signature(e)} {e.level:.3g} (normal {e.normal:.3g}, {min(deviation, CAP):.0f} scales)"

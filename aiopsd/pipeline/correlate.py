@@ -68,6 +68,7 @@ VERSION = 1
 RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
+ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
 ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
 ANOMALY_LABEL = "aiopsd_kind"
 MANUAL = "resolved by an operator"
@@ -743,8 +744,10 @@ class CorrelateStage:
     def _question(self, incident: Incident) -> AskEvidence | None:
         near: dict[str, int] = {}
         for service in incident.services:
-            for name, distance in self.topology.near(service, self.config.correlate.hops).items():
-                near[name] = min(distance, near.get(name, distance))
+            around = self.topology.near(service, self.config.correlate.hops)
+            for reach in (around, self.topology.below(service, ASK_DEPTH)):  # a cause may lie far down the calls
+                for name, distance in reach.items():
+                    near[name] = min(distance, near.get(name, distance))
             near.setdefault(service, 0)
         wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
         if not wanted:
