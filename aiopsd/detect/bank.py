@@ -3,8 +3,16 @@
 Idea (range break): a few cheap causal signals of a series (its value, its distance from the recent mean, its distance
 from what this hour of day usually shows) each keep a slowly forgetting [low, high] envelope. The evidence of a sample
 is how far it leaves an envelope, in widths of that envelope, so the number has no unit and means the same on every
-series. Leaving the envelope widens it, so a stationary series falls silent by itself. The channels are joined by max,
-without weights, and a short peak-hold keeps one incident from scoring sample after sample.
+series. Leaving the envelope widens it, so a stationary series falls silent by itself.
+
+A second family (recurring peaks): an envelope that knows a peak does not report the next one. The mean of each hour is
+therefore also compared with the recent hours and with this hour of the days before, in deviations of each; the lesser
+of the two distances counts, so that neither a daily peak nor a lasting shift keeps it busy. The bar it has to clear is
+the series' own: it starts high, sinks slowly with time, and rises with every alarm, so that the channel speaks up to
+`Policy.alarms` times a day where it can, and earns a lower bar only by having been quiet.
+
+The channels are joined by max, without weights, and a short peak-hold keeps one incident from scoring sample after
+sample.
 
 What enters: rows, sample times (UTC seconds), raw values as float arrays. What leaves: a score in [0, 1) per sample,
 0.5 is the decision point; the few samples that left their envelope, with all that an explanation needs (`Breaks`); and
@@ -28,7 +36,7 @@ Rows = NDArray[np.intp]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-CHANNELS = ("x", "resid", "season")
+CHANNELS = ("x", "resid", "season", "hour")
 COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED = 1, 2, 4, 8, 16  # bits of a row's flags
 HARM_BOTH = HARM_HIGH | HARM_LOW
 
@@ -44,7 +52,10 @@ _TINY = np.float32(1e-30)
 _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
     0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
 )  # fmt: skip
-_FIELDS = 18
+# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day; bar, last was above
+_HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT = range(18, 24)
+_FIELDS = 24
+_HOUR = np.int8(3)  # index into CHANNELS
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +73,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
     hold: int = 40  # samples of peak-hold, at least one hour
     theta: float = 0.15  # evidence at which the score is 0.5
+    alarms: float = 0.2  # of the hour channel, per series and day; 0: the channel is off
 
 
 class Breaks(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,8 +155,8 @@ def rounds(rows: Rows, scratch: Rows) -> Iterator[Rows | None]:
 class RangeBank:
     """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`).
 
-    State per row, in all 416 bytes:
-        f: float32[18, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale
+    State per row, in all 379 bytes with the scratch:
+        f: float32[24, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale, hours
         d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
         season: float32[rows, 24]   mean of each hour of day; days: uint8[rows, 24] how many days it rests on
         ring_v, ring_t: float32, uint32[rows, 16]  recent samples at most one a minute; ring_p: uint8[rows]
@@ -152,7 +164,7 @@ class RangeBank:
         flags: uint8[rows]          COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED
     """
 
-    KIND, VERSION = "detect.bank", 1
+    KIND, VERSION = "detect.bank", 2
 
     def __init__(self, policy: Policy | None = None, capacity: int = 256, *, follow: bool = False) -> None:
         """`follow`: a row that breaks is watched from then on, until `watch(row, False)`."""
@@ -419,6 +431,13 @@ class RangeBank:
                 np.copyto(down_c, np.int8(c), where=under > down)
                 up, down = np.maximum(up, over), np.maximum(down, under)
         assert up is not None
+        hours = self._hour_channel(rows, ts, h64, dt32, s, level, floor, usual, days, act)
+        if hours is not None:
+            at, shift, _, _ = hours
+            for side, side_c, gain32 in ((up, up_c, shift), (down, down_c, -shift)):
+                more = gain32 > side[at]
+                side[at[more]] = gain32[more]
+                side_c[at[more]] = _HOUR
         high = np.where(flags & HARM_HIGH, up, np.float32(0))
         low = np.where(flags & HARM_LOW, down, np.float32(0))
         upward = high >= low
@@ -445,11 +464,15 @@ class RangeBank:
         shown = np.flatnonzero((evidence > np.float32(MENTION)) | ((flags & WATCHED) != 0))
         if len(shown):
             channel = np.where(upward, up_c, down_c)[shown]
-            lows, highs = s[_LO : _LO + 3, shown], s[_HI : _HI + 3, shown]
             i = np.arange(len(shown))
             # the signal is x minus a reference; its envelope around that reference bounds x
             zero = np.zeros(len(shown), np.float32)
-            ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown]))[channel, i].astype(np.float64)
+            bands = np.zeros((2, n), np.float32)
+            if hours is not None:
+                bands[0, hours[0]], bands[1, hours[0]] = hours[2], hours[3]
+            lows = np.concatenate((s[_LO : _LO + 3, shown], bands[:1, shown]))
+            highs = np.concatenate((s[_HI : _HI + 3, shown], bands[1:, shown]))
+            ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown], zero))[channel, i].astype(np.float64)
             a = anchor[shown]
             scale = _ruler(s[:, shown], level[shown])
             if self.follow:
@@ -543,6 +566,66 @@ class RangeBank:
         self.hour[rows] = hour
         if not dense:
             self.f[:, rows] = s
+
+    def _hour_channel(
+        self,
+        rows: Rows,
+        ts: F64,
+        h64: F64,
+        dt: F32,
+        s: F32,
+        level: F32,
+        floor: F32,
+        usual: F32,
+        days: NDArray[np.uint8],
+        act: NDArray[np.bool_],
+    ) -> tuple[Rows, F32, F32, F32] | None:
+        """Judge and learn the hours that are complete with these samples: the next one, as far away, is of another.
+
+        Returns places of the samples, evidence (signed: above normal is positive), and the normal band of the hour's
+        mean; None when no hour is complete. Rows are rare here: a series has one such sample an hour.
+        """
+        if self.policy.alarms <= 0:
+            return None
+        at = np.flatnonzero((ts - h64 * 3600.0) + dt >= 3599.0)
+        if not len(at):
+            return None
+        h = s[_HN : _HHIT + 1, at]
+        count, recent, dev, day_dev, bar, hit = h
+        mean = s[_ACC, at] / s[_CNT, at]
+        first = count == 0
+        recent = np.where(first, mean, recent)
+        known = days[at] >= 2
+        of_day = np.where(known, usual[at], recent)
+        off, day_off = mean - recent, mean - of_day
+        least = np.float32(0.005) * (s[_HI, at] - s[_LO, at]) + np.float32(1e-3) * level[at] + floor[at]
+        scale, day_scale = np.float32(1.25) * dev + least, np.float32(1.25) * day_dev + least
+        # the bar sinks with time and never below what chance alone would clear now and then
+        elapsed = np.maximum(dt[at], np.float32(3600)) * np.float32(1 / 86400)
+        bar = np.where(first, np.float32(BAR_FIRST), bar)
+        bar = bar / (1 + np.float32(BAR_LOG * self.policy.alarms) * elapsed)
+        bar = np.maximum(bar, np.float32(BAR_LEAST))
+        same = (off > 0) == (day_off > 0)
+        far = np.where(same, np.minimum(np.abs(off) / scale, np.abs(day_off) / day_scale), np.float32(0))
+        ratio = np.minimum(far / bar, np.float32(10))
+        ready = (count >= self.policy.warm) & act[at]
+        evidence = np.float32(self.policy.theta) * ratio * ratio * ratio
+        evidence = np.where(ready & (evidence > np.float32(MENTION)), evidence, np.float32(0))
+        low = np.minimum(recent - bar * scale, of_day - bar * day_scale)
+        high = np.maximum(recent + bar * scale, of_day + bar * day_scale)
+
+        above = ready & (ratio > 1)
+        h[4] = np.where(above & (hit == 0), bar * np.float32(BAR_STEP), bar)
+        h[5] = above
+        h[0] = np.minimum(count + 1, np.float32(1e6))
+        share = 1 / h[0]
+        h[1] = recent + np.maximum(share, np.float32(1 / 20)) * off
+        young = count < 30
+        slow = np.maximum(share, np.float32(1 / 100))
+        for i, was, distance in ((2, dev, np.abs(off)), (3, day_dev, np.abs(day_off))):
+            h[i] = was + slow * (np.where(young, distance, np.minimum(distance, 6 * was)) - was)
+        s[_HN : _HHIT + 1, at] = h
+        return at, np.where(off > 0, evidence, -evidence), low, high
 
     def _end_hours(
         self,
@@ -651,6 +734,10 @@ class RangeBank:
         return bank
 
 
+BAR_FIRST = 12.0  # deviations the hour channel asks of a new series
+BAR_LEAST = 4.0  # and of one that has been quiet for long
+BAR_STEP = 1.8  # times higher after each alarm
+BAR_LOG = 0.588  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody
 PACE = np.uint32(60)  # s; sixteen slots reach a quarter of an hour back at any faster sampling
 _LN2 = 0.6931471805599453

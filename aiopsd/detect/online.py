@@ -149,7 +149,7 @@ class RiverDetector:
     each for the scorers, 150 kB for LODA, up to a MB for trees.
     """
 
-    KIND, VERSION = "detect.online", 1
+    KIND, VERSION = "detect.online", 2
 
     def __init__(self, model: str, params: Mapping[str, Any], *, lags: int = 0, policy: Policy | None = None) -> None:
         self.model, self.params, self.lags = model, dict(params), lags

@@ -83,12 +83,14 @@ def test_growth_decides_whether_a_repeat_is_an_incident() -> None:
 
 
 def test_memory_is_time_whatever_the_sampling() -> None:
-    """By default a series sampled every 15 s still knows the peak of three days ago."""
-    day = 5760
-    t = np.arange(4 * day)
-    values = 100 + 30 * np.sin(2 * np.pi * t / day) + 0.5 * noise(7, len(t))
-    got = scores(feed(RangeBank(), values, step=15.0))
-    assert got[3 * day :].max() < 0.5
+    """The peak of three days ago is still known, though far more samples than the half-life counts have passed."""
+    values = 100 + noise(7, 4 * 288)
+    for peak in (100, 100 + 3 * 288):
+        values[peak : peak + 12] += 40
+    worst = []
+    for policy in (Policy(samples=200, growth=1e9, alarms=0), Policy(memory=6e4, growth=1e9, alarms=0)):
+        worst.append(float(scores(feed(RangeBank(policy), values))[3 * 288 :].max()))
+    assert worst[0] < 0.5 < worst[1]
 
 
 def test_direction_of_harm() -> None:
@@ -236,3 +238,47 @@ def test_a_forgotten_row_is_as_new() -> None:
     feed(fresh, noise(18, 100, 2), start=START)
     a, b = bank.snapshot().arrays, fresh.snapshot().arrays
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def hourly(spikes: list[int], size: float, policy: Policy | None = None) -> F64:
+    """Scores of an hourly series of noise around 100 with spikes of `size` deviations."""
+    values = 100 + noise(31, 1400)
+    values[spikes] += size
+    return scores(feed(RangeBank(policy), values, step=3600.0))
+
+
+def test_a_rare_repeat_is_an_incident_again() -> None:
+    """Every spike of one kind, five days apart, is reported although the range knows it; not without the channel."""
+    spikes = list(range(200, 1400, 120))
+    assert (hourly(spikes, 12.0)[spikes[1:]] >= 0.5).all()
+    assert (hourly(spikes, 12.0, Policy(alarms=0))[spikes[5:]] < 0.5).all()
+
+
+def test_a_channel_that_cries_often_loses_its_voice() -> None:
+    """Spikes four times a day are reported at first; after weeks of it not even as often as twice the budget."""
+    loud = hourly(list(range(200, 1400, 6)), 12.0) >= 0.5
+    assert loud[:600].any()
+    assert loud[600:].sum() / (800 / 24) < 2 * Policy().alarms
+
+
+def test_a_lower_bar_is_earned_by_silence() -> None:
+    """A spike that the range knows says nothing on a series of four days, and is an incident after a quiet month."""
+    never_again = Policy(growth=1e9)
+    assert hourly([60, 100], 9.0, never_again)[100] < 0.5
+    assert hourly([60, 1000], 9.0, never_again)[1000] > 0.5
+
+
+def test_an_hour_is_judged_as_a_whole() -> None:
+    """A wild sample in an hour of twelve is no wild hour; an hour that is off throughout is one, at its last sample."""
+    values = 100 + noise(32, 3456, 2)
+    values[[1000, 1500, 2000]] = 112  # the range knows these
+    values[3000, 0] = 110
+    values[3000:3012, 1] += 4  # a full hour
+    outcomes = feed(RangeBank(capacity=2), values)
+    assert scores(outcomes, 0)[2900:].max() < 0.5
+    assert scores(outcomes, 1)[3011] > 0.5
+    b = outcomes[3011].breaks
+    assert b.rows.tolist() == [1]
+    assert CHANNELS[b.channel[0]] == "hour"
+    assert b.up[0]
+    assert 97 < b.low[0] < 99.5 < 100.5 < b.high[0] < 103
