@@ -88,7 +88,7 @@ def alerted(server: Service, done: Callable[[int], None]) -> tuple[float, float]
                             "alertname": ("LatencyHigh", "ErrorRateHigh", "CPUHigh", "DiskFull")[i % 4],
                             "service": f"service-{i // 4:05d}",
                             "severity": "warning",
-                            "zone": f"zone-{i % 3}",
+                            "team": f"team-{i % 3}",
                         },
                         "annotations": {"summary": f"service-{i // 4:05d} is in trouble", "runbook_url": "https://r/x"},
                         "startsAt": iso(started),
@@ -123,7 +123,7 @@ def probe(k: int) -> bytes:
     return wire.label_bytes({"__name__": "queue_depth", "service": f"probe-{k:03d}"})
 
 
-def under_load(daemon: Daemon, pager: Pager, us_per_sample: float) -> Iterator[Line]:
+def under_load(daemon: Daemon, pager: Pager, us_per_sample: float, note: str = "") -> Iterator[Line]:
     """Alerts and broken metrics, one at a time, while metrics come at half of the capacity of one core."""
     wanted = 0.5e6 / us_per_sample  # samples a second
     rounds = endless(float(int(time.time())))
@@ -163,8 +163,8 @@ def under_load(daemon: Daemon, pager: Pager, us_per_sample: float) -> Iterator[L
     stop.set()
     pusher.join()
     elapsed = time.monotonic() - began
-    share = f"at {pushed[0] / elapsed / 1000:.0f} k samples/s"
-    yield Line("share of a core that the daemon used meanwhile", used / elapsed, "")
+    share = f"at {pushed[0] / elapsed / 1000:.0f} k samples/s{note}"
+    yield Line(f"share of a core that the daemon's process used meanwhile{note}", used / elapsed, "")
     yield from delays(f"alert to decision {share}", decided, goal=50.0)
     time.sleep(5.0)  # the last pages
     opened: dict[str, float] = {}
@@ -278,6 +278,19 @@ def over_http(folder: Path) -> Iterator[Line]:
         yield Line("daemon, remote write over HTTP, first sight", first, "us a sample")
         yield Line("daemon, remote write over HTTP, logged, scored", known, "us a sample", goal=1.5)
         yield from under_load(daemon, pager, known)
+    finally:
+        daemon.stop()
+        pager.close()
+    (folder / "worker").mkdir()
+    pager = Pager()
+    daemon = Daemon(folder / "worker", CONFIG + "workers: 1\n" + PAGED.format(port=pager.port))
+    try:
+        daemon.ready()
+        for _, part in bodies(2, float(int(time.time()))):
+            for body in part:
+                daemon.write(body)
+        daemon.wait_until_scored(2 * SERIES)
+        yield from under_load(daemon, pager, known, " (workers: 1)")
     finally:
         daemon.stop()
         pager.close()
