@@ -82,11 +82,16 @@ class DetectHost:
         async with self._busy:
             for partition in sorted(partitions):
                 held = await self.home.claim(self.source, partition)
-                stage = await self._in_thread(self._build, partition, held.snapshot)
-                self._shards[partition] = shard = Shard(held.claim, stage, held.position)
+                position = held.position
+                try:
+                    stage = await self._in_thread(self._build, partition, held.snapshot)
+                except ValueError as e:  # of another version: what the log still holds is learned again
+                    self._log.warning("snapshot set aside, scoring the log from its beginning", error=str(e))
+                    stage, position = await self._in_thread(self._build, partition, None), -1
+                self._shards[partition] = shard = Shard(held.claim, stage, position)
                 self._show(shard)
-                start[partition] = held.position + 1 if held.position >= 0 else None
-                self._log.info("partition taken", partition=partition, position=held.position)
+                start[partition] = position + 1 if position >= 0 else None
+                self._log.info("partition taken", partition=partition, position=position)
         return start
 
     async def revoked(self, partitions: Sequence[int]) -> None:
