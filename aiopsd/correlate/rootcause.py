@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from aiopsd.correlate.place import place_of
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence, Link
@@ -35,6 +36,7 @@ WEIGHT = {"saturation": 1.0, "resource": 1.0, "other": 0.3, "traffic": 0.3}  # o
 SYMPTOMS = ("latency", "errors", "availability")
 RATES = ("errors", "availability")
 STATISTICS = ("statistic", "stat", "quantile", "agg", "aggregation", "percentile")
+BACK = 3600.0  # s; how far before a page its trouble is looked for
 WEAK = 0.01  # worth of what is below STRONG
 _PERCENTILE = re.compile(r"(?i)(?:^|[^a-z0-9])(?:p\d{2,4}|0\.\d+|\d{2}(?:th)?|quantile|percentile)(?:$|[^a-z0-9])")
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
@@ -104,6 +106,10 @@ def rank(
         feedback: what history knows of names and services.
     """
     known = feedback or Knowledge()
+    began = _began(evidence, topology, page, onset)
+    if began < onset:
+        evidence = [_judged_from(e, began) for e in evidence]
+        onset = began
     vertices, under = _collect(alerts, evidence, topology, page, known, onset)
     if not vertices:
         return ()
@@ -136,6 +142,73 @@ def rank(
     first = {n: _first(v) for n, v in vertices.items()}
     order = sorted(total, key=lambda n: (-round(total[n], 9), first.get(n, math.inf), n))
     return _candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page)
+
+
+# --------------------------------------------------------------------------- since when
+
+
+def _began(evidence: Sequence[Evidence], topology: Topology, page: Alert | None, onset: float) -> float:
+    """When the trouble really began: a page may come long after its own service left the normal.
+
+    Lead-in is what was there before; taken from the time of a late page, all of the trouble would count as lead-in.
+    """
+    where = place_of(page, topology).vertex if page is not None else ""
+    best, began = (0.0, ""), onset
+    for e in evidence:
+        if e.kind not in SYMPTOMS or len(e.recent) < 4 or topology.resolve(e.service) != where:
+            continue
+        bad = _bad(e, onset)
+        at = next((i for i in range(len(bad) - 1, -1, -1) if bad[i] > STRONG), -1)
+        if at < 0 or (bad[at], e.metric) <= best:
+            continue
+        best = (bad[at], e.metric)
+        while at > 0 and bad[at - 1] > 1.0:
+            at -= 1
+        began = e.recent[at][0]
+    return began if onset - BACK <= began < onset else onset
+
+
+def _bad(e: Evidence, onset: float) -> list[float]:
+    """Deviation of each recent sample in the harmful direction."""
+    scale = _ruler(e, onset)
+    if scale <= 0.0:
+        return [0.0] * len(e.recent)
+    sign = -1.0 if e.kind == "availability" else 1.0
+    off = [sign * (v - e.normal) / scale for _, v in e.recent]
+    return [abs(x) for x in off] if e.kind in ("resource", "traffic", "other") else [max(0.0, x) for x in off]
+
+
+def _judged_from(e: Evidence, began: float) -> Evidence:
+    """The same series, judged as if asked about the time since `began`."""
+    if len(e.recent) < 4:
+        return e
+    bad = _bad(e, began)
+    times = [t for t, _ in e.recent]
+    now = [i for i, t in enumerate(times) if t >= began] or [len(times) - 1]
+    before = sorted(bad[i] for i in range(len(times)) if i not in now)
+    at = sorted(now, key=lambda i: (-bad[i], i))[math.ceil(len(now) / 4) - 1]
+    scale = _ruler(e, began)
+    return replace(
+        e,
+        level=e.recent[at][1],
+        deviation=bad[at],
+        lead_in=before[len(before) // 2] if len(before) >= 2 else e.lead_in,
+        scale=scale,
+        onset=next((times[i] for i in now if bad[i] > 1.0), e.onset),
+    )
+
+
+def _ruler(e: Evidence, onset: float) -> float:
+    """Scale of a series; of a share of requests what it did before the onset, at least 0.1 point.
+
+    A share that is nearly always 100 % has no spread of its own, and 5 % of its level is an outage, not a scale.
+    """
+    if e.kind not in RATES or not e.recent:
+        return e.scale
+    point = 0.1 if abs(e.normal) > 1.5 else 0.001
+    before = sorted(abs(v - e.normal) for t, v in e.recent if t < onset - 1.0)
+    spread = max(1.4826 * before[len(before) // 2], before[int(0.7 * len(before))]) if len(before) >= 4 else 0.0
+    return min(e.scale, max(point, spread)) if e.scale > 0.0 else max(point, spread)
 
 
 # --------------------------------------------------------------------------- what is said of each vertex
@@ -203,8 +276,9 @@ def _take_alert(vertex: _Vertex, alert: Alert) -> None:
 
 def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence, onset: float) -> None:
     deviation, lead = e.deviation, e.lead_in
-    if e.kind in RATES and e.recent:
-        deviation, lead = _rate_deviation(e, onset)
+    ruler = _ruler(e, onset)
+    if 0.0 < ruler < e.scale:
+        deviation, lead = deviation * e.scale / ruler, lead * e.scale / ruler
     if e.kind == "traffic":
         vertex = vertices.setdefault(name, _Vertex())
         vertex.traffic = max(vertex.traffic, e.traffic or e.normal)
@@ -229,20 +303,6 @@ def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence, onset: 
             vertex.own = symptom
     else:
         vertex.weak = max(vertex.weak, gain * WEIGHT.get(e.kind, 0.3))
-
-
-def _rate_deviation(e: Evidence, onset: float) -> tuple[float, float]:
-    """(deviation, lead-in) of a share of requests on its own ruler: what it did before the onset, at least 0.1 point.
-
-    A share that is nearly always 100 % has no spread of its own, and 5 % of its level is an outage, not a scale.
-    """
-    point = 0.1 if abs(e.normal) > 1.5 else 0.001
-    before = sorted(abs(v - e.normal) for t, v in e.recent if t < onset - 1.0)
-    spread = max(1.4826 * before[len(before) // 2], before[-1] / 3.0) if len(before) >= 4 else 0.0
-    scale = max(point, spread)
-    if not 0.0 < scale < e.scale:
-        return e.deviation, e.lead_in
-    return e.deviation * e.scale / scale, e.lead_in * e.scale / scale
 
 
 def _signature(e: Evidence) -> str:

@@ -712,7 +712,7 @@ class CorrelateStage:
                 tuple(self._digests.get(incident_id, {}).values()),
                 changes,
                 onset=incident.started_at,
-                page=alerts[0],
+                page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             self._audit(incident_id, "root", "the ranking failed; the causes shown are the last ones", reason=repr(e))
