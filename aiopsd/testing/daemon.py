@@ -103,6 +103,11 @@ class RunningDaemon:
                     pass
                 await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by
 
+    async def readiness(self) -> dict[str, str]:
+        """What /-/ready waits for now, by part; {} when it is ready."""
+        async with self.session.get(f"{self.url}/-/ready") as answer:
+            return (await answer.json())["waiting_for"] if answer.status == 503 else {}
+
     async def waiting_for(self, *parts: str, text: str = "", seconds: float = READY_SECONDS) -> dict[str, str]:
         """Wait until /-/ready names all these parts as not ready, each with this text; what it says of each."""
         said: dict[str, str] = {}
@@ -110,8 +115,7 @@ class RunningDaemon:
             async with asyncio.timeout(seconds):
                 while True:
                     self._alive()
-                    async with self.session.get(f"{self.url}/-/ready") as answer:
-                        said = (await answer.json())["waiting_for"] if answer.status == 503 else {}
+                    said = await self.readiness()
                     if said and all(text in said.get(part, "") for part in parts) and set(parts) <= said.keys():
                         return said
                     await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by

@@ -53,9 +53,14 @@ class Yardstick:
             outbox = await store.outbox(states=states, limit=100_000)
         finally:
             await store.stop()
-        assert expected.incidents == incidents
+        for key in sorted(expected.incidents.keys() | incidents.keys()):
+            one, two = expected.incidents.get(key), incidents.get(key)
+            assert one == two, f"replayed: {one}\nin the store: {two}"
         notifications = [row.item for row in outbox if isinstance(row.item, Notification)]
-        assert list(expected.notifications.values()) == notifications
+        replayed = list(expected.notifications.values())
+        for a, b in zip(replayed, notifications, strict=False):
+            assert a == b, f"replayed: {a}\nin the store: {b}"
+        assert len(replayed) == len(notifications), f"{len(replayed)} replayed, {len(notifications)} in the store"
 
 
 def undisturbed(
