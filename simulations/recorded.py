@@ -37,10 +37,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """What a person was told: alert labels, and when it fired (in the recording's time)."""
+    """What a person was told: alert labels, when it came, and since when it says that it fires (recording's time)."""
 
     labels: dict[str, str]
     at: float
+    since: float = math.nan  # NaN: `at`, however late it comes
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Ground:
         last = float(fault.ts[-1]) + shift + MOMENTS
         if page is not None:
             at = page.at + shift + late
-            starts = page.at + shift if not late else at
+            starts = at if math.isnan(page.since) else page.since + shift
             alert = AlertIn(labels=page.labels, starts_at=starts, ends_at=at + DAY)
             label = page.labels["alertname"]
             rows = [i for i in range(len(fault.ts)) if fault.ts[i] + shift <= at]

@@ -37,7 +37,9 @@ SYMPTOMS = ("latency", "errors", "availability")
 RATES = ("errors", "availability")
 STATISTICS = ("statistic", "stat", "quantile", "agg", "aggregation", "percentile")
 BACK = 3600.0  # s; how far before a page its trouble is looked for
+FILLED = 0.3  # of the usual level; a rise by more is what fills up
 WEAK = 0.01  # worth of what is below STRONG
+_FILLS = re.compile(r"(?i)mem|heap|rss|disk|filesystem|inode|swap|descriptor|fds")
 _PERCENTILE = re.compile(r"(?i)(?:^|[^a-z0-9])(?:p\d{2,4}|0\.\d+|\d{2}(?:th)?|quantile|percentile)(?:$|[^a-z0-9])")
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
 CHANGE_TAU = 900.0  # s
@@ -141,6 +143,9 @@ def rank(
         total[name] *= _prior(name, topology)
     first = {n: _first(v) for n, v in vertices.items()}
     order = sorted(total, key=lambda n: (-round(total[n], 9), first.get(n, math.inf), n))
+    for vertex in vertices.values():
+        vertex.evidence.sort(key=lambda item: (-item[0], _signature(item[1])))
+    _fill_first(vertices, evidence)
     return _candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page)
 
 
@@ -453,6 +458,24 @@ def _changes(
 # --------------------------------------------------------------------------- candidates and their explanation
 
 
+def _fill_first(vertices: Mapping[str, _Vertex], evidence: Sequence[Evidence]) -> None:
+    """Where something fills up (memory, disk) the processor is busy too, but not the other way round: name the filling.
+
+    Only a rise that is large against what this metric is elsewhere counts: a small service doubles easily.
+    """
+    levels: dict[str, list[float]] = {}
+    for e in evidence:
+        if e.kind in ("resource", "saturation") and _FILLS.search(e.metric):
+            levels.setdefault(_signature(e), []).append(abs(e.normal))
+    usual = {name: sorted(found)[len(found) // 2] for name, found in levels.items()}
+    for vertex in vertices.values():
+        for i, (_, e) in enumerate(vertex.evidence):
+            level = usual.get(_signature(e))
+            if level is not None and e.level - e.normal > FILLED * level:
+                vertex.evidence.insert(0, vertex.evidence.pop(i))
+                break
+
+
 def _first(vertex: _Vertex) -> float:
     times = [s.onset for s in vertex.symptoms.values()]
     if vertex.own is not None:
@@ -480,7 +503,7 @@ def _candidates(
     out = []
     for i, name in enumerate(chosen):
         vertex = vertices.get(name)
-        found = sorted(vertex.evidence, key=lambda x: (-x[0], x[1].metric))[:5] if vertex is not None else []
+        found = vertex.evidence[:5] if vertex is not None else []
         moved = near.get(name, (0.0, []))[1]
         chain = _chain(start, name, why, vertices, topology)
         out.append(

@@ -204,3 +204,83 @@ def test_the_limit_holds() -> None:
     alerts = [alert(f"s{i}") for i in range(9)]
 
     assert len(rank(alerts, graph("x>y"), onset=T0, limit=3)) == 3
+
+
+def test_what_fills_up_is_named_before_what_is_busy() -> None:
+    """A memory leak burns the processor too; the explanation leads with the memory."""
+    evidence = [
+        signal("db", "resource", 900, metric="cpu_usage", level=90.0, normal=1.0),
+        signal("db", "resource", 40, metric="memory_bytes", level=9e8, normal=3e8),
+        signal("web", "resource", 0.1, metric="memory_bytes", level=3e8, normal=3e8),
+    ]
+
+    found = rank((), graph("web>db"), evidence, onset=T0)
+
+    assert found[0].metric == "memory_bytes"
+
+
+def test_a_small_rise_of_memory_is_not_what_fills_up() -> None:
+    """A tiny service that doubles its memory while its processor burns has a processor problem."""
+    evidence = [
+        signal("db", "resource", 900, metric="cpu_usage", level=90.0, normal=1.0),
+        signal("db", "resource", 40, metric="memory_bytes", level=2e7, normal=1e7),
+        signal("web", "resource", 0.1, metric="memory_bytes", level=3e8, normal=3e8),
+        signal("cart", "resource", 0.1, metric="memory_bytes", level=3e8, normal=3e8),
+    ]
+
+    found = rank((), graph("web>db"), evidence, onset=T0)
+
+    assert found[0].metric == "cpu_usage"
+
+
+def history(normal: float, *recent: float, step: float = 300.0) -> tuple[tuple[float, float], ...]:
+    """Ten normal samples, then these; the last one at T0."""
+    values = [normal] * 10 + list(recent)
+    return tuple((T0 - step * (len(values) - 1 - i), v) for i, v in enumerate(values))
+
+
+def test_a_late_page_does_not_turn_its_trouble_into_lead_in() -> None:
+    """Paged three samples after the trouble began, the cause is judged by what was before the trouble, not the page."""
+    recent = history(0.1, 0.9, 0.9, 0.9)
+    evidence = [
+        signal("web", "latency", 40, lead_in=40.0, level=0.9, normal=0.1, scale=0.02, recent=recent),  # type: ignore[arg-type]
+        signal("db", "latency", 40, lead_in=40.0, level=0.9, normal=0.1, scale=0.02, recent=recent),  # type: ignore[arg-type]
+        signal("odd", "latency", 8, level=0.3, normal=0.1, scale=0.02, recent=history(0.1, 0.1, 0.1, 0.26)),  # type: ignore[arg-type]
+    ]
+    page = alert("web")
+
+    found = rank([page], graph("web>db web>odd"), evidence, onset=T0, page=page)
+
+    assert names(found)[0] == "db"
+
+
+def test_a_share_of_requests_has_a_ruler_of_its_own() -> None:
+    """Two percent of failures are an outage where there were none, though 5 % of the level would be no deviation."""
+    failing = signal(
+        "db",
+        "availability",
+        0.4,
+        level=98.0,
+        normal=100.0,
+        scale=5.0,
+        recent=history(100.0, 98.0),  # type: ignore[arg-type]
+    )
+    slow = signal("web", "latency", 4, level=0.2, normal=0.1)
+
+    found = rank((), graph("web>db"), [failing, slow], onset=T0)
+
+    assert names(found)[0] == "db"
+
+
+def test_a_rarely_called_callee_adds_little() -> None:
+    """A callee that only one request in twenty reaches does not explain the mean of all of them."""
+    evidence = [
+        signal("web", "latency", 20, level=1.0, normal=0.1, metric="mean"),
+        signal("rare", "latency", 20, level=1.0, normal=0.1, metric="mean"),
+        signal("often", "latency", 20, level=0.9, normal=0.1, metric="mean"),
+        signal("web", "traffic", 0, metric="rps", traffic=100.0),
+        signal("rare", "traffic", 0, metric="rps", traffic=5.0),
+        signal("often", "traffic", 0, metric="rps", traffic=100.0),
+    ]
+
+    assert names(rank((), graph("web>rare web>often"), evidence, onset=T0))[0] == "often"
