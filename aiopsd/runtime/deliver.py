@@ -15,7 +15,7 @@ import heapq
 import random
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -122,6 +122,8 @@ class Deliverer:
         self._retired: list[Destination] = []
         self._draining = False
         self._woken = asyncio.Event()
+        self._settled = asyncio.Event()  # nothing overtaken waits for its mark
+        self._settled.set()
 
     # ------------------------------------------------------------------ what the runtime calls
 
@@ -226,11 +228,24 @@ class Deliverer:
         if rows:
             self._last_seq = max(self._last_seq, rows[-1].seq)
         self._fresh = True
-        for row, why in overtaken:
-            self._known.pop(row.seq, None)
-            await self._mark(row, "superseded", error=why)
+        if overtaken:
+            await self._settle(overtaken)
         for lane in self._lanes.values():
             self._metrics.outbox.labels(lane.name).set(lane.waiting())
+
+    async def _settle(self, overtaken: Sequence[tuple[OutboxRow, str]]) -> None:
+        """Write down what was overtaken before anything that overtook it is sent.
+
+        The other way round, a death in between would leave the old row pending and its successor delivered: the next
+        process would send them in the wrong order.
+        """
+        self._settled.clear()
+        try:
+            for row, why in overtaken:
+                self._known.pop(row.seq, None)
+                await self._mark(row, "superseded", error=why)
+        finally:
+            self._settled.set()
 
     def _take(self, row: OutboxRow) -> list[tuple[OutboxRow, str]]:
         """Put the row behind the others of its key; returns what need not be sent any more, and why."""
@@ -272,6 +287,7 @@ class Deliverer:
     async def _serve(self, lane: _Lane, attempts: asyncio.TaskGroup, *, once: bool) -> None:
         """Start the attempts of one lane as their times come; with `once`, until each key is done or refused."""
         while True:
+            await self._settled.wait()
             lane.changed.clear()
             key, at = None, None
             if len(lane.busy) < CONCURRENCY:

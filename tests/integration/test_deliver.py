@@ -365,6 +365,27 @@ async def test_a_crash_between_send_and_mark_sends_the_same_again() -> None:
         assert {"n1": "superseded", "n2": "delivered"} == box.states()
 
 
+async def test_what_was_overtaken_is_written_down_before_its_successor_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A death between the two marks never leaves the old row pending and the new one delivered."""
+    async with Receiver() as receiver, outbox(receiver) as box:
+        marked, mark = [], box.store.mark
+
+        async def slow(seq: int, state: str, **rest: Any) -> None:
+            if state == "superseded":
+                await asyncio.sleep(0.1)  # a disk that takes its time; the lane would send meanwhile
+            marked.append((state, len(receiver.received)))
+            await mark(seq, state, **rest)
+
+        monkeypatch.setattr(box.store, "mark", slow)
+        await box.put(note(0, key="other"))  # the lane is served before the rest comes
+        await receiver.got(1)
+        await box.put(note(1), note(2), note(3))
+        await box.settled()
+
+    assert [("superseded", 1), ("superseded", 1)] == [m for m in marked if m[0] == "superseded"]
+    assert ["n0", "n3"] == [r.headers["idempotency-key"] for r in receiver.received]
+
+
 async def test_a_stop_lets_what_is_under_way_end() -> None:
     """Cancelling the loop waits for open requests and marks them; nothing new is begun."""
     async with Receiver(default=Reply(delay=0.3)) as r:
