@@ -21,6 +21,7 @@ from aiopsd.correlate.place import place_of
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence, Link
 from aiopsd.topology import Topology
 
+LOOKS = 2.5  # robust scales; below this a series is calm and is not looked at
 STRONG = 3.0  # robust scales; below this a deviation only orders the tail of the list
 CAP = 1000.0  # a deviation above this says no more
 HANDED = 0.95  # at most so much of its blame does a vertex hand on
@@ -72,14 +73,13 @@ class _Symptom(NamedTuple):
 class _Vertex:
     """Everything that speaks of one vertex."""
 
-    __slots__ = ("alerts", "evidence", "means", "own", "passes", "symptoms", "traffic", "weak")
+    __slots__ = ("alerts", "evidence", "means", "own", "passes", "symptoms", "weak")
 
     def __init__(self) -> None:
         self.symptoms: dict[str, _Symptom] = {}  # kind -> strongest
         self.means: dict[str, bool] = {}  # kind -> whether that one is a mean
         self.own: _Symptom | None = None
         self.weak = 0.0
-        self.traffic = 0.0
         self.passes = 0.0  # log-odds that its alerts stand at an origin
         self.alerts: list[Alert] = []
         self.evidence: list[tuple[float, Evidence]] = []
@@ -112,7 +112,7 @@ def rank(
     if began < onset:
         evidence = [_judged_from(e, began) for e in evidence]
         onset = began
-    vertices, under = _collect(alerts, evidence, topology, page, known, onset)
+    vertices, under, traffic = _collect(alerts, evidence, topology, page, known, onset)
     if not vertices:
         return ()
     graph = _Graph(topology, under)
@@ -121,7 +121,7 @@ def rank(
     kinds = sorted({k for v in vertices.values() for k in v.symptoms})
     for kind in kinds:
         blame = {n: v.symptoms[kind].strength for n, v in sorted(vertices.items()) if kind in v.symptoms}
-        shares = {u: s for u in blame if (s := _shares(u, kind, vertices, graph))}
+        shares = {u: s for u in blame if (s := _shares(u, kind, vertices, graph, traffic))}
         _silent_causes(blame, shares, kind, vertices, graph)
         for name, value in _flow(blame, shares).items():
             total[name] = total.get(name, 0.0) + value
@@ -157,10 +157,12 @@ def _began(evidence: Sequence[Evidence], topology: Topology, page: Alert | None,
 
     Lead-in is what was there before; taken from the time of a late page, all of the trouble would count as lead-in.
     """
-    where = place_of(page, topology).vertex if page is not None else ""
+    if page is None:
+        return onset
+    where = place_of(page, topology).vertex
     best, began = (0.0, ""), onset
-    for e in evidence:
-        if e.kind not in SYMPTOMS or len(e.recent) < 4 or topology.resolve(e.service) != where:
+    for e in [e for e in evidence if e.service == where or e.service == page.service]:
+        if e.kind not in SYMPTOMS or len(e.recent) < 4:
             continue
         bad = _bad(e, onset)
         at = next((i for i in range(len(bad) - 1, -1, -1) if bad[i] > STRONG), -1)
@@ -226,8 +228,10 @@ def _collect(
     page: Alert | None,
     known: Knowledge,
     onset: float,
-) -> tuple[dict[str, _Vertex], dict[str, dict[str, None]]]:
+) -> tuple[dict[str, _Vertex], dict[str, dict[str, None]], dict[str, float]]:
+    """(vertices that have something to say, node and zone below each as labels tell, requests of each)."""
     vertices: dict[str, _Vertex] = {}
+    traffic: dict[str, float] = {}
     under: dict[str, dict[str, None]] = {}
     told: list[tuple[str, Evidence]] = []
     for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
@@ -243,16 +247,28 @@ def _collect(
             _take_alert(vertex, alert)
         name = alert.labels.get("alertname", "")
         vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
-    seen = {(e.service, e.metric, *sorted(e.labels.items())) for e in evidence}  # a digest is fuller than the alert
-    told = [(v, e) for v, e in told if (e.service, e.metric, *sorted(e.labels.items())) not in seen]
-    told += [(topology.resolve(e.service), e) for e in evidence]
+    if told:
+        said = {e.service for _, e in told}
+        seen = {_who(e) for e in evidence if e.service in said}  # a digest is fuller than the alert
+        told = [(v, e) for v, e in told if _who(e) not in seen]
     for name, e in told:
         if name:
-            _take_evidence(vertices, name, e, onset)
+            _take_evidence(vertices, traffic, name, e, onset)
+    for e in evidence:
+        deviation, kind = e.deviation, e.kind
+        if deviation <= LOOKS and kind != "traffic" and (kind not in RATES or abs(e.level - e.normal) < 0.001):
+            continue  # most of what a digest brings is calm
+        name = topology.resolve(e.service)
+        if name:
+            _take_evidence(vertices, traffic, name, e, onset)
     where = place_of(page, topology).vertex if page is not None else ""
     if where in vertices:
         _prefer(vertices, where)
-    return vertices, under
+    return vertices, under, traffic
+
+
+def _who(e: Evidence) -> tuple[object, ...]:
+    return (e.service, e.metric, *sorted(e.labels.items()))
 
 
 def _prefer(vertices: dict[str, _Vertex], where: str) -> None:
@@ -279,18 +295,23 @@ def _take_alert(vertex: _Vertex, alert: Alert) -> None:
         vertex.symptoms["alert"] = have._replace(onset=onset)
 
 
-def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence, onset: float) -> None:
+def _take_evidence(
+    vertices: dict[str, _Vertex], traffic: dict[str, float], name: str, e: Evidence, onset: float
+) -> None:
     deviation, lead = e.deviation, e.lead_in
     ruler = _ruler(e, onset)
     if 0.0 < ruler < e.scale:
         deviation, lead = deviation * e.scale / ruler, lead * e.scale / ruler
     if e.kind == "traffic":
-        vertex = vertices.setdefault(name, _Vertex())
-        vertex.traffic = max(vertex.traffic, e.traffic or e.normal)
+        traffic[name] = max(traffic.get(name, 0.0), e.traffic or e.normal)
+        if deviation <= STRONG:
+            return
     gain = math.log1p(min(max(0.0, deviation), CAP)) - math.log1p(max(0.0, min(lead, CAP)))
     if gain <= 0.0:
         return
-    vertex = vertices.setdefault(name, _Vertex())
+    vertex = vertices.get(name)
+    if vertex is None:
+        vertex = vertices[name] = _Vertex()
     if deviation <= STRONG:
         vertex.weak = max(vertex.weak, WEAK * gain)
         return
@@ -334,13 +355,17 @@ class _Graph:
                 self.over.setdefault(host, {})[vertex] = None
 
     def callees(self, name: str) -> Iterable[str]:
-        return dict.fromkeys((*self.topology.callees(name), *self.under.get(name, ())))
+        own = self.topology.callees(name)
+        more = self.under.get(name)
+        return dict.fromkeys((*own, *more)) if more else own
 
     def callers(self, name: str) -> Iterable[str]:
         return dict.fromkeys((*self.topology.callers(name), *self.over.get(name, ())))
 
 
-def _shares(u: str, kind: str, vertices: Mapping[str, _Vertex], graph: _Graph) -> dict[str, float]:
+def _shares(
+    u: str, kind: str, vertices: Mapping[str, _Vertex], graph: _Graph, traffic: Mapping[str, float]
+) -> dict[str, float]:
     """What part of the symptom of `u` each callee explains; silent vertices are looked through."""
     mine = vertices[u].symptoms[kind]
     parts: dict[str, float] = {}
@@ -357,18 +382,16 @@ def _shares(u: str, kind: str, vertices: Mapping[str, _Vertex], graph: _Graph) -
             if its is not None:
                 f = min(1.0, its.strength / mine.strength)
                 if its.metric == mine.metric and mine.shift > 0.0 and kind != "alert":
-                    calls = 1.0
-                    if vertices[u].traffic > 0.0 and other is not None:
-                        calls = min(4.0, max(0.02, other.traffic / vertices[u].traffic))
+                    calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
                     f = min(1.0, 2.0 * f) * min(1.0, its.shift * calls / mine.shift)
                 when = its.onset
             elif other is not None and other.own is not None:
                 f, when = OWN_EXPLAINS * min(1.0, other.own.strength / mine.strength), other.own.onset
-            elif other is not None and (other.symptoms or other.traffic):
-                if not other.symptoms:
-                    continue  # it speaks, and is well
+            elif other is not None and other.symptoms:
                 s = max(other.symptoms.values(), key=lambda s: s.strength)
                 f, when = OWN_EXPLAINS * min(1.0, s.strength / mine.strength), s.onset
+            elif c in traffic:
+                continue  # it speaks, and is well
             else:
                 further += [(d, dim * DIM) for d in graph.callees(c)]
                 continue
@@ -463,11 +486,15 @@ def _fill_first(vertices: Mapping[str, _Vertex], evidence: Sequence[Evidence]) -
 
     Only a rise that is large against what this metric is elsewhere counts: a small service doubles easily.
     """
+    found = {_signature(e) for v in vertices.values() for _, e in v.evidence if _FILLS.search(e.metric)}
+    if not found:
+        return
+    metrics = {name.split("/", 1)[0] for name in found}
     levels: dict[str, list[float]] = {}
     for e in evidence:
-        if e.kind in ("resource", "saturation") and _FILLS.search(e.metric):
+        if e.metric in metrics and e.kind in ("resource", "saturation"):
             levels.setdefault(_signature(e), []).append(abs(e.normal))
-    usual = {name: sorted(found)[len(found) // 2] for name, found in levels.items()}
+    usual = {name: sorted(values)[len(values) // 2] for name, values in levels.items() if name in found}
     for vertex in vertices.values():
         for i, (_, e) in enumerate(vertex.evidence):
             level = usual.get(_signature(e))
@@ -500,12 +527,16 @@ def _candidates(
     sure = confidence(top / mass, top / max(second, 1e-9))
     rest = mass - top
     start = place_of(page, topology).vertex if page is not None else ""
+    callers: dict[str, list[tuple[str, float]]] = {}
+    for u in sorted(why):
+        for c, (f, _) in why[u].items():
+            callers.setdefault(c, []).append((u, f))
     out = []
     for i, name in enumerate(chosen):
         vertex = vertices.get(name)
         found = vertex.evidence[:5] if vertex is not None else []
         moved = near.get(name, (0.0, []))[1]
-        chain = _chain(start, name, why, vertices, topology)
+        chain = _chain(start, name, why, callers, vertices, topology)
         out.append(
             Candidate(
                 service=name,
@@ -557,6 +588,7 @@ def _chain(
     start: str,
     goal: str,
     why: Mapping[str, Mapping[str, tuple[float, str]]],
+    callers: Mapping[str, Sequence[tuple[str, float]]],
     vertices: Mapping[str, _Vertex],
     topology: Topology,
 ) -> tuple[Link, ...]:
@@ -565,10 +597,6 @@ def _chain(
     A page about the cause itself is no symptom of it: what it made of others is what is worth seeing.
     """
     best: dict[str, tuple[float, str]] = {goal: (1.0, "")}  # vertex -> (product of shares to the goal, next vertex)
-    callers: dict[str, list[tuple[str, float]]] = {}
-    for u in sorted(why):
-        for c, (f, _) in why[u].items():
-            callers.setdefault(c, []).append((u, f))
     front = [goal]
     for _ in range(8):
         further = []
