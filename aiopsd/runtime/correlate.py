@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from aiopsd.config import Config, config_hash, load
 from aiopsd.errors import ConfigError, Corrupt, Fenced, OffsetLost, StoreError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import AskEvidence, Audit, Effect, Notify, Retrain, Snapshot, Started, Tick
+from aiopsd.model import AskEvidence, Audit, Effect, Notify, Retrain, Snapshot, Started, Tick, Touch
 from aiopsd.pipeline import correlate as pipeline
 from aiopsd.pipeline.correlate import CorrelateStage
 from aiopsd.projection import Projection
 from aiopsd.protocols import Clock, Journal, Store
 
 SNAPSHOT = "correlate"
+LOG_LINES = 32  # of one step's decisions: a storm of thousands is told in one more line; the audit has them all
 STEP_RECORDS = 64  # journal records a step: bounds how long the event loop is away
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0  # s between attempts at a commit that the store refused
 
@@ -183,7 +184,10 @@ class CorrelateHost:
     def _tell(self, effects: Sequence[Effect]) -> None:
         """Log, count and pass on what was committed."""
         out = False
+        lines = 0
         for effect in effects:
+            if type(effect) is Touch:  # the most frequent one: an alert that fires on
+                continue
             if isinstance(effect, (Notify, Retrain)):
                 out = True
                 if isinstance(effect, Retrain):
@@ -200,8 +204,14 @@ class CorrelateHost:
                 elif entry.kind == "bug":
                     self.metrics.bugs.inc()
                 log = self._log.error if entry.kind == "bug" else self._log.info
-                log = self._log.debug if entry.kind in ("grouped", "alert") else log
-                log(entry.kind, incident=entry.incident, text=entry.text, reason=entry.reason, offset=entry.offset)
+                if entry.kind in ("grouped", "alert"):
+                    log = self._log.debug
+                elif entry.kind != "bug":
+                    lines += 1
+                if lines <= LOG_LINES or entry.kind == "bug":
+                    log(entry.kind, incident=entry.incident, text=entry.text, reason=entry.reason, offset=entry.offset)
+        if lines > LOG_LINES:
+            self._log.info("more decisions in this step: see the audit", count=lines - LOG_LINES)
         counts = self.projection.figures()
         for state, n in counts["incidents"].items():
             self.metrics.incidents.labels(state).set(n)

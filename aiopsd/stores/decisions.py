@@ -16,6 +16,7 @@ from aiopsd.model import (
     Retrain,
     RetrainRequest,
     Silence,
+    Touch,
     Upsert,
 )
 
@@ -51,6 +52,8 @@ def fold(effects: Sequence[Effect]) -> Decisions:
     """
     decided = Decisions({}, {}, {}, [], [])
     for effect in effects:
+        if type(effect) is Touch:  # the most frequent one, and not stored
+            continue
         match effect:
             case Upsert(item=Alert() as alert):
                 decided.alerts[alert.fingerprint] = alert
