@@ -66,8 +66,16 @@ class _Symptom(NamedTuple):
     onset: float
     shift: float  # in the metric's unit; 0 for an alert
     metric: str
-    text: str
+    deviation: float  # robust scales; 0 for an alert
     evidence: Evidence | None
+
+    @property
+    def text(self) -> str:
+        """As a person checks it: `latency 0.9 (normal 0.1, 24 scales)`, or the name of the alert."""
+        e = self.evidence
+        if e is None:
+            return self.metric
+        return f"{self.metric} {e.level:.3g} (normal {e.normal:.3g}, {min(self.deviation, CAP):.0f} scales)"
 
 
 class _Vertex:
@@ -255,10 +263,14 @@ def _collect(
         if name:
             _take_evidence(vertices, traffic, name, e, onset)
     for e in evidence:
-        deviation, kind = e.deviation, e.kind
-        if deviation <= LOOKS and kind != "traffic" and (kind not in RATES or abs(e.level - e.normal) < 0.001):
-            continue  # most of what a digest brings is calm
-        name = topology.resolve(e.service)
+        kind, name = e.kind, e.service
+        if e.deviation <= LOOKS:  # most of what a digest brings is calm
+            if kind == "traffic" and name in topology:
+                traffic[name] = max(traffic.get(name, 0.0), e.traffic or e.normal)
+                continue
+            if kind != "traffic" and (kind not in RATES or -0.001 < e.level - e.normal < 0.001):
+                continue
+        name = topology.resolve(name)
         if name:
             _take_evidence(vertices, traffic, name, e, onset)
     where = place_of(page, topology).vertex if page is not None else ""
@@ -290,7 +302,7 @@ def _take_alert(vertex: _Vertex, alert: Alert) -> None:
     name = alert.labels.get("alertname", "an alert")
     onset = alert.starts_at if have is None else min(have.onset, alert.starts_at)
     if have is None or strength > have.strength:
-        vertex.symptoms["alert"] = _Symptom(strength, onset, 0.0, name, name, None)
+        vertex.symptoms["alert"] = _Symptom(strength, onset, 0.0, name, 0.0, None)
     elif onset < have.onset:
         vertex.symptoms["alert"] = have._replace(onset=onset)
 
@@ -316,7 +328,7 @@ def _take_evidence(
         vertex.weak = max(vertex.weak, WEAK * gain)
         return
     vertex.evidence.append((gain, e))
-    symptom = _Symptom(gain, e.onset, abs(e.level - e.normal), _signature(e), _number_text(e, deviation), e)
+    symptom = _Symptom(gain, e.onset, abs(e.level - e.normal), _signature(e), deviation, e)
     if e.kind in SYMPTOMS:
         # percentiles do not add up along a call; where there is a mean, it is the physical quantity
         mean = not _is_percentile(e)
@@ -697,8 +709,3 @@ def _list(names: Sequence[str]) -> str:
     if len(names) <= 3:
         return ", ".join(names)
     return f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def _number_text(e: Evidence, deviation: float) -> str:
-    """`latency_p99 0.9 (normal 0.1, 24 scales)`, as a person checks it."""
-    return f"{_signature(e)} {e.level:.3g} (normal {e.normal:.3g}, {min(deviation, CAP):.0f} scales)"
