@@ -44,15 +44,16 @@ class Yardstick:
         Raises:
             AssertionError: incidents or notifications in the store are not those of a replay of the journal.
         """
-        expected = decide(read(config_file)[0], self.records)
         store = SqliteStore(self.data / "store.db", time.time)
         await store.start()
         try:
+            committed, _, _ = await store.position()  # a tick may be in the journal that a stop left for the next start
             incidents = {i.id: i for i in await store.incidents(limit=100_000)}
             states = ("pending", "delivered", "superseded", "failed")
             outbox = await store.outbox(states=states, limit=100_000)
         finally:
             await store.stop()
+        expected = decide(read(config_file)[0], [r for r in self.records if r.offset <= committed])
         for key in sorted(expected.incidents.keys() | incidents.keys()):
             one, two = expected.incidents.get(key), incidents.get(key)
             assert one == two, f"replayed: {one}\nin the store: {two}"
