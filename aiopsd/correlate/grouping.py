@@ -21,14 +21,15 @@ last minutes in its neighbourhood, not with what is open.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import msgspec
 
 from aiopsd.config import CorrelateConfig
-from aiopsd.correlate.place import place_of
+from aiopsd.correlate.place import name_of, place_of
+from aiopsd.correlate.rootcause import Knowledge
 from aiopsd.model import Alert, Verdict, content_id
 from aiopsd.topology import Topology
 
@@ -66,6 +67,7 @@ END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended 
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
 CHRONIC_RATE = 0.5 / 3600.0  # ... at this rate or above, 1/s
+KNOWN = 3.0  # incidents in which a name was seen before it tells anything
 NAMES = 8.0  # guess of how many alertnames there are, for the first hours
 LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
 
@@ -198,6 +200,7 @@ class _State(msgspec.Struct):
     origin: dict[str, _Count] = {}  # alertname -> times at the origin of an incident; "" for all
     passed: dict[str, _Count] = {}  # alertname -> times as a passed-on symptom; "" for all
     learned: float = 0.0  # when `origin` and `passed` changed last
+    causes: dict[str, _Count] = {}  # vertex -> confirmed as a cause by operators, less what they corrected
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
     bursts: list[float] = []  # when the last few incidents got a second alert
@@ -349,16 +352,24 @@ class Grouper:
         out, s.pending = s.pending, []
         return out
 
-    def verdict(self, v: Verdict, stamp: float) -> list[Revision]:
-        """What an operator said: merge, split and noise change the groups now and the odds from now on."""
+    def verdict(self, v: Verdict, stamp: float, wrongly: Sequence[str] = ()) -> list[Revision]:
+        """What an operator said: merge, split and noise change the groups now and the odds from now on.
+
+        A cause changes the ranking from now on; `wrongly` is what had been ranked first instead.
+        """
         s = self._s
         if s.waiting:
             self._take_in()
         self._now = max(self._now, stamp)
         group = s.groups.get(v.incident)
-        if group is None:
+        if v.kind == "cause" and v.service:
+            s.causes.setdefault(self.topology.resolve(v.service), _Count()).add(stamp)
+            for wrong in wrongly:
+                if wrong and wrong != v.service:
+                    s.causes.setdefault(self.topology.resolve(wrong), _Count()).add(stamp, -0.5)
+        elif group is None:
             return []
-        if v.kind == "merge" and v.other in s.groups and v.other != v.incident:
+        elif v.kind == "merge" and v.other in s.groups and v.other != v.incident:
             kept, gone = sorted((group, s.groups[v.other]), key=self._seniority)
             self._absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
         elif v.kind == "split":
@@ -370,6 +381,15 @@ class Grouper:
                     s.noise[f"{trouble.vertex}|{name}"] = stamp
         out, s.pending = s.pending, []
         return out
+
+    def knowledge(self) -> Knowledge:
+        """What history and operators know that ranking can use."""
+        origin = {
+            name: self._shares_of(name)[0] - self._shares_of(name)[1]
+            for name in self._s.origin
+            if name and self._read(self._s.origin, name) + self._read(self._s.passed, name) >= KNOWN
+        }
+        return Knowledge(origin=origin, causes={v: c.read(self._now) for v, c in self._s.causes.items()})
 
     def group_of(self, fingerprint: str) -> str:
         """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
@@ -1160,7 +1180,7 @@ class Grouper:
 
     def _timer(self, due: float, kind: str, key: str) -> None:
         self._s.count += 1
-        heappush(self._s.timers, (math.ceil(due), self._s.count, f"{kind}:{key}"))
+        heappush(self._s.timers, (float(math.ceil(due)), self._s.count, f"{kind}:{key}"))
 
     @staticmethod
     def _drop_in(table: dict[str, Any], key: str, item: int) -> None:
@@ -1203,12 +1223,6 @@ class Grouper:
         return False, "nothing near it is in trouble"
 
 
-def name_of(alert: Alert) -> str:
-    """What kind of alert it is: its alertname, and for an anomaly its signal too."""
-    name = alert.labels.get("alertname", "")
-    return f"{name}/{alert.labels.get('signal', '')}" if alert.anomaly else name
-
-
 def _delay(gap: float, mean: float, scale: float) -> float:
     """Log-density (1/s) of a delay: Student's t with 3 degrees of freedom, because detection has long tails."""
     z = (gap - mean) / scale
@@ -1245,4 +1259,4 @@ _HOP_SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in rang
 _DOWN_CONST = [(d - 1) * math.log(CROSS * SILENT) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
 _UP_CONST = [d * math.log(DOWN) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
 
-__all__ = ("Grouper", "Placement", "Revision", "name_of")
+__all__ = ("Grouper", "Placement", "Revision")

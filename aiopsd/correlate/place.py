@@ -55,6 +55,12 @@ def place_of(alert: Alert, topology: Topology) -> Place:
     return Place(vertex, tuple(under))
 
 
+def name_of(alert: Alert) -> str:
+    """What kind of alert it is: its alertname, and for an anomaly its signal too."""
+    name = alert.labels.get("alertname", "")
+    return f"{name}/{alert.labels.get('signal', '')}" if alert.anomaly else name
+
+
 def _subjects(labels: Mapping[str, str]) -> Iterator[str]:
     for key in SUBJECTS:
         value = labels.get(key)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from aiopsd.correlate.place import place_of
+from aiopsd.correlate.place import name_of, place_of
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence, Link
 from aiopsd.topology import Topology
 
@@ -253,8 +253,7 @@ def _collect(
         told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]
         if not alert.evidence:
             _take_alert(vertex, alert)
-        name = alert.labels.get("alertname", "")
-        vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
+        vertex.passes += max(-4.0, min(4.0, known.origin.get(name_of(alert), 0.0)))
     if told:
         said = {e.service for _, e in told}
         seen = {_who(e) for e in evidence if e.service in said}  # a digest is fuller than the alert

@@ -713,6 +713,7 @@ class CorrelateStage:
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
+                feedback=self.grouper.knowledge(),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             self._audit(incident_id, "root", "the ranking failed; the causes shown are the last ones", reason=repr(e))
@@ -862,7 +863,10 @@ class CorrelateStage:
     def _on_verdict(self, verdict: Verdict) -> None:
         incident_id = self._living(verdict.incident)
         self._audit(incident_id, "verdict", f"{verdict.kind} {verdict.service}".strip(), verdict.comment, verdict.actor)
-        self._revise(self.grouper.verdict(verdict, self.now))
+        incident = self.incidents.get(incident_id)
+        named = [incident.root.service] if incident is not None and incident.root is not None else []
+        meant = replace(verdict, incident=incident_id, other=self._living(verdict.other))
+        self._revise(self.grouper.verdict(meant, self.now, named))
         if incident_id in self.incidents:
             self._want_rank(incident_id)
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from aiopsd.testing.grouping import Desk
+from aiopsd.model import Verdict
+from aiopsd.testing.grouping import START, Desk
 
 SHOP = "web>cart web>search cart>db search>index orders>db billing>ledger"
 
@@ -256,6 +257,19 @@ def test_noise_said_once_is_kept_quiet_next_time() -> None:
 
     assert desk.of(again) == ""
     assert desk.of(other) != ""
+
+
+def test_a_corrected_cause_is_known_from_then_on() -> None:
+    """A cause verdict counts for the service that was named and against the one that had been ranked first."""
+    desk = Desk(SHOP)
+    fp = desk.fire(0, "cart")
+    desk.until(10)
+
+    desk.grouper.verdict(
+        Verdict(request_id="r", incident=desk.of(fp), kind="cause", actor="ann", service="DB"), START + 20, ["cart"]
+    )
+
+    assert desk.grouper.knowledge().causes == {"db": 1.0, "cart": -0.5}
 
 
 def test_a_verdict_on_an_unknown_incident_changes_nothing() -> None:

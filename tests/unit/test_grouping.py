@@ -2,8 +2,8 @@
 
 import pytest
 
-from aiopsd.correlate.grouping import HALF_LIFE, _Count, name_of
-from aiopsd.correlate.place import place_of
+from aiopsd.correlate.grouping import HALF_LIFE, _Count
+from aiopsd.correlate.place import name_of, place_of
 from aiopsd.model import Alert, content_id
 from aiopsd.testing.grouping import START, Desk
 
