@@ -64,6 +64,7 @@ APART = -10.0  # nats; how far a difference of ends can count against one cause
 FLAPS = 0.3  # chance that an end was not the last one
 KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
+HOSTED_MOST = 512  # vertices of one node or zone that its label relates: a storm in a big zone must not stall the rest
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
 CHRONIC_RATE = 0.5 / 3600.0  # ... at this rate or above, 1/s
@@ -596,6 +597,8 @@ class Grouper:
         seen = self._s.hosts.setdefault(vertex, {})
         for host in hosts:
             if host not in seen:
+                if len(self._hosted.get(host, ())) >= HOSTED_MOST:
+                    continue
                 if len(seen) >= 32:
                     oldest = min(seen, key=lambda h: (seen[h], h))
                     del seen[oldest]
