@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cramjam
@@ -24,29 +24,10 @@ from aiopsd.detect.bank import Policy, RangeBank
 from aiopsd.model import LogRecord
 from aiopsd.pipeline import detect
 from simulations import wire
+from simulations.bench_decode import Line, Sample
 from simulations.bench_memory import START, heads
 
 F64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One figure; `goal` is what it should be at most, 0: none."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float = 0.0
-    kind: str = "ours"  # ours | floor
-
-
-class Sample(msgspec.Struct):
-    """Floor: the least that has to be read of a JSON sample."""
-
-    name: str
-    labels: dict[str, str]
-    ts: float
-    value: float
 
 
 def cpu(function: Callable[[], object]) -> float:

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from simulations import wire
-from simulations.bench import Line, show
+from simulations.bench import show
+from simulations.bench_decode import Line
 from simulations.bench_memory import heads
 from simulations.process import Daemon, Failure, Pager, Service, free_port
 from simulations.world import iso

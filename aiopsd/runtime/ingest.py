@@ -96,7 +96,7 @@ class LogHost:
                 await self.watch.look()
 
     async def _take(self, records: Sequence[LogRecord]) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass says what to do with the records of one poll
 
     async def _until_written(self, write: Callable[[], Awaitable[object]], what: str) -> None:
         """Write, however often it takes: the source waits, its log keeps what comes meanwhile."""
