@@ -349,6 +349,10 @@ class Config(Section, frozen=True, kw_only=True):
 T = TypeVar("T")
 
 
+class BrokenPack(ConfigError):
+    """A rule pack is wrong: the message names its own file and line."""
+
+
 def _dec_hook(kind: type, raw: object) -> object:
     if kind in (Duration, Secret):
         return kind.parse(raw)
@@ -399,12 +403,13 @@ def load(text: str) -> Config:
     """Read and check a configuration.
 
     Raises:
-        ConfigError: not YAML, unknown key, wrong type or a broken rule between keys; `path` says where.
+        ConfigError: not YAML, a key given twice, unknown key, wrong type or a broken rule between keys; `path` says
+            where.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}") from None
+    return _checked(Marked(text, "configuration").value)
+
+
+def _checked(raw: Any) -> Config:
     config = _poured(plugin_config(Config, raw or {}, "$"))
     _check(config)
     return config
@@ -420,7 +425,7 @@ def rule_pack(pack: PackText) -> RulePack:
     try:
         found: RulePack = Marked(pack.text, pack.file).convert(RulePack)
     except ConfigError as e:
-        raise ConfigError(f"rule pack `{pack.name}`: {e}", e.path) from None
+        raise BrokenPack(f"rule pack `{pack.name}`: {e}", e.path) from None
     return found
 
 
@@ -486,13 +491,17 @@ def read(path: Path) -> tuple[Config, str]:
     try:
         if not path.is_dir():
             text = path.read_text(encoding="utf-8")
-            return _complete(yaml.safe_load(text), text)
+            marked = Marked(text, str(path))
+            return _complete(marked.value, text, {}, marked)
         merged: dict[str, Any] = {}
+        told: dict[str, Marked | None] = {}  # top-level key -> the fragment it stands in; None: in several
         for part in sorted(path.glob("*.yaml")):
-            raw = yaml.safe_load(part.read_text(encoding="utf-8")) or {}
+            marked = Marked(part.read_text(encoding="utf-8"), str(part))
+            raw = marked.value or {}
             if not isinstance(raw, dict):
-                raise ConfigError("expected a mapping at the top", part.name)
+                raise marked.error("expected a mapping at the top", "$")
             for key, value in raw.items():
+                told[key] = None if key in told else marked
                 if key not in merged:
                     merged[key] = value
                 elif isinstance(value, list) and isinstance(merged[key], list):
@@ -500,26 +509,39 @@ def read(path: Path) -> tuple[Config, str]:
                 elif isinstance(value, dict) and isinstance(merged[key], dict):
                     twice = sorted(set(value) & set(merged[key]))
                     if twice:
-                        raise ConfigError(f"`{twice[0]}` is given twice ({part.name})", f"$.{key}.{twice[0]}")
+                        raise marked.error(f"`{twice[0]}` is given in another fragment too", f"$.{key}.{twice[0]}")
                     merged[key] = merged[key] | value
                 else:
-                    raise ConfigError(f"given twice ({part.name})", f"$.{key}")
-        return _complete(merged, yaml.safe_dump(merged, sort_keys=True))
+                    raise marked.error(f"`{key}` is given in another fragment too", f"$.{key}")
+        return _complete(merged, yaml.safe_dump(merged, sort_keys=True), told, None)
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}") from None
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"cannot read {path}: not UTF-8: {e}") from None
 
 
-def _complete(raw: Any, text: str) -> tuple[Config, str]:
-    """(configuration, text) with the packs of `rules` in it; one that holds its packs already is taken as it is."""
-    if isinstance(raw, dict) and raw.get("rules") and not raw.get("packs"):
-        plugin_config(Config, raw, "$")
-        packs = []
-        for i, folder in enumerate(raw["rules"]):
-            packs += [read_pack(found) for found in pack_folders(Path(folder), f"$.rules[{i}]")]
-        text = yaml.safe_dump(raw | {"packs": msgspec.to_builtins(packs)}, sort_keys=True, allow_unicode=True)
-    return load(text), text
+def _complete(raw: Any, text: str, told: dict[str, Marked | None], whole: Marked | None) -> tuple[Config, str]:
+    """(configuration, text) with the packs of `rules` in it; one that holds its packs already is taken as it is.
+
+    What is wrong is told with the line of the fragment that its top-level key stands in, or of the `whole` file.
+    """
+    try:
+        if isinstance(raw, dict) and raw.get("rules") and not raw.get("packs"):
+            plugin_config(Config, raw, "$")
+            packs = []
+            for i, folder in enumerate(raw["rules"]):
+                packs += [read_pack(found) for found in pack_folders(Path(folder), f"$.rules[{i}]")]
+            raw = raw | {"packs": msgspec.to_builtins(packs)}
+            text = yaml.safe_dump(raw, sort_keys=True, allow_unicode=True)
+        return _checked(raw), text
+    except BrokenPack:
+        raise
+    except ConfigError as e:
+        key = re.split(r"[.\[]", e.path.removeprefix("$."), maxsplit=1)[0]
+        if key == "$" and (named := re.search(r"unknown field `([^`]+)`", str(e))):
+            key = named.group(1)
+        marked = whole or told.get(key)
+        raise (marked.error(str(e), e.path) if marked is not None else e) from None
 
 
 def pack_folders(folder: Path, path: str = "$.rules") -> list[Path]:

@@ -12,10 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
 
-from aiopsd.errors import ConfigError
-from aiopsd.model import Edge, Node, TopologyUpdate
+from aiopsd.model import Node, TopologyUpdate
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -378,50 +376,3 @@ def fold(name: str) -> str:
     True
     """
     return "-".join(w.lstrip("0") or "0" if w.isdigit() else w for w in _WORD.findall(name.casefold()))
-
-
-class _FileEdge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    caller: str
-    callee: str
-    kind: str = "calls"
-    weight: float = 1.0
-
-
-class _FileNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: str = "service"
-    labels: dict[str, str] = {}
-    calls: tuple[str, ...] = ()
-    runs_on: tuple[str, ...] = ()
-    located_in: tuple[str, ...] = ()
-
-
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    nodes: dict[str, _FileNode | None] = {}
-    edges: tuple[_FileEdge, ...] = ()
-
-
-def read_yaml(text: str, name: str) -> TopologyUpdate:
-    """A topology file as an update that replaces what the same file said before.
-
-    `nodes` maps a name to {kind, labels, calls, runs_on, located_in}, all optional; `edges` is a list of
-    {caller, callee, kind, weight}.
-
-    Raises:
-        ConfigError: not YAML, or not of this shape; names the key.
-    """
-    try:
-        raw = yaml.safe_load(text) or {}
-        data = msgspec.convert(raw, _File)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}", name) from None
-    except msgspec.ValidationError as e:
-        message, _, where = str(e).partition(" - at `$")
-        raise ConfigError(message, name + where.rstrip("`")) from None
-    nodes: dict[str, Node] = {}
-    edges = [Edge(caller=e.caller, callee=e.callee, kind=e.kind, weight=e.weight) for e in data.edges]
-    for key, given in data.nodes.items():
-        item = given or _FileNode()
-        nodes[key] = Node(name=key, kind=item.kind, labels=item.labels)
-        for kind, targets in (("calls", item.calls), ("runs_on", item.runs_on), ("located_in", item.located_in)):
-            edges += [Edge(caller=key, callee=other, kind=kind) for other in targets]
-    return TopologyUpdate(source=FILE_PREFIX + name, edges=tuple(edges), nodes=tuple(nodes.values()), replace=True)

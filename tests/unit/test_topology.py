@@ -6,9 +6,8 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from aiopsd.errors import ConfigError
 from aiopsd.model import Edge, Node, TopologyUpdate
-from aiopsd.topology import Topology, fold, read_yaml
+from aiopsd.topology import Topology, fold
 
 
 def edges(source: str, *pairs: str, replace: bool = False) -> TopologyUpdate:
@@ -164,46 +163,6 @@ def test_two_names_that_fold_alike_are_not_guessed() -> None:
 
     assert graph.resolve("A.B") == "A.B"
     assert fold("A.B") == "a-b"
-
-
-def test_a_yaml_file_is_a_source_of_its_own() -> None:
-    """Nodes with calls, runs_on and located_in, and plain edges, become one replacing update."""
-    update = read_yaml(
-        """
-nodes:
-  web: {calls: [cart], runs_on: [host-1]}
-  host-1: {kind: node, located_in: [zone-a]}
-  zone-a: {kind: zone}
-edges:
-  - {caller: cart, callee: db, kind: reads}
-""",
-        "shop.yaml",
-    )
-    graph = Topology(100.0)
-    graph.apply(update, 0.0)
-
-    assert update.replace
-    assert update.source == "file:shop.yaml"
-    assert graph.callees("web") == ("cart", "host-1")
-    edge = graph.edge("web", "host-1")
-    assert edge is not None
-    assert edge.kind == "runs_on"
-    assert graph.kind("zone-a") == "zone"
-
-
-@pytest.mark.parametrize(
-    ("text", "where"),
-    [
-        ("nodes: [", "not YAML"),
-        ("nodez: {}", "nodez"),
-        ("nodes: {a: {calls: b}}", "calls"),
-        ("edges: [{caller: a}]", "callee"),
-    ],
-)
-def test_a_broken_file_names_its_fault(text: str, where: str) -> None:
-    """A person can find what is wrong."""
-    with pytest.raises(ConfigError, match=where):
-        read_yaml(text, "t.yaml")
 
 
 def test_a_snapshot_restores_everything() -> None:
