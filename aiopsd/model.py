@@ -88,6 +88,17 @@ class Entry(Noun, frozen=True, kw_only=True):
     partition: int | None = None  # None: by key, else round robin
 
 
+class Checked(Noun, frozen=True, kw_only=True):
+    """What a body of metrics brings: samples (or series that have some) to take, how many are refused, why the first.
+
+    As far as a cheap look at the door can tell: what is wrong inside a series of remote write is found when it is read.
+    """
+
+    taken: int
+    refused: int = 0
+    why: tuple[str, ...] = ()
+
+
 # --------------------------------------------------------------------------- evidence and events
 
 

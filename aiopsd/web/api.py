@@ -31,15 +31,11 @@ from aiopsd.model import (
 )
 from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
-from aiopsd.web.site import SITE, Problem, Site, answer, decode, moment, need_json, read_body
+from aiopsd.web.site import SITE, Problem, Site, View, answer, decode, moment, need_json, read_body
 
 MOST = 1000  # largest `limit` of a list
 STATES = tuple(str(s) for s in IncidentState)
 ENDED = ("pending", "delivered", "superseded", "failed")
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of what we answer; every field is always there, so that a reader need not know our defaults."""
 
 
 class EvidenceView(View, frozen=True, kw_only=True):

@@ -65,7 +65,7 @@ _ERRORS = {
 
 def document(version: str, base: str = "") -> dict[str, Any]:
     """OpenAPI 3.1 as plain data (spec.openapis.org/oas/v3.1.0)."""
-    types = [Error, *_ANSWERS.values(), *_BODIES.values()]
+    types = [Error, push.Partly, *_ANSWERS.values(), *_BODIES.values()]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     paths: dict[str, dict[str, Any]] = {}
     for (verb, path), handler in api.ROUTES.items():
@@ -119,6 +119,9 @@ def _operation(verb: str, path: str, handler: Any, media: str = "") -> dict[str,
     out["responses"] = {("204" if media else "200"): good} | {
         code: {"description": _ERRORS[code], "content": {_JSON: {"schema": _ref(Error)}}} for code in codes
     }
+    if handler in (push.json_metrics, push.alertmanager):
+        told = "Safe, but for what was bad: that is lost, and must not be sent again."
+        out["responses"]["200"] = {"description": told, "content": {_JSON: {"schema": _ref(push.Partly)}}}
     if verb != "GET":
         out["security"] = [{}, {"token": []}]  # the token is asked for where one is configured
     return out

@@ -231,6 +231,10 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     where: str = ""
 
 
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what we answer; every field is always there, so that a reader need not know our defaults."""
+
+
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """`data` as JSON."""
     return web.Response(body=msgspec.json.encode(data), status=status, content_type="application/json", headers=headers)

@@ -20,7 +20,7 @@ from aiopsd.decode.columns import Batch
 from aiopsd.decode.samples import sample_format
 from aiopsd.decode.series import SeriesIndex, checked, pack
 from aiopsd.errors import DecodeError, DecodeReason
-from aiopsd.model import LogRecord
+from aiopsd.model import Checked, LogRecord
 from aiopsd.services import ServiceMapper
 from aiopsd.testing.decode import WriteRequest, index, records, samples, snappy, write_request
 
@@ -52,7 +52,7 @@ def test_metadata_alone_is_no_sample_and_no_fault() -> None:
     """Prometheus sends metadata in requests of their own: taken, nothing in them to score."""
     body = (GOLDEN / "prometheus-2.42-write-metadata.snappy").read_bytes()
 
-    assert 0 == check_samples(body, "remote-write")
+    assert 0 == check_samples(body, "remote-write").taken
     assert ([], []) == one(body, "remote-write")
 
 
@@ -148,7 +148,7 @@ def test_a_split_makes_at_most_one_record_a_partition() -> None:
     parts = split_samples(snappy(write_request(*series)), "remote-write", 4, ServiceMapper(ServicesConfig()))
 
     assert [0, 1, 2, 3] == [p for p, _ in parts]
-    assert 500 == sum(check_samples(body, "remote-write") for _, body in parts)
+    assert 500 == sum(check_samples(body, "remote-write").taken for _, body in parts)
 
 
 # ------------------------------------------------------------------ JSON
@@ -229,7 +229,7 @@ def test_a_bad_sample_of_a_list_costs_itself() -> None:
     assert [("schema", 2, False), ("timestamp", 1, False), ("value", 1, False)] == [(r[0], *r[2:]) for r in refused]
     assert refused[0][1].startswith("sample 1: Object missing required field `value`")
     assert 'sample 3: series {__name__="c"}: timestamp -1.0' == refused[1][1]
-    assert 2 == check_samples(body, "json")
+    assert 2 == check_samples(body, "json").taken
 
 
 # ------------------------------------------------------------------ formats
@@ -267,8 +267,8 @@ class Lines:
                 out.add([of.row_of(checked([("__name__", name)]))], [TS], [float(value)], [number])
 
     @staticmethod
-    def check(body: bytes, limit: int) -> int:
-        return len(body.splitlines())
+    def check(body: bytes, limit: int) -> Checked:
+        return Checked(taken=len(body.splitlines()))
 
 
 def test_a_third_party_format_enters_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_a_third_party_format_enters_by_an_entry_point(monkeypatch: pytest.Monke
 
     assert [0, 1, 0] == columns.rows.tolist()
     assert [1.0, 2.0, 3.0] == columns.values.tolist()
-    assert 2 == check_samples(b"q 2\nup 3", "lines")
+    assert 2 == check_samples(b"q 2\nup 3", "lines").taken
 
 
 def test_the_built_in_formats_are_declared_as_plug_ins() -> None:

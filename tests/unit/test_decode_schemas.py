@@ -60,7 +60,7 @@ def test_the_examples_of_the_page_are_valid_and_taken() -> None:
     assert 3 == len(metrics)
     for text in metrics:
         METRIC.validate(json.loads(text))
-        assert check_samples(text.encode(), "json") > 0
+        assert check_samples(text.encode(), "json").taken > 0
         assert taken_metric(json.loads(text))
     (alerts,) = examples("Alerts: Prometheus' list")
     assert (1, []) == (
