@@ -164,9 +164,22 @@ class ServicesConfig(Section, frozen=True, kw_only=True):
     aliases: dict[str, str] = {}
 
 
+class EdgeRule(Section, frozen=True, kw_only=True):
+    """Which series name an edge of the service graph, and by which labels. First match wins; $name is a label."""
+
+    match: dict[str, str]  # label -> anchored RE2; __name__ is the metric
+    caller: str = ""  # "": the service that the series belongs to
+    callee: str = ""
+    kind: str = "calls"
+    callee_kind: str = ""  # what the callee is, where it is not a service: datastore, queue, node, zone, external
+    confidence: float = 0.9  # below what an operator writes: a metric knows calls, not whether they matter
+
+
 class TopologyConfig(Section, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()  # YAML files; always win, never age
     stale_after: Duration = Duration(86400.0)  # an edge not seen for so long no longer joins alerts
+    metrics: tuple[EdgeRule, ...] = ()  # edges from the labels of metrics; before the packs' and the known ones
+    known_metrics: bool = True  # read edges from service graphs of traces, from Istio and from Linkerd without a rule
 
 
 # --------------------------------------------------------------------------- detection
@@ -306,6 +319,7 @@ class RulePack(Section, frozen=True, kw_only=True):
     alerts: tuple[AlertFamily, ...] = ()
     suppress: tuple[InhibitRule, ...] = ()
     enrich: tuple[Enrichment, ...] = ()
+    edges: tuple[EdgeRule, ...] = ()  # after the user's own topology.metrics
 
 
 class PackText(Section, frozen=True, kw_only=True):
@@ -440,6 +454,7 @@ def _poured(config: Config) -> Config:
         return config
     signals = [rule for _, pack in packs for rule in pack.signals]
     services = [rule for _, pack in packs for rule in pack.services]
+    edges = [rule for _, pack in packs for rule in pack.edges]
     inhibit = [
         replace(rule, name=f"{name}: {rule.name or i}") for name, pack in packs for i, rule in enumerate(pack.suppress)
     ]
@@ -447,6 +462,7 @@ def _poured(config: Config) -> Config:
         config,
         detect=replace(config.detect, signals=(*config.detect.signals, *signals)),
         services=replace(config.services, rules=(*config.services.rules, *services)),
+        topology=replace(config.topology, metrics=(*config.topology.metrics, *edges)),
         inhibit_rules=(*config.inhibit_rules, *inhibit),
     )
 

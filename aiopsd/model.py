@@ -531,7 +531,7 @@ class AuditEntry(Noun, frozen=True, kw_only=True, tag="audit"):
 class Append(Noun, frozen=True, kw_only=True, tag="append"):
     """Detect side: put this body into the journal, once per origin."""
 
-    body: Anomaly | DriftDetected | EvidenceDigest
+    body: Anomaly | DriftDetected | EvidenceDigest | TopologyUpdate
     origin: SourcePos
 
 

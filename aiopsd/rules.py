@@ -79,6 +79,10 @@ def _try(rules: RulePack) -> None:
                     raise ConfigError(str(e), f"$.suppress[{i}].{key}[{j}]") from None
             if not texts:
                 raise ConfigError(f"`{key}` is empty: it would mean every alert", f"$.suppress[{i}]")
+    for i, edge in enumerate(rules.edges):
+        matcher(edge.match, f"$.edges[{i}].match")
+        if not edge.caller and not edge.callee:
+            raise ConfigError("an edge needs `caller` or `callee`", f"$.edges[{i}]")
     for i, more in enumerate(rules.enrich):
         matcher(more.match, f"$.enrich[{i}].match")
 

@@ -20,6 +20,7 @@ import numpy as np
 from aiopsd.config import Config
 from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
+from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
 from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
@@ -38,6 +39,7 @@ from aiopsd.model import (
     LogRecord,
     Reject,
     Snapshot,
+    TopologyUpdate,
     content_id,
     fingerprint,
 )
@@ -72,7 +74,7 @@ class DetectStage:
     Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8.
     """
 
-    KIND, VERSION = "detect", 2
+    KIND, VERSION = "detect", 3
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
@@ -91,6 +93,8 @@ class DetectStage:
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
         self._silence = Silence(d.no_data)
         self._online = Online(d.online, self._policy)
+        known = edges.KNOWN if config.topology.known_metrics else ()
+        self._edges = edges.Edges((*config.topology.metrics, *known), self._mapper, config.topology.stale_after)
         models = [(i, m) for i, m in enumerate(d.drift.models) if d.drift.enabled]
         path = "$.detect.drift.models"
         self._models = [
@@ -159,7 +163,8 @@ class DetectStage:
         begin = np.searchsorted(record, np.arange(len(records) + 1))
         first = 0
         mark = self._watermark
-        for r in self._cuts(marks):
+        growing = bool((~self._known[rows]).any())  # a series that is new may name an edge
+        for r in self._cuts(marks, growing):
             self._segment(first, r, rows, ts, values, record, begin, marks, out)
             before = float(marks[r - 1]) if r else mark
             self._boundary(r, before, float(marks[r]), out)
@@ -211,6 +216,7 @@ class DetectStage:
             "silence": self._silence.snapshot(),
             "online": online,
             "errors": self._error_drift.snapshot(),
+            "edges": self._edges.snapshot(),
             "signals": msgspec.to_builtins(self._config.signals),
         }
         return Snapshot(kind=self.KIND, version=self.VERSION, meta=meta, arrays=arrays)
@@ -244,6 +250,10 @@ class DetectStage:
         if self._subscribers:
             for row in live:
                 self._subscribe(row)
+        named = self._edges.rows(meta["edges"])
+        for row in live if named is None else named:
+            self._edges.appear(row, self._index.labels(row), self._names[self._service[row]])
+        self._edges.load(meta["edges"])
         models = {name.removeprefix("online."): a for name, a in arrays.items() if name.startswith("online.")}
         self._online.load(meta["online"], models)
         self._drift.ensure(n)
@@ -306,14 +316,16 @@ class DetectStage:
                 out.append(((r, _REFUSED, 1.0, 0, 0), reject))
         return good, marks
 
-    def _cuts(self, marks: F64) -> list[int]:
-        """Records before whose samples the whole bank is looked at: series to evict, silence."""
+    def _cuts(self, marks: F64, growing: bool) -> list[int]:
+        """Records before whose samples the whole bank is looked at: series to evict, silence, edges to tell."""
         before = np.concatenate(([self._watermark], marks[:-1]))
         moved = np.flatnonzero((marks > before) & np.isfinite(before))
         b, m = before[moved], marks[moved]
         due = b // self._evict_step != m // self._evict_step
         if self._silence.after > 0:
             due |= b // self._silence.step != m // self._silence.step
+        if growing or self._edges:
+            due |= b // edges.STEP != m // edges.STEP
         out: list[int] = moved[due].tolist()
         return out
 
@@ -335,6 +347,11 @@ class DetectStage:
             )
             for n, change in enumerate(changes):
                 out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
+        if self._edges.boundary(before, now):
+            bank = self._bank
+            for n, (found, nodes) in enumerate(self._edges.due(before, bank.last, bank.d[1], bank.flags)):
+                told = edges.update(self.source, self.partition, found, nodes)
+                out.append(((r, _BOUNDARY, 0.0, 1, n), self._append(told)))
 
     # ------------------------------------------------------------------ samples
 
@@ -445,7 +462,9 @@ class DetectStage:
 
     def _enrol(self, rows: list[int]) -> None:
         for row in rows:
-            name = self._index.service(row)
+            labels = self._index.labels(row)
+            name = self._mapper.service(labels)
+            self._edges.appear(row, labels, name)
             sid = self._ids.get(name)
             if sid is None:
                 if self._free:
@@ -501,6 +520,7 @@ class DetectStage:
             self._join.vanish(row, name)
             self._limits.vanish(row)
             self._online.vanish(row)
+            self._edges.vanish(row)
             self._inputs.pop(row, None)
             if self._errors.pop(row, None) is not None:
                 self._error_drift.forget(row)
@@ -600,10 +620,10 @@ class DetectStage:
             threshold=self._config.drift.adwin_delta,
         )
 
-    def _append(self, body: Anomaly | DriftDetected) -> Append:
+    def _append(self, body: Anomaly | DriftDetected | TopologyUpdate) -> Append:
         if isinstance(body, Anomaly):
             self.anomalies += 1
-        else:
+        elif isinstance(body, DriftDetected):
             self.drifts += 1
         return Append(body=body, origin=_NOWHERE)
 
@@ -612,6 +632,8 @@ class DetectStage:
         if not isinstance(effect, Append):
             return effect
         pos = record.pos
+        if isinstance(effect.body, TopologyUpdate):
+            return Append(body=effect.body, origin=pos)
         return Append(body=msgspec.structs.replace(effect.body, pos=pos), origin=pos)
 
 
