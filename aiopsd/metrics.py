@@ -78,6 +78,11 @@ class Metrics:
         self.incidents = Gauge("aiopsd_incidents", "Incidents in memory, by state.", ["state"], registry=r)
         self.incidents_opened = Counter("aiopsd_incidents_opened", "Incidents opened.", registry=r)
         self.alerts_kept = Gauge("aiopsd_alerts", "Alerts in memory, by state.", ["state"], registry=r)
+        self.topology_nodes = Gauge("aiopsd_topology_nodes", "Vertices of the service graph.", registry=r)
+        self.topology_edges = Gauge("aiopsd_topology_edges", "Edges of the service graph.", registry=r)
+        self.topology_version = Gauge(
+            "aiopsd_topology_version", "Goes up with every change of the service graph.", registry=r
+        )
         self.bugs = Counter(
             "aiopsd_stage_bugs", "Journal records or timers whose handling failed by a bug of ours.", registry=r
         )

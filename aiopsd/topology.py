@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import networkx as nx
 
 FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
+SHOWN = 12  # edges that the sentence of a diff names
+HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
+EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
 _WORD = re.compile(r"[a-z]+|\d+")
 _POD = re.compile(r"-[a-f0-9]{6,10}-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
@@ -40,10 +43,31 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
 
     added: tuple[tuple[str, str], ...] = ()
     removed: tuple[tuple[str, str], ...] = ()
-    nodes: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()  # new ones
+    gone: tuple[str, ...] = ()  # nodes
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.nodes)
+        return bool(self.added or self.removed or self.nodes or self.gone)
+
+    def __str__(self) -> str:
+        """`2 edges added, 1 removed: + web -> cart, + web -> pay, - web -> old`."""
+        signs = [f"+ {u} -> {v}" for u, v in self.added] + [f"- {u} -> {v}" for u, v in self.removed]
+        more = f" and {len(signs) - SHOWN} more" if len(signs) > SHOWN else ""
+        counts = f"{len(self.added)} edge{'s' if len(self.added) != 1 else ''} added, {len(self.removed)} removed"
+        return f"{counts}: {', '.join(signs[:SHOWN])}{more}" if signs else counts
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of the merged graph: to which version, when (stamp), by which source's word (or for want of it)."""
+
+    version: int
+    stamp: float
+    source: str
+    added: tuple[tuple[str, str], ...]
+    removed: tuple[tuple[str, str], ...]
+    nodes: tuple[str, ...]
+    gone: tuple[str, ...]
+    more: int  # edges and nodes that are not listed: a first graph of thousands is kept as a number
 
 
 class _Seen(msgspec.Struct):
@@ -70,6 +94,8 @@ class Topology:
         self._said: dict[str, dict[tuple[str, str], _Seen]] = {}
         self._nodes: dict[str, Node] = {}
         self._pinned: dict[str, str] = {}  # node -> the file that described it
+        self._described: dict[str, float] = {}  # node -> stamp of the last update that described it, files apart
+        self._history: deque[Change] = deque(maxlen=HISTORY)
         self._down: dict[str, dict[str, None]] = {}
         self._up: dict[str, dict[str, None]] = {}
         self._graph: nx.DiGraph[str] | None = None
@@ -85,6 +111,8 @@ class Topology:
             self._down = {u: dict.fromkeys(vs) for u, vs in resume["down"]}
             self._up = {v: dict.fromkeys(us) for v, us in resume["up"]}
             self._pinned = dict(resume["pinned"])
+            self._described = dict(resume.get("described", {}))
+            self._history.extend(msgspec.convert(resume.get("history", []), list[Change]))
             self.version = resume["version"]
 
     # ----------------------------------------------------------------------- change
@@ -102,9 +130,16 @@ class Topology:
                 self._pinned[node.name] = update.source
             elif node.name in self._pinned:
                 continue
+            else:
+                self._described[node.name] = stamp
             if old != node:
                 self._nodes[node.name] = node
                 self._graph = None
+        if update.replace and update.source.startswith(FILE_PREFIX):
+            named = {node.name for node in update.nodes}
+            for name in [n for n, file in self._pinned.items() if file == update.source and n not in named]:
+                del self._pinned[name]
+                self._described[name] = stamp
         keep: dict[tuple[str, str], None] = {}
         for edge in update.edges:
             pair = (edge.caller, edge.callee)
@@ -123,10 +158,12 @@ class Topology:
         for pair in gone:
             if said.pop(pair, None) is not None:
                 touched[pair] = None
-        return self._settle(touched, fresh)
+        if not said:
+            del self._said[update.source]
+        return self._settle(touched, fresh, stamp, update.source)
 
     def expire(self, stamp: float) -> Diff:
-        """Drop what no source has named for `stale_after` seconds; files never age."""
+        """Drop edges, and nodes without one, that no source has named for `stale_after` seconds; files never age."""
         touched: dict[tuple[str, str], None] = {}
         for source, said in self._said.items():
             if source.startswith(FILE_PREFIX):
@@ -134,10 +171,14 @@ class Topology:
             for pair in [p for p, seen in said.items() if stamp - seen.last > self.stale_after]:
                 del said[pair]
                 touched[pair] = None
-        return self._settle(touched, [])
+                for name in pair:
+                    self._described.setdefault(name, stamp)  # one that nobody described lives as long again
+        for source in [s for s, said in self._said.items() if not said]:
+            del self._said[source]
+        return self._settle(touched, [], stamp, EXPIRED)
 
-    def _settle(self, touched: Iterable[tuple[str, str]], fresh: list[str]) -> Diff:
-        added, removed = [], []
+    def _settle(self, touched: Iterable[tuple[str, str]], fresh: list[str], stamp: float, source: str) -> Diff:
+        added, removed, gone = [], [], []
         for pair in touched:
             u, v = pair
             have = v in self._down.get(u, ())
@@ -154,16 +195,47 @@ class Topology:
                 removed.append(pair)
                 del self._down[u][v]
                 del self._up[v][u]
-        diff = Diff(added=tuple(sorted(added)), removed=tuple(sorted(removed)), nodes=tuple(sorted(set(fresh))))
+        if source == EXPIRED:
+            for name in [n for n in self._nodes if not self._down.get(n) and not self._up.get(n)]:
+                if name not in self._pinned and stamp - self._described.setdefault(name, stamp) > self.stale_after:
+                    del self._nodes[name], self._described[name]
+                    self._down.pop(name, None)
+                    self._up.pop(name, None)
+                    gone.append(name)
+        diff = Diff(
+            added=tuple(sorted(added)),
+            removed=tuple(sorted(removed)),
+            nodes=tuple(sorted(set(fresh))),
+            gone=tuple(sorted(gone)),
+        )
         if diff:
             self.version += 1
+            self._remember(diff, stamp, source)
             self._graph = None
             for cache in (self._near, self._below, self._above):
                 cache.clear()
-            if diff.nodes:
+            if diff.nodes or diff.gone:
                 self._resolved.clear()
                 self._folded = None
         return diff
+
+    def _remember(self, diff: Diff, stamp: float, source: str) -> None:
+        listed = [part[:LISTED] for part in (diff.added, diff.removed)]
+        names = [part[:LISTED] for part in (diff.nodes, diff.gone)]
+        whole = len(diff.added) + len(diff.removed) + len(diff.nodes) + len(diff.gone)
+        kept = sum(map(len, listed)) + sum(map(len, names))
+        self._history.append(
+            Change(
+                version=self.version,
+                stamp=stamp,
+                source=source,
+                added=listed[0],
+                removed=listed[1],
+                nodes=names[0],
+                gone=names[1],
+                more=whole - kept,
+            )
+        )
 
     # ----------------------------------------------------------------------- questions
 
@@ -172,6 +244,22 @@ class Topology:
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    @property
+    def history(self) -> Sequence[Change]:
+        """The last changes of the merged graph, oldest first."""
+        return tuple(self._history)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of the files that say something, sorted."""
+        said = {source for source in self._said if source.startswith(FILE_PREFIX)} | set(self._pinned.values())
+        return sorted(source.removeprefix(FILE_PREFIX) for source in said)
+
+    @property
+    def edges(self) -> int:
+        """How many edges the merged graph has."""
+        return sum(map(len, self._down.values()))
 
     @property
     def names(self) -> Sequence[str]:
@@ -338,13 +426,18 @@ class Topology:
         return self._graph
 
     def to_json(self) -> dict[str, Any]:
-        """Nodes and edges as plain data, in order of appearance."""
+        """Nodes and edges as plain data, in order of appearance.
+
+        `stale_at` is when an edge leaves if no source names it again; None: a file says it, it never ages.
+        """
         edges = []
         for u, vs in self._down.items():
             for v in vs:
                 info = self.edge(u, v)
                 if info is not None:
-                    edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info)})
+                    filed = any(source.startswith(FILE_PREFIX) for source in info.sources)
+                    stale_at = None if filed else info.last_seen + self.stale_after
+                    edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info), "stale_at": stale_at})
         nodes = [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()]
         return {"version": self.version, "nodes": nodes, "edges": edges}
 
@@ -366,6 +459,8 @@ class Topology:
             "down": [[u, list(vs)] for u, vs in self._down.items() if vs],
             "up": [[v, list(us)] for v, us in self._up.items() if us],
             "pinned": dict(self._pinned),
+            "described": dict(self._described),
+            "history": msgspec.to_builtins(list(self._history)),
         }
 
 

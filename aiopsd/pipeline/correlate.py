@@ -62,7 +62,7 @@ from aiopsd.routing import Dispatcher
 from aiopsd.rules import NOISE, Rules
 from aiopsd.services import ServiceMapper
 from aiopsd.silences import SilenceBook
-from aiopsd.topology import Topology
+from aiopsd.topology import EXPIRED, Diff, Topology
 
 VERSION = 1
 RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
@@ -329,7 +329,7 @@ class CorrelateStage:
                     self._forget_incident(key)
         elif kind == _SWEEP:
             self._timer(self.now + SWEEP_EVERY, _SWEEP, "")
-            self._topology_changed(self.topology.expire(self.now), "expired")
+            self._topology_changed(self.topology.expire(self.now), EXPIRED)
             horizon = self.now - self.config.correlate.change_window - self.config.correlate.retention
             for change in [c for c in self.changes.values() if c.ts < horizon]:
                 del self.changes[change.id]
@@ -779,10 +779,10 @@ class CorrelateStage:
     def _on_topology(self, update: TopologyUpdate) -> None:
         self._topology_changed(self.topology.apply(update, self.now), update.source)
 
-    def _topology_changed(self, diff: Any, source: str) -> None:
+    def _topology_changed(self, diff: Diff, source: str) -> None:
         if not diff.added and not diff.removed:
             return
-        self._audit("", "topology", f"{len(diff.added)} edges added, {len(diff.removed)} removed", reason=source)
+        self._audit("", "topology", str(diff), reason=source)
         for incident in list(self.incidents.values()):
             if incident.state in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED):
                 self._want_rank(incident.id)

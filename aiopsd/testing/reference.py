@@ -110,14 +110,15 @@ def configuration() -> str:
         ("metric_log", config.MetricLogConfig), ("snapshots", config.SnapshotConfig), ("store", config.StoreConfig),
         ("sources[]", config.SourceConfig), ("services", config.ServicesConfig),
         ("services.rules[]", config.ServiceRule),
-        ("topology", config.TopologyConfig), ("detect", config.DetectConfig),
+        ("topology", config.TopologyConfig), ("topology.metrics[]", config.EdgeRule),
+        ("detect", config.DetectConfig),
         ("detect.signals[]", config.SignalRule), ("detect.thresholds[]", config.ThresholdRule),
         ("detect.online[]", config.OnlineRule), ("detect.drift", config.DriftConfig),
         ("detect.drift.models[]", config.ModelRule), ("correlate", config.CorrelateConfig),
         ("retraining", config.RetrainingConfig), ("route", config.RouteConfig),
         ("inhibit_rules[]", config.InhibitRule), ("delivery", config.DeliveryConfig),
         ("rules.yaml of a rule pack", config.RulePack), ("rules.yaml: alerts[]", config.AlertFamily),
-        ("rules.yaml: enrich[]", config.Enrichment),
+        ("rules.yaml: enrich[]", config.Enrichment), ("rules.yaml: edges[]", config.EdgeRule),
     ]  # fmt: skip
     for title, cls in names:
         lines += section(cls, f"`{title}`")

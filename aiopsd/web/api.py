@@ -31,6 +31,7 @@ from aiopsd.model import (
 )
 from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
+from aiopsd.topology import Change as TopologyChange
 from aiopsd.web.site import SITE, Problem, Site, View, answer, decode, moment, need_json, read_body
 
 MOST = 1000  # largest `limit` of a list
@@ -209,6 +210,28 @@ class Timeline(View, frozen=True, kw_only=True):
     timeline: list[TimelineView]
 
 
+class EdgeView(View, frozen=True, kw_only=True):
+    caller: str
+    callee: str
+
+
+class TopologyChangeView(View, frozen=True, kw_only=True):
+    """One change of the graph; `more` counts edges and nodes beyond the 200 of each kind that are listed."""
+
+    version: int
+    at: datetime | None
+    source: str
+    added: list[EdgeView]
+    removed: list[EdgeView]
+    new_nodes: Sequence[str]
+    gone_nodes: Sequence[str]
+    more: int
+
+
+class TopologyChanges(View, frozen=True, kw_only=True):
+    changes: list[TopologyChangeView]
+
+
 class Outbox(View, frozen=True, kw_only=True):
     deliveries: list[DeliveryView]
 
@@ -366,6 +389,19 @@ def timeline_view(entry: AuditEntry) -> TimelineView:
         reason=entry.reason,
         actor=entry.actor,
         offset=entry.offset,
+    )
+
+
+def topology_change_view(c: TopologyChange) -> TopologyChangeView:
+    return TopologyChangeView(
+        version=c.version,
+        at=moment(c.stamp),
+        source=c.source,
+        added=[EdgeView(caller=u, callee=v) for u, v in c.added],
+        removed=[EdgeView(caller=u, callee=v) for u, v in c.removed],
+        new_nodes=c.nodes,
+        gone_nodes=c.gone,
+        more=c.more,
     )
 
 
@@ -544,6 +580,13 @@ async def get_topology(request: web.Request) -> web.Response:
     raise Problem(400, f"format={kind[:40]!r}: expected json or graphml", where="format")
 
 
+async def get_topology_changes(request: web.Request) -> web.Response:
+    """GET /api/v1/topology/changes: what changed in the graph, newest first: edges and nodes, when, by whose word."""
+    limit = number_of(request, "limit", 100, MOST)
+    changes = [topology_change_view(c) for c in reversed(request.app[SITE].topology().history)]
+    return answer(TopologyChanges(changes=changes[:limit]))
+
+
 async def get_outbox(request: web.Request) -> web.Response:
     """GET /api/v1/outbox: what waits and what failed, oldest first; `limit`."""
     site = request.app[SITE]
@@ -649,6 +692,7 @@ ROUTES: Mapping[tuple[str, str], Any] = {
     ("GET", "/alerts"): get_alerts,
     ("GET", "/timeline"): get_timeline,
     ("GET", "/topology"): get_topology,
+    ("GET", "/topology/changes"): get_topology_changes,
     ("GET", "/outbox"): get_outbox,
     ("GET", "/status"): get_status,
 }

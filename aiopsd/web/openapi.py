@@ -19,6 +19,7 @@ _ANSWERS: Mapping[Any, Any] = {
     api.post_verdict: api.IncidentView,
     api.get_alerts: api.AlertList,
     api.get_timeline: api.Timeline,
+    api.get_topology_changes: api.TopologyChanges,
     api.get_outbox: api.Outbox,
 }
 _BODIES: Mapping[Any, Any] = {
@@ -42,6 +43,7 @@ _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
     ),
     api.get_timeline: (_LIMIT,),
     api.get_topology: (("format", {"enum": ["json", "graphml"]}, "Default json."),),
+    api.get_topology_changes: (_LIMIT,),
     api.get_outbox: (_LIMIT,),
     push.topology: (("source", {"type": "string"}, "Who says so; default http."),),
 }

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiopsd.errors import ConfigError, Full
-from aiopsd.model import AckIncident, IncidentState, Upsert, Verdict
+from aiopsd.model import AckIncident, Edge, IncidentState, TopologyUpdate, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 from aiopsd.web import openapi
 from aiopsd.web.server import split_listen
@@ -259,6 +259,7 @@ async def test_verdicts_are_checked_and_kept(site: TestSite) -> None:
 async def test_the_graph_is_json_and_graphml(shop: TestSite) -> None:
     """Both forms hold every edge."""
     graph = await shop.json("/api/v1/topology")
+    assert {"confidence", "first_seen", "last_seen", "stale_at", "sources"} <= set(graph["edges"][0])
     async with shop.http.get("/api/v1/topology", params={"format": "graphml"}) as answer:
         assert answer.content_type == "application/graphml+xml"
         root = ET.fromstring(await answer.text())
@@ -278,6 +279,19 @@ async def test_the_outbox_shows_what_waits_and_what_failed(shop: TestSite) -> No
     assert (failed["state"], failed["attempts"], failed["error"]) == ("failed", 3, "clientError: 400")
     await shop.store.mark(row.seq, "delivered", at=START)
     assert (await shop.json("/api/v1/outbox"))["deliveries"] == []
+
+
+async def test_changes_of_the_graph_are_told(shop: TestSite) -> None:
+    """Which edges came and went, when and by whose word, newest first."""
+    await shop.door.submit([TopologyUpdate(source="mesh", edges=(Edge(caller="web", callee="new"),))])
+    newest, *_ = (await shop.json("/api/v1/topology/changes"))["changes"]
+    line = next(e for e in (await shop.json("/api/v1/timeline"))["timeline"] if e["kind"] == "topology")
+
+    assert newest["source"] == "mesh"
+    assert newest["added"] == [{"caller": "web", "callee": "new"}]
+    assert newest["new_nodes"] == ["new", "web"]
+    assert line["text"] == "1 edge added, 0 removed: + web -> new"
+    assert line["reason"] == "mesh"
 
 
 async def test_the_status_shows_positions_and_not_the_configuration(shop: TestSite) -> None:
