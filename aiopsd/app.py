@@ -264,6 +264,7 @@ class Daemon:
             clock=self.clock,
             topology=lambda: self.correlate.stage.topology,
             muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
+            group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
             version=__version__,
         )
         self.site = app[SITE]

@@ -330,6 +330,7 @@ class TestSite:
             clock=self.clock,
             topology=lambda: self.stage.topology,
             muted=self.stage.dispatcher.muted,
+            group_of=self.stage.grouper.group_of,
             version="0.0.0",
         )
 

@@ -171,6 +171,14 @@ class AlertStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # active | suppressed
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Ours: which incident ("": none) and which group holds the alert, and why. Alertmanager's clients pass over it."""
+
+    incident: str
+    group: str
+    reason: str
+
+
 class GettableAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     annotations: Labels
     endsAt: str
@@ -181,6 +189,7 @@ class GettableAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     updatedAt: str
     generatorURL: str = ""
     labels: Labels
+    aiopsd: Place
 
 
 class AlertGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,6 +253,7 @@ def gettable(site: Site, alert: Alert, receivers: Sequence[str], now: float) -> 
             mutedBy=(),
         ),
         generatorURL=alert.generator_url,
+        aiopsd=Place(incident=alert.incident, group=site.group(alert), reason=alert.group_reason),
     )
 
 

@@ -135,10 +135,11 @@ class IncidentView(View, frozen=True, kw_only=True):
 
 
 class AlertView(View, frozen=True, kw_only=True):
-    """One alert; `incident` is "" when it opens none, `reason` says why it is where it is."""
+    """One alert; `incident` is "" when it opens none, `group` holds it even so; `reason` says why it is there."""
 
     fingerprint: str
     incident: str
+    group: str
     state: Literal["firing", "resolved"]
     labels: Labels
     annotations: Labels
@@ -364,6 +365,7 @@ def alert_view(site: Site, a: Alert, now: float) -> AlertView:
     return AlertView(
         fingerprint=a.fingerprint,
         incident=a.incident,
+        group=site.group(a),
         state=a.state.value,
         labels=a.labels,
         annotations=a.annotations,
@@ -547,7 +549,7 @@ async def get_incident(request: web.Request) -> web.Response:
 
 
 async def get_alerts(request: web.Request) -> web.Response:
-    """GET /api/v1/alerts: firing alerts by fingerprint, each with its incident and the reason of its place."""
+    """GET /api/v1/alerts: firing alerts by fingerprint, each with its incident or group and the reason of its place."""
     site, now = request.app[SITE], request.app[SITE].clock()
     limit, after = number_of(request, "limit", 100, MOST), request.query.get("cursor", "")
     service, of = request.query.get("service", ""), request.query.get("incident", "")

@@ -30,6 +30,7 @@ SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
 MOST_OPEN = 200  # rows of the first page, the worst; the API has the rest
+MOST_ALERTS = 500  # rows of the page of alerts; the API has the rest
 MOST_ROWS = 200  # of the outbox, counted for the first page; above it says 200+
 MOST_LINES = 300  # of a timeline on the page, the newest; the API has the rest
 
@@ -164,6 +165,22 @@ async def index(request: web.Request) -> web.Response:
     )
 
 
+async def alerts(request: web.Request) -> web.Response:
+    """GET /alerts: what fires, with its group and the reason of its place; those that nobody is told of first."""
+    site = request.app[SITE]
+    now = site.clock()
+    firing = site.projection.alerts(firing=True)
+    firing.sort(key=lambda a: (bool(a.incident), -rank_of(a.labels.get("severity", "warning")), -a.starts_at))
+    shown = firing[:MOST_ALERTS]
+    return render(
+        request,
+        "alerts.html",
+        alerts=[(a, site.group(a), any(site.muted(a, now))) for a in shown],
+        firing=len(firing),
+        alone=sum(not a.incident for a in firing),
+    )
+
+
 async def incident(request: web.Request) -> web.Response:
     """GET /incidents/{id}: the chain, the evidence, the graph around it, the timeline, the pages sent."""
     site = request.app[SITE]
@@ -289,6 +306,7 @@ def setup(app: web.Application) -> None:
     app.router.add_get(f"{site.base}/", index, name="page-index")
     if site.base:
         app.router.add_get(site.base, index, name="page-index-bare")
+    app.router.add_get(f"{site.base}/alerts", alerts, name="page-alerts")
     app.router.add_get(f"{site.base}/incidents/{{id}}", incident, name="page-incident")
     app.router.add_post(f"{site.base}/incidents/{{id}}/{{verb:ack|resolve}}", act, name="page-act")
     app.router.add_get(f"{site.base}/static/{{name}}", static, name="page-static")

@@ -81,11 +81,13 @@ class Site:
         clock: Clock,
         topology: Callable[[], Topology],
         muted: Muted,
+        group_of: Callable[[str], str],
         version: str,
     ) -> None:
         self.door, self.projection, self.store = door, projection, store
         self.metrics, self.clock, self.topology = metrics, clock, topology
         self.muted, self.version = muted, version
+        self._group_of = group_of
         self.swap(config)
         self.base = config.http.route_prefix.rstrip("/")  # the routes are built with it: a reload cannot change it
         if self.base and not self.base.startswith("/"):
@@ -102,6 +104,10 @@ class Site:
     def url(self) -> str:
         """What links to us start with."""
         return (self.config.http.external_url or f"http://{self.config.http.listen}{self.base}").rstrip("/")
+
+    def group(self, alert: Alert) -> str:
+        """The group that holds the alert: its incident; of one that opens none, what it is quiet with, or itself."""
+        return alert.incident or self._group_of(alert.fingerprint) or alert.fingerprint
 
     def routes(self, alert: Alert) -> list[tuple[str, Labels]]:
         """(receiver, group labels) of every route that the alert takes, as the dispatcher groups it."""

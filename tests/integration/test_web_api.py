@@ -1,6 +1,7 @@
 """Our own API: incidents, commands, the graph, the outbox, the status, management, and its own description."""
 
 import asyncio
+import html
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
@@ -279,6 +280,28 @@ async def test_the_outbox_shows_what_waits_and_what_failed(shop: TestSite) -> No
     assert (failed["state"], failed["attempts"], failed["error"]) == ("failed", 3, "clientError: 400")
     await shop.store.mark(row.seq, "delivered", at=START)
     assert (await shop.json("/api/v1/outbox"))["deliveries"] == []
+
+
+async def test_a_quiet_alert_has_a_group_and_a_reason(site: TestSite) -> None:
+    """What fires by itself all the time opens no incident; where it is, and why, is told wherever alerts are."""
+    labels = {"alertname": "CertExpires", "service": "edge"}
+    for _ in range(12):
+        await site.post("/api/v2/alerts", [{"labels": labels}])
+        site.clock.now += 60
+        await site.post("/api/v2/alerts", [{"labels": labels, "endsAt": rfc3339(site.clock.now)}])
+        site.clock.now += 1740
+    await site.post("/api/v2/alerts", [{"labels": labels}])
+    (alert,) = (await site.json("/api/v1/alerts", incident="none"))["alerts"]
+    (same,) = await site.json("/api/v2/alerts")
+    async with site.http.get("/alerts", headers={"Accept": "text/html"}) as answer:
+        page = await answer.text()
+
+    assert alert["incident"] == ""
+    assert alert["group"]
+    assert alert["reason"]
+    assert same["aiopsd"] == {k: alert[k] for k in ("incident", "group", "reason")}
+    assert alert["reason"] in html.unescape(page)
+    assert alert["group"][:8] in page
 
 
 async def test_changes_of_the_graph_are_told(shop: TestSite) -> None:
