@@ -13,6 +13,7 @@ import numpy as np
 from aiopsd.detect.bank import View
 from aiopsd.model import Direction, Evidence, Labels
 
+BAND = 4.0  # scales from normal; a series that is further out has left what is normal, whatever its envelope learned
 KEEP_PER_SERVICE = 64  # evidences of one service in a digest: the digest is one journal record
 
 
@@ -77,6 +78,10 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
             if bad[k] < 1.0:
                 break
             onset = times[k]
+        low, high = float(view.low[i]), float(view.high[i])
+        if deviation > BAND:  # the envelope has learned of this trouble meanwhile; what is normal has not
+            high = min(high, normal + BAND * scale) if level >= normal else high
+            low = max(low, normal - BAND * scale) if level < normal else low
         by_service.setdefault(who.service, []).append(
             Evidence(
                 service=who.service,
@@ -87,8 +92,8 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
                 direction=Direction.HIGH if level >= normal else Direction.LOW,
                 level=level,
                 normal=normal,
-                low=float(view.low[i]),
-                high=float(view.high[i]),
+                low=low,
+                high=high,
                 scale=scale,
                 deviation=deviation,
                 score=float(view.score[i]),

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from aiopsd.detect.bank import CHANNELS, MENTION, Breaks
+from aiopsd.detect.bank import CHANNELS, MENTION, SLOTS, Breaks
 from aiopsd.detect.evidence import Describe, summary
 from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, labels_text
 
@@ -135,7 +135,7 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
-            recent = [(t, v) for t, v in pairs if t == t]
+            recent = [*[(t, v) for t, v in pairs if t == t][1 - SLOTS :], (ts, value)]  # the break itself is drawn
         yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]
 
 

@@ -9,7 +9,7 @@ Timers are exact: before a record is handled, every timer due at or before its s
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -772,9 +772,23 @@ class CorrelateStage:
             return
         kept = self._digests.setdefault(incident_id, {})
         for e in digest.evidence:
-            kept[f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"] = e
+            kept[_signal(e)] = e
+        self._illustrate(incident_id, kept)
         self._ranking.pop(incident_id, None)  # its timer finds nothing; the answer is ranked now
         self._rank(incident_id)
+
+    def _illustrate(self, incident_id: str, kept: Mapping[str, Evidence]) -> None:
+        """Signals of alerts that came without their values (those of fixed limits) get those of the digest."""
+        for fp in self.incidents[incident_id].alerts:
+            alert = self.alerts.get(fp)
+            if alert is None or all(e.recent for e in alert.evidence):
+                continue
+            shown = tuple(
+                e if e.recent or (known := kept.get(_signal(e))) is None else replace(e, recent=known.recent)
+                for e in alert.evidence
+            )
+            if shown != alert.evidence:
+                self._keep(replace(alert, evidence=shown))
 
     def _on_topology(self, update: TopologyUpdate) -> None:
         self._topology_changed(self.topology.apply(update, self.now), update.source)
@@ -936,6 +950,10 @@ class CorrelateStage:
                 )
             )
         )
+
+
+def _signal(e: Evidence) -> str:
+    return f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"
 
 
 def _name(alert: Alert) -> str:

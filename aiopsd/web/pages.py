@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import jinja2
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopsd.incidents import Move, rank_of
 from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, labels_text
@@ -209,13 +210,20 @@ async def incident(request: web.Request) -> web.Response:
 
 
 def evidence_of(item: Incident, more: list[Evidence]) -> list[Evidence]:
-    """What speaks for the causes, best candidate first, then that of the alerts; one entry per signal."""
+    """What speaks for the causes, best candidate first, then that of the alerts; one entry per signal.
+
+    Where both know a signal, the alert's words hold: they say which range broke, and what it was before the break. The
+    values are those that either has seen.
+    """
     found: dict[tuple[str, str, str], Evidence] = {}
+    broke = {(e.service, e.metric, labels_text(e.labels)): e for e in reversed(more)}
     for e in [*(e for root in item.roots for e in root.evidence), *more]:
         key = (e.service, e.metric, labels_text(e.labels))
-        known = found.get(key)
-        if known is None or len(e.recent) > len(known.recent):
-            found[key] = e  # a dict keeps the place of the first
+        known = found.get(key) or broke.get(key, e)
+        if e is not known:
+            points = {round(t): (t, v) for t, v in (*e.recent, *known.recent)}  # the ring keeps whole seconds
+            known = replace(known, recent=tuple(sorted(points.values())))
+        found[key] = known  # a dict keeps the place of the first
     return list(found.values())
 
 
