@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -230,6 +231,37 @@ class DriftConfig(Section, frozen=True, kw_only=True):
     adwin_delta: float = 0.002  # river's default; 0 false alarms on error bits at it, see docs
 
 
+class PolicyRule(Section, frozen=True, kw_only=True):
+    """What counts as normal for some series, and for how long. First match wins; what is left out is as in `detect`."""
+
+    match: dict[str, str]  # label -> anchored RE2; `service` is the service that the series belongs to
+    growth: float | None = None  # is a repeat an incident? near 0: yes, each time
+    adopt_after: Duration | None = None  # follow or resist a level shift?
+    memory: Duration | None = None
+    warmup: Duration | None = None
+    no_data: Duration | None = None  # 0: silence of these series is no event
+
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class MaintenanceRule(Section, frozen=True, kw_only=True):
+    """Planned work: samples of these series in it are neither scored nor learned, and their silence is no event.
+
+    Once, from `start` to `end`; or each week, on `days`, `from` a time of day `to` another (of the next day, when it is
+    not later).
+    """
+
+    match: dict[str, str]  # label -> anchored RE2; `service` is the service that the series belongs to
+    name: str = ""
+    start: datetime | None = None  # with its zone: 2026-01-31T22:00:00Z
+    end: datetime | None = None
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()  # empty: every day
+    from_: str | int | None = msgspec.field(default=None, name="from")  # "22:00"
+    to: str | int | None = None
+    zone: str = "UTC"  # of `from` and `to`, by its IANA name
+
+
 class DetectConfig(Section, frozen=True, kw_only=True):
     threshold: float = 0.5  # of the score; one meaning for every detector
     min_duration: Duration = Duration(0.0)  # the score must stay that high for so long before it is an event
@@ -238,8 +270,11 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     warmup: Duration = Duration(3600.0)  # a new series says nothing for so long, nor before 40 samples
     growth: float = 0.25  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
+    adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
     join: Literal["service", "series"] = "service"
     evict_after: Duration = Duration(86400.0)  # a series silent for so long, and for its own lifetime, is forgotten
+    policies: tuple[PolicyRule, ...] = ()
+    maintenance: tuple[MaintenanceRule, ...] = ()
     signals: tuple[SignalRule, ...] = ()
     thresholds: tuple[ThresholdRule, ...] = ()
     online: tuple[OnlineRule, ...] = ()

@@ -43,6 +43,12 @@ class Metrics:
         self.series = Gauge("aiopsd_detect_series", "Live series in the bank.", ["source", "partition"], registry=r)
         self.anomalies = Counter("aiopsd_detect_anomalies", "Anomaly events emitted.", ["state"], registry=r)
         self.drifts = Counter("aiopsd_detect_drifts", "Drifts confirmed.", ["kind"], registry=r)
+        self.skipped = Counter(
+            "aiopsd_detect_maintenance_samples",
+            "Samples that came in a window of maintenance: neither scored nor learned.",
+            ["source"],
+            registry=r,
+        )
         self.detect_seconds = Histogram(
             "aiopsd_detect_slice_seconds", "Wall time of one detection slice.", buckets=_FAST, registry=r
         )

@@ -161,6 +161,8 @@ class Join:
         self.sizes: dict[str, int] = {}  # series of each service
         self.echoes: dict[str, Echo] = {}
         self._timers: list[tuple[float, str]] = []
+        self.adopt_after = ADOPT
+        self.adopt: dict[int, float] = {}  # row -> seconds, where its policy says otherwise
         self.touched: set[int] = set()  # rows followed or released since the caller last cleared this
 
     # ------------------------------------------------------------------ series come and go
@@ -170,6 +172,7 @@ class Join:
 
     def vanish(self, row: int, service: str) -> None:
         """The series was evicted."""
+        self.adopt.pop(row, None)
         left = self.sizes.get(service, 0) - 1
         if left > 0:
             self.sizes[service] = left
@@ -221,11 +224,10 @@ class Join:
         self._take(subject, s)
         return self._judge(subject, s.ts)
 
-    @staticmethod
-    def _calm(entry: Entry, s: Seen) -> None:
+    def _calm(self, entry: Entry, s: Seen) -> None:
         """A followed series said something unremarkable: is it still outside of what was normal at its onset?"""
         outside = s.value > entry.high if entry.up else s.value < entry.low
-        if outside and s.ts - entry.onset <= ADOPT:
+        if outside and s.ts - entry.onset <= self.adopt.get(s.row, self.adopt_after):
             entry.bad = max(entry.bad, s.ts)
             entry.interval = s.interval
 

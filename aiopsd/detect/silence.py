@@ -5,7 +5,7 @@ whose series stopped is one event, and when more than half of the partition is s
 What enters is the bank's times of last samples at a watermark; what leaves is which services are silent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -36,11 +36,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Silence:
-    """`after`: seconds of silence that count; 0: off."""
+    """`after`: seconds of silence that count; 0: off. `others`: what the policies of some series say instead."""
 
-    def __init__(self, after: float) -> None:
-        self.after = after
-        self.step = max(after / 4, 15.0)  # of the watermark between two checks
+    def __init__(self, after: float, others: Sequence[float] = ()) -> None:
+        terms = [term for term in (after, *others) if term > 0]
+        self.after = max(terms, default=0.0)
+        self.step = max(min(terms, default=0.0) / 4, 15.0)  # of the watermark between two checks
         self.suspended = float("-inf")  # no judgement before this watermark
         self._hushes: dict[str, Hush] = {}
 
@@ -59,12 +60,14 @@ class Silence:
         live: NDArray[np.bool_],
         service: NDArray[np.int32],
         names: list[str],
+        after: F64 | None = None,
     ) -> list[Change]:
         """What changed at the watermark `now`, which was `before` until this record; arrays have an element per row.
 
         Args:
             last: time of each row's last sample. count, age: samples seen and seconds between the first and the last.
-            live: rows that hold a series which has not said goodbye (a staleness marker).
+            live: rows that hold a series which has not said goodbye (a staleness marker) and is not under maintenance.
+            after: seconds of silence that count, per row, 0: none; None: the same for all.
         """
         if now - before > max(2 * self.step, self.after):
             self.suspended = now + self.after  # the source itself had a hole: let everybody speak first
@@ -72,7 +75,9 @@ class Silence:
             return []
         interval = age / np.maximum(count - 1, 1)
         judged = live & (count >= _SAMPLES)
-        silent = judged & (now - last > np.maximum(self.after, _INTERVALS * interval))
+        if after is not None:
+            judged &= after > 0
+        silent = judged & (now - last > np.maximum(self.after if after is None else after, _INTERVALS * interval))
         rows = np.flatnonzero(silent)
         out: list[Change] = []
         whole = 2 * len(rows) > int(judged.sum()) and len(set(service[rows].tolist())) > 1

@@ -11,13 +11,13 @@ records were cut once series have been evicted, so no output depends on them.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from aiopsd.config import Config
+from aiopsd.config import Config, PolicyRule
 from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
@@ -25,11 +25,12 @@ from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_L
 from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.join import Join, JoinPolicy, seen
+from aiopsd.detect.maintenance import Maintenance
 from aiopsd.detect.online import Online
 from aiopsd.detect.signals import Matcher, Signal, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
-from aiopsd.errors import DecodeReason
+from aiopsd.errors import ConfigError, DecodeReason
 from aiopsd.model import (
     Anomaly,
     Append,
@@ -47,6 +48,8 @@ from aiopsd.services import ServiceMapper
 
 AHEAD = 3600.0  # s; a sample further ahead of its record's receipt is a broken clock, not news
 LEAP = 86400.0  # s; without receipt times, a leap of the watermark by more has to be seen in ...
+MOST_POLICIES = 255  # a row keeps the number of its policy in a byte
+MOST_AWAY = 30 * 86400.0  # s; a window of maintenance that ended longer ago no longer excuses silence
 CONFIRM = 3  # ... so many records in a row before it is believed
 
 _KINDS = ("other", "latency", "errors", "availability", "traffic", "saturation", "resource")
@@ -71,7 +74,8 @@ def build(config: Config, source: str, partition: int, resume: Snapshot | None =
 class DetectStage:
     """See `protocols.DetectLike`. Counters for /metrics are plain attributes, totals since the stage was built.
 
-    Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8.
+    Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8, `_windows`
+    int16 (which maintenance concerns it; follows from the labels).
     """
 
     KIND, VERSION = "detect", 3
@@ -91,7 +95,16 @@ class DetectStage:
         )
         self._evict_step = max(d.evict_after / 24, 60.0)
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
-        self._silence = Silence(d.no_data)
+        rules = d.policies
+        self._others = [self._policy_of(rule) for rule in rules]
+        self._policies = [Matcher(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
+        no_data = [d.no_data if rule.no_data is None else rule.no_data for rule in rules]
+        self._no_data = np.array([d.no_data, *no_data], np.float64)
+        self._adopt = [rule.adopt_after for rule in rules]
+        self._silence = Silence(d.no_data, no_data)
+        self._maintenance = Maintenance(d.maintenance)
+        if len(rules) > MOST_POLICIES:
+            raise ConfigError(f"at most {MOST_POLICIES} policies", "$.detect.policies")
         self._online = Online(d.online, self._policy)
         known = edges.KNOWN if config.topology.known_metrics else ()
         self._edges = edges.Edges((*config.topology.metrics, *known), self._mapper, config.topology.stale_after)
@@ -107,6 +120,7 @@ class DetectStage:
         ]
         self._inputs: dict[int, tuple[int, ...]] = {}  # row -> models that read it
         self._errors: dict[int, int] = {}  # row -> model whose error bits it carries
+        self._governed = bool(rules or d.maintenance)
         self._subscribers = bool(d.thresholds or d.online or self._models)
         self._drift = SeriesDrift()
         self._error_drift = ErrorDrift(d.drift.adwin_delta)
@@ -117,16 +131,19 @@ class DetectStage:
         self._sizes: list[int] = []  # rows of each service, by id
         self._free: list[int] = []  # ids without rows
         self._dropped: set[int] = set()  # rows evicted in this step, or new
-        self.samples = self.late = self.invalid = self.anomalies = self.drifts = 0
+        self.samples = self.late = self.invalid = self.skipped = self.anomalies = self.drifts = 0
         if resume is None:
             self._index = SeriesIndex(self._mapper)
-            self._bank = RangeBank(self._policy, follow=True)
+            self._bank = RangeBank(self._policy, follow=True, others=self._others)
             self._join = Join(join, self._describe)
             self._known = np.zeros(self._bank.capacity, bool)
             self._service = np.zeros(self._bank.capacity, np.int32)
             self._kind = np.zeros(self._bank.capacity, np.int8)
+            self._windows = np.zeros(self._bank.capacity, np.int16)
         else:
             self._load(resume, join)
+        if d.adopt_after is not None:
+            self._join.adopt_after = float(d.adopt_after)
         if d.drift.enabled:
             self._bank.on_hours = self._drift
 
@@ -232,7 +249,7 @@ class DetectStage:
         self._index = SeriesIndex.resume(self._mapper, meta["index"])
         inner = {name.removeprefix("bank."): a for name, a in arrays.items() if name.startswith("bank.")}
         bank = Snapshot(kind=RangeBank.KIND, version=RangeBank.VERSION, meta=meta["bank"], arrays=inner)
-        self._bank = RangeBank.resume(self._policy, bank, follow=True)
+        self._bank = RangeBank.resume(self._policy, bank, follow=True, others=self._others)
         n = len(arrays["known"])
         capacity = self._bank.capacity
         self._known = np.zeros(capacity, bool)
@@ -240,6 +257,7 @@ class DetectStage:
         self._kind = np.zeros(capacity, np.int8)
         self._known[:n], self._service[:n] = arrays["known"], arrays["service"]
         self._kind[:n] = arrays["kind"]
+        self._windows = np.zeros(capacity, np.int16)
         self._names = list(meta["names"])
         self._free = list(meta["free"])
         free = set(self._free)
@@ -250,6 +268,9 @@ class DetectStage:
         if self._subscribers:
             for row in live:
                 self._subscribe(row)
+        if self._governed:
+            for row in live:
+                self._govern(row, self._index.labels(row), self._names[self._service[row]])
         named = self._edges.rows(meta["edges"])
         for row in live if named is None else named:
             self._edges.appear(row, self._index.labels(row), self._names[self._service[row]])
@@ -335,15 +356,22 @@ class DetectStage:
             self._evict(min(now, before + self._evict_step))
         if self._silence.boundary(before, now):
             bank = self._bank
+            last, live = bank.last, self._known & ((bank.flags & ENDED) == 0)
+            if self._maintenance.rules:
+                # who was away by plan is missed from the end of the plan on
+                until = self._maintenance.until(self._windows, now, MOST_AWAY)
+                live &= until <= now
+                last = np.maximum(last, until)
             changes = self._silence.check(
                 before,
                 now,
-                last=bank.last,
+                last=last,
                 count=bank.count,
                 age=bank.age,
-                live=self._known & ((bank.flags & ENDED) == 0),
+                live=live,
                 service=self._service,
                 names=self._names,
+                after=self._no_data[bank.rule] if self._policies else None,
             )
             for n, change in enumerate(changes):
                 out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
@@ -378,11 +406,15 @@ class DetectStage:
             unknown, at = np.unique(rows[strange], return_index=True)
             new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
             self._enrol([row for _, row in new])
+        skip = None
+        if self._maintenance.rules and len(rows):
+            skip = self._maintenance.inside(self._windows[rows], ts)
+            self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
-        strange_to_models = self._online.step(rows, ts, values)
+        strange_to_models = self._online.step(rows, ts, values, skip)
         for s in strange_to_models:
             self._bank.watch(s.row, True)
-        seen_by_bank = self._bank.step(rows, ts, values)
+        seen_by_bank = self._bank.step(rows, ts, values, skip)
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late
         self.invalid += seen_by_bank.invalid
@@ -459,6 +491,7 @@ class DetectStage:
             self._known = np.concatenate((self._known, np.zeros(more, bool)))
             self._service = np.concatenate((self._service, np.zeros(more, np.int32)))
             self._kind = np.concatenate((self._kind, np.zeros(more, np.int8)))
+            self._windows = np.concatenate((self._windows, np.zeros(more, np.int16)))
 
     def _enrol(self, rows: list[int]) -> None:
         for row in rows:
@@ -478,6 +511,8 @@ class DetectStage:
             self._sizes[sid] += 1
             self._service[row] = sid
             self._known[row] = True
+            if self._governed:
+                self._govern(row, labels, name)
         self._classify(rows)
         if self._subscribers:
             for row in rows:
@@ -492,6 +527,27 @@ class DetectStage:
             at = np.array(mine, np.intp)
             self._kind[at] = _KINDS.index(signal.kind)
             self._bank.mark(at, counter=signal.counter, harm=_HARM[signal.harm])
+
+    def _policy_of(self, rule: PolicyRule) -> Policy:
+        base = self._policy
+        return msgspec.structs.replace(
+            base,
+            growth=base.growth if rule.growth is None else rule.growth,
+            memory=base.memory if rule.memory is None else float(rule.memory),
+            warm_seconds=base.warm_seconds if rule.warmup is None else float(rule.warmup),
+        )
+
+    def _govern(self, row: int, labels: Mapping[str, str], service: str) -> None:
+        """Which policy the series obeys, and which maintenance concerns it."""
+        if self._policies:
+            given = {**labels, "service": service or labels.get("service", "")}
+            found = next((i for i, matches in enumerate(self._policies) if matches(given)), -1)
+            self._bank.obey(row, found + 1)
+            adopt = self._adopt[found] if found >= 0 else None
+            if adopt is not None:
+                self._join.adopt[row] = float(adopt)
+        if self._maintenance.rules:
+            self._windows[row] = self._maintenance.group(labels, service)
 
     def _subscribe(self, row: int) -> None:
         """What else looks at this series, by its labels."""
@@ -529,6 +585,7 @@ class DetectStage:
                 del self._ids[name]
                 self._free.append(sid)
         self._known[rows] = False
+        self._windows[rows] = 0
         self._bank.reset(rows)
         self._drift.reset(rows[rows < self._drift.f.shape[1]])
         self._dropped.update(rows.tolist())

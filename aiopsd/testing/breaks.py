@@ -55,14 +55,22 @@ BREAKS: Mapping[str, tuple[str, Callable[[], Values]]] = {
 """Kind of break -> (configuration, values of the metric `m` of the service `db`)."""
 
 
+def record(k: int, *, service: str | Mapping[str, str] = "db", **values: float) -> LogRecord:
+    """The k-th record: a sample of each metric; `service` is that of all, or by metric."""
+    ts = T0 + STEP * k
+    body = [
+        {"name": name, "service": service if isinstance(service, str) else service[name], "ts": ts, "value": v}
+        for name, v in values.items()
+    ]
+    return LogRecord(source="m", partition=0, offset=k, value=msgspec.json.encode(body), format="json", stamp=ts)
+
+
 def play(stage: DetectStage, values: Values) -> list[Anomaly]:
     """`m` beside an undisturbed series `n`, a record every STEP; NaN: no sample."""
     events: list[Anomaly] = []
     for k, (m, n) in enumerate(zip(values.tolist(), (50 + noise(len(values), 2)).tolist(), strict=True)):
-        ts = T0 + STEP * k
-        body = [{"name": name, "service": "db", "ts": ts, "value": v} for name, v in (("m", m), ("n", n)) if v == v]
-        record = LogRecord(source="m", partition=0, offset=k, value=msgspec.json.encode(body), format="json", stamp=ts)
-        events += [e.body for e in stage.step([record]) if isinstance(e, Append) and isinstance(e.body, Anomaly)]
+        given = record(k, **{name: v for name, v in (("m", m), ("n", n)) if v == v})
+        events += [e.body for e in stage.step([given]) if isinstance(e, Append) and isinstance(e.body, Anomaly)]
     return events
 
 

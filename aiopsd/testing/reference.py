@@ -112,6 +112,7 @@ def configuration() -> str:
         ("services.rules[]", config.ServiceRule),
         ("topology", config.TopologyConfig), ("topology.metrics[]", config.EdgeRule),
         ("detect", config.DetectConfig),
+        ("detect.policies[]", config.PolicyRule), ("detect.maintenance[]", config.MaintenanceRule),
         ("detect.signals[]", config.SignalRule), ("detect.thresholds[]", config.ThresholdRule),
         ("detect.online[]", config.OnlineRule), ("detect.drift", config.DriftConfig),
         ("detect.drift.models[]", config.ModelRule), ("correlate", config.CorrelateConfig),

@@ -597,7 +597,7 @@ async def get_outbox(request: web.Request) -> web.Response:
 
 
 async def get_status(request: web.Request) -> web.Response:
-    """GET /api/v1/status: positions, lag, sources, what we wait for."""
+    """GET /api/v1/status: positions, lag, sources, what we wait for, maintenance in force."""
     site = request.app[SITE]
     return answer(
         {
@@ -605,6 +605,7 @@ async def get_status(request: web.Request) -> web.Response:
             "version": site.version,
             "started_at": moment(site.started_at),
             "waiting_for": site.door.readiness(),
+            "maintenance": site.maintenance.active(site.clock()),
             "figures": site.projection.figures(),
         }
     )

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiopsd import routing
 from aiopsd.config import Config
 from aiopsd.decode.times import EPOCH, LATEST
+from aiopsd.detect.maintenance import Maintenance
 from aiopsd.errors import Full, StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
@@ -99,6 +100,7 @@ class Site:
     def swap(self, config: Config) -> None:
         """Take over a reloaded configuration; `listen` and `route_prefix` stay as they were at the start."""
         self.config, self.tree = config, routing.routes(config)
+        self.maintenance = Maintenance(config.detect.maintenance)
 
     @property
     def url(self) -> str:

@@ -282,6 +282,13 @@ async def test_the_outbox_shows_what_waits_and_what_failed(shop: TestSite) -> No
     assert (await shop.json("/api/v1/outbox"))["deliveries"] == []
 
 
+async def test_the_status_names_the_maintenance_in_force() -> None:
+    """Whoever wonders why nothing is said finds the window that is the reason."""
+    rule = "{name: load test, match: {service: db}, start: 2000-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z}"
+    async with running(f"detect: {{maintenance: [{rule}]}}") as site:
+        assert (await site.json("/api/v1/status"))["maintenance"] == ["load test"]
+
+
 async def test_a_quiet_alert_has_a_group_and_a_reason(site: TestSite) -> None:
     """What fires by itself all the time opens no incident; where it is, and why, is told wherever alerts are."""
     labels = {"alertname": "CertExpires", "service": "edge"}

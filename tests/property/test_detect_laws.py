@@ -16,8 +16,8 @@ from aiopsd.testing.detectors import stored
 
 T0 = 1_700_000_000.0
 
-# everything at once: edges from metrics, limits with hysteresis, no-data, models on two metrics, drift with error bits,
-# quick eviction, short warm-up and memory so that a few hundred samples reach every branch
+# everything at once: policies, maintenance, edges from metrics, limits with hysteresis, no-data, models on two metrics,
+# drift with error bits, quick eviction, short warm-up and memory so that a few hundred samples reach every branch
 EVERYTHING = """
 detect:
   warmup: 2m
@@ -26,6 +26,13 @@ detect:
   no_data: 10m
   join: {join}
   evict_after: 40m
+  policies:
+    - {{match: {{service: pay, __name__: cpu}}, growth: 0.01, memory: 30m, warmup: 5m, adopt_after: 2h}}
+    - {{match: {{__name__: up}}, no_data: 0s}}
+    - {{match: {{service: cart}}, no_data: 20m}}
+  maintenance:
+    - {{match: {{service: shop}}, start: 2023-11-14T23:00:00Z, end: 2023-11-14T23:20:00Z}}
+    - {{match: {{__name__: "cpu|requests_total"}}, from: "23:30", to: "23:40", days: [tue, wed]}}
   thresholds:
     - {{name: hot, match: {{__name__: cpu}}, above: 90, clear: 70, min_duration: 1m}}
     - {{name: gone, match: {{__name__: up}}, below: 1, severity: critical}}
