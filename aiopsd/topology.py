@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import networkx as nx
 
 FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
+OPERATOR = "operator"  # the source of edges that verdicts drew: a person's word, so it does not age either
+LASTING = (FILE_PREFIX, OPERATOR)
 SHOWN = 12  # edges that the sentence of a diff names
 HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
 EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
@@ -166,7 +168,7 @@ class Topology:
         """Drop edges, and nodes without one, that no source has named for `stale_after` seconds; files never age."""
         touched: dict[tuple[str, str], None] = {}
         for source, said in self._said.items():
-            if source.startswith(FILE_PREFIX):
+            if source.startswith(LASTING):
                 continue
             for pair in [p for p, seen in said.items() if stamp - seen.last > self.stale_after]:
                 del said[pair]
@@ -298,6 +300,10 @@ class Topology:
             last_seen=max(seen.last for _, seen in words),
             sources=tuple(source for source, _ in words),
         )
+
+    def says(self, source: str, caller: str, callee: str) -> bool:
+        """Whether this source names this edge."""
+        return (caller, callee) in self._said.get(source, ())
 
     def near(self, name: str, hops: int) -> dict[str, int]:
         """Undirected distance of everything within `hops` of `name`, itself included with 0; nearest first.
@@ -435,8 +441,8 @@ class Topology:
             for v in vs:
                 info = self.edge(u, v)
                 if info is not None:
-                    filed = any(source.startswith(FILE_PREFIX) for source in info.sources)
-                    stale_at = None if filed else info.last_seen + self.stale_after
+                    lasting = any(source.startswith(LASTING) for source in info.sources)
+                    stale_at = None if lasting else info.last_seen + self.stale_after
                     edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info), "stale_at": stale_at})
         nodes = [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()]
         return {"version": self.version, "nodes": nodes, "edges": edges}

@@ -19,6 +19,7 @@ from aiopsd import incidents as lifecycle
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement, Revision
 from aiopsd.correlate.rootcause import rank
+from aiopsd.correlate.verdicts import Verdicts, joined, parted
 from aiopsd.incidents import IllegalMove, Move
 from aiopsd.model import (
     AckIncident,
@@ -92,6 +93,7 @@ class CorrelateStage:
         silences: SilenceBook,
         dispatcher: Dispatcher,
         retraining: Retraining,
+        verdicts: Verdicts,
         trainers: Sequence[str],
         resume: dict[str, Any] | None,
     ) -> None:
@@ -103,6 +105,7 @@ class CorrelateStage:
         self.silences = silences
         self.dispatcher = dispatcher
         self.retraining = retraining
+        self.verdicts = verdicts
         self.trainers = tuple(trainers)
         self.alerts: dict[str, Alert] = {}
         self.incidents: dict[str, Incident] = {}
@@ -193,6 +196,7 @@ class CorrelateStage:
                 "silences": self.silences.snapshot(),
                 "dispatcher": self.dispatcher.snapshot(),
                 "retraining": self.retraining.snapshot(),
+                "verdicts": self.verdicts.snapshot(),
             },
         )
 
@@ -718,6 +722,7 @@ class CorrelateStage:
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             self._audit(incident_id, "root", "the ranking failed; the causes shown are the last ones", reason=repr(e))
             return
+        roots = self.verdicts.corrected(roots, _shown(alerts), self.now)
         if not roots or roots == incident.roots:
             return
         before, after = incident.root, roots[0]
@@ -880,9 +885,34 @@ class CorrelateStage:
         incident = self.incidents.get(incident_id)
         named = [incident.root.service] if incident is not None and incident.root is not None else []
         meant = replace(verdict, incident=incident_id, other=self._living(verdict.other))
+        if incident is not None:
+            self._learn(incident, meant)
         self._revise(self.grouper.verdict(meant, self.now, named))
         if incident_id in self.incidents:
             self._want_rank(incident_id)
+
+    def _learn(self, incident: Incident, verdict: Verdict) -> None:
+        """What the verdict says of the next time: who is to be named, what the graph lacks or has too much."""
+        hops = self.config.correlate.hops
+        members = [a for fp in incident.alerts if (a := self.alerts.get(fp)) is not None]
+        learned: TopologyUpdate | None = None
+        if verdict.kind == "cause" and verdict.service and incident.root is not None:
+            true = self.topology.resolve(verdict.service)
+            self.verdicts.cause(incident.root.service, true, _shown(members).get(true, ()), self.now)
+        elif verdict.kind == "merge" and (other := self.incidents.get(verdict.other)) is not None:
+            first, second = sorted((incident, other), key=lambda i: (i.started_at, i.opened_at, i.id))
+            learned = joined(self.topology, self._began_at(first), self._began_at(second), hops)
+        elif verdict.kind == "split":
+            chosen = set(verdict.fingerprints)
+            sides = [[a.service for a in members if (a.fingerprint in chosen) is side] for side in (True, False)]
+            learned = parted(self.topology, *sides)
+        if learned is not None:
+            self._on_topology(learned)
+
+    def _began_at(self, incident: Incident) -> str:
+        """The service of the incident's earliest alert."""
+        alerts = [a for fp in incident.alerts if (a := self.alerts.get(fp)) is not None and a.service]
+        return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
 
     # ------------------------------------------------------------------ writing down
 
@@ -952,6 +982,15 @@ class CorrelateStage:
         )
 
 
+def _shown(alerts: Iterable[Alert]) -> dict[str, set[str]]:
+    """Service -> names of its alerts (of an anomaly: of its signal)."""
+    shown: dict[str, set[str]] = {}
+    for a in alerts:
+        name = a.labels.get("signal", "") if a.anomaly else a.labels.get("alertname", "")
+        shown.setdefault(a.service, set()).add(name)
+    return shown
+
+
 def _signal(e: Evidence) -> str:
     return f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"
 
@@ -1000,6 +1039,7 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
         silences=silences,
         dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
         retraining=Retraining(config.retraining, meta.get("retraining")),
+        verdicts=Verdicts(meta.get("verdicts")),
         trainers=[f"{kind}[{index}]" for kind, index, _, _ in trainers(config)],
         resume=meta or None,
     )
