@@ -200,6 +200,7 @@ class Expect(Section, frozen=True, kw_only=True):
     suppressed: tuple[Labels, ...] = ()  # matchers: alerts that fire and of which no page tells
     told: tuple[Labels, ...] = ()  # matchers: alerts of which a page tells
     alerts: tuple[AlertSays, ...] = ()
+    edges: tuple[str, ...] = ()  # "caller kind callee": what the graph has at the end
 
 
 class PackTest(Section, frozen=True, kw_only=True):
