@@ -240,6 +240,7 @@ class PolicyRule(Section, frozen=True, kw_only=True):
     memory: Duration | None = None
     warmup: Duration | None = None
     no_data: Duration | None = None  # 0: silence of these series is no event
+    flatline: Duration | None = None
 
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -270,6 +271,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     warmup: Duration = Duration(3600.0)  # a new series says nothing for so long, nor before 40 samples
     growth: float = 0.25  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
+    flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
     adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
     join: Literal["service", "series"] = "service"
     evict_after: Duration = Duration(86400.0)  # a series silent for so long, and for its own lifetime, is forgotten

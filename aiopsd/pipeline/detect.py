@@ -23,7 +23,8 @@ from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
 from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
-from aiopsd.detect.evidence import Series, clock, from_view
+from aiopsd.detect.evidence import Series, clock, from_view, number
+from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, seen
 from aiopsd.detect.maintenance import Maintenance
 from aiopsd.detect.online import Online
@@ -100,6 +101,9 @@ class DetectStage:
         self._policies = [Matcher(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
         no_data = [d.no_data if rule.no_data is None else rule.no_data for rule in rules]
         self._no_data = np.array([d.no_data, *no_data], np.float64)
+        flatline = [d.flatline if rule.flatline is None else rule.flatline for rule in rules]
+        self._still = np.array([d.flatline, *flatline], np.float64)
+        self._flatline = Flatline(d.flatline, flatline)
         self._adopt = [rule.adopt_after for rule in rules]
         self._silence = Silence(d.no_data, no_data)
         self._maintenance = Maintenance(d.maintenance)
@@ -217,6 +221,8 @@ class DetectStage:
         arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
         self._drift.ensure(n)
         arrays |= {"drift.f": self._drift.f[:, :n].copy(), "drift.start": self._drift.start[:, :n].copy()}
+        flatline, still = self._flatline.snapshot(n)
+        arrays |= {f"flatline.{name}": a for name, a in still.items()}
         online, models = self._online.snapshot()
         arrays |= {f"online.{name}": a for name, a in models.items()}
         meta: dict[str, Any] = {
@@ -231,6 +237,7 @@ class DetectStage:
             "join": self._join.snapshot(),
             "limits": self._limits.snapshot(),
             "silence": self._silence.snapshot(),
+            "flatline": flatline,
             "online": online,
             "errors": self._error_drift.snapshot(),
             "edges": self._edges.snapshot(),
@@ -282,6 +289,8 @@ class DetectStage:
         self._error_drift.load([item for item in meta["errors"] if item[0] in self._errors])
         self._limits.load(meta["limits"])
         self._silence.load(meta["silence"])
+        still = {name.removeprefix("flatline."): a for name, a in arrays.items() if name.startswith("flatline.")}
+        self._flatline.load(meta["flatline"], still)
         if meta["signals"] != msgspec.to_builtins(self._config.signals):
             self._classify(live)
 
@@ -343,6 +352,8 @@ class DetectStage:
         moved = np.flatnonzero((marks > before) & np.isfinite(before))
         b, m = before[moved], marks[moved]
         due = b // self._evict_step != m // self._evict_step
+        if self._flatline.on:
+            due |= b // self._flatline.step != m // self._flatline.step
         if self._silence.after > 0:
             due |= b // self._silence.step != m // self._silence.step
         if growing or self._edges:
@@ -375,6 +386,22 @@ class DetectStage:
             )
             for n, change in enumerate(changes):
                 out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
+        if self._flatline.boundary(before, now):
+            bank = self._bank
+            live = self._known & ((bank.flags & ENDED) == 0) & ((bank.flags & HARM_BOTH) != 0)
+            if self._maintenance.rules:
+                live &= self._maintenance.until(self._windows, now, MOST_AWAY) <= now
+            changes = self._flatline.check(
+                before,
+                last=bank.last,
+                interval=bank.age / np.maximum(bank.count - 1, 1),
+                live=live,
+                after=self._still[bank.rule],
+                service=self._service,
+                names=self._names,
+            )
+            for n, change in enumerate(changes):
+                out.append(((r, _BOUNDARY, 0.0, 2, n), self._append(self._stuck(change, before))))
         if self._edges.boundary(before, now):
             bank = self._bank
             for n, (found, nodes) in enumerate(self._edges.due(before, bank.last, bank.d[1], bank.flags)):
@@ -418,6 +445,11 @@ class DetectStage:
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late
         self.invalid += seen_by_bank.invalid
+
+        if self._flatline.on:
+            self._flatline.ensure(self._bank.capacity)
+            taken = np.flatnonzero(seen_by_bank.used)
+            self._flatline.learn(rows[taken], ts[taken], values[taken])
 
         if self._limits.rules:
             used = np.where(seen_by_bank.used, values, np.nan)
@@ -586,6 +618,7 @@ class DetectStage:
                 self._free.append(sid)
         self._known[rows] = False
         self._windows[rows] = 0
+        self._flatline.forget(rows)
         self._bank.reset(rows)
         self._drift.reset(rows[rows < self._drift.f.shape[1]])
         self._dropped.update(rows.tolist())
@@ -624,6 +657,31 @@ class DetectStage:
             revision=hush.revision,
             labels={"source": self.source},
             summary=f"no data from {what} {service}, {count}, since {clock(hush.onset)}",
+            evidence=tuple(evidence),
+        )
+
+    def _stuck(self, change: Change, now: float) -> Anomaly:
+        hush = change.hush
+        evidence: list[Evidence] = []
+        text = "moves again"
+        if change.rows:
+            rows = np.array(change.rows, np.intp)
+            found = from_view(self._bank.view(rows), self._describe, now)
+            found.sort(key=lambda e: (e.service, e.metric, sorted(e.labels.items())))
+            evidence = [msgspec.structs.replace(e, channel="flatline", onset=hush.onset) for e in found[:8]]
+            more = f" and {hush.told - 1} more" if hush.told > 1 else ""
+            text = f"{evidence[0].metric}{more} exactly {number(evidence[0].level)} since {clock(hush.onset)}"
+        return Anomaly(
+            id=content_id("flatline", hush.service, round(hush.onset)),
+            service=hush.service,
+            signal="flatline",
+            state=change.state,
+            onset=hush.onset,
+            ts=now,
+            score=0.6,
+            revision=hush.revision,
+            labels={"source": self.source},
+            summary=f"{hush.service} does not move: {text}" if evidence else f"{hush.service} {text}",
             evidence=tuple(evidence),
         )
 

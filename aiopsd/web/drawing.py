@@ -21,6 +21,7 @@ from aiopsd.topology import Topology
 WIDTH, HEIGHT = 460.0, 132.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
 
+SINCE = {"no-data": "no data since", "flatline": "has not moved since"}  # channel -> what the mark of the onset says
 _HUGE = 1e150  # what is larger overflows the arithmetic of the scale and means nothing to a reader
 
 
@@ -106,7 +107,7 @@ def series(evidence: Evidence) -> Markup:
         out.append(f'<path class="onset" d="M{at} {_TOP}V{HEIGHT - _BOTTOM:g}"/>')
         out.append(
             f'<text class="note" x="{at + shift:.1f}" y="11" text-anchor="{anchor}">'
-            f"{'no data since' if missing else 'left normal'} {clock(evidence.onset)}</text>"
+            f"{SINCE.get(evidence.channel, 'left normal')} {clock(evidence.onset)}</text>"
         )
         if not missing:
             start = next(i for i, p in enumerate(points) if p[0] >= evidence.onset or i == len(points) - 1)

@@ -26,6 +26,7 @@ detect:
   no_data: 10m
   join: {join}
   evict_after: 40m
+  flatline: 6m
   policies:
     - {{match: {{service: pay, __name__: cpu}}, growth: 0.01, memory: 30m, warmup: 5m, adopt_after: 2h}}
     - {{match: {{__name__: up}}, no_data: 0s}}
@@ -78,7 +79,9 @@ def world(seed: int, trouble: float, gap: int, stamped: bool, per_record: int, m
             if rng.random() < trouble / 5:
                 totals[service] = 0.0
             values = {
-                "cpu": 50 + rng.gauss(0, 2) + (45 if fault and service == "pay" else 0),
+                "cpu": 50
+                + (rng.gauss(0, 2) if service != "shop" or minute < 50 else 0.0)
+                + (45 if fault and service == "pay" else 0),
                 "latency": 0.2 + rng.gauss(0, 0.01) + (1.0 if fault and service != "cart" else 0),
                 "up": 0.0 if fault and service == "pay" else 1.0,
                 "requests_total": totals[service],
