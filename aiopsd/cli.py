@@ -101,7 +101,9 @@ def check_config(args: argparse.Namespace) -> int:
 
     config, _ = read(args.config)
     check(config)
-    print(f"{args.config}: fine ({len(config.sources)} sources, {len(config.receivers)} receivers)")
+    parts = [(len(config.sources), "source"), (len(config.receivers), "receiver"), (len(config.packs), "rule pack")]
+    told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for n, word in parts)
+    print(f"{args.config}: fine ({told})")
     return 0
 
 

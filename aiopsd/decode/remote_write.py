@@ -11,6 +11,7 @@ Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import cramjam
 import numpy as np
@@ -61,7 +62,16 @@ class _Frames:
 
     __slots__ = ("begin", "end", "first", "start", "stop", "ts", "values")
 
-    def __init__(self, start, begin, end, stop, first, ts, values) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        start: NDArray[Any],
+        begin: NDArray[Any],
+        end: NDArray[Any],
+        stop: NDArray[Any],
+        first: NDArray[Any],
+        ts: NDArray[Any],
+        values: NDArray[Any],
+    ) -> None:
         self.start, self.begin, self.end, self.stop, self.first = start, begin, end, stop, first
         self.ts, self.values = ts, values
 

@@ -148,7 +148,7 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
             recent = [*[(t, v) for t, v in pairs if t == t][1 - SLOTS :], (ts, value)]  # the break itself is drawn
-        yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]
+        yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]  # the rest of the columns
 
 
 class Record(msgspec.Struct):

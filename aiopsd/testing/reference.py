@@ -32,7 +32,7 @@ def comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     found: dict[str, str] = {}
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # a class
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
             found[node.target.id] = " ".join(by_line[n] for n in lines if n in by_line)

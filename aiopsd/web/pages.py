@@ -6,6 +6,7 @@ Content-Security-Policy forbids inline script. A form is taken from our own page
 
 import hashlib
 import hmac
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from aiopsd.incidents import Move, rank_of
-from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, labels_text
+from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
 from aiopsd.projection import LIVE
 from aiopsd.web import drawing
 from aiopsd.web.api import alerts_of, command, deliveries_of, find_incident, timeline_of
@@ -204,6 +205,7 @@ async def incident(request: web.Request) -> web.Response:
         deliveries=deliveries,
         view=view,
         graph=drawing.graph(view),
+        suspects=list(dict.fromkeys([*(r.service for r in item.roots if r.service), *item.services])),
         evidence=[(e, drawing.series(e)) for e in shown[:MOST_EVIDENCE]],
         more_evidence=max(0, len(shown) - MOST_EVIDENCE),
     )
@@ -252,7 +254,7 @@ def same_origin(request: web.Request) -> bool:
 
 
 async def act(request: web.Request) -> web.Response:
-    """POST /incidents/{id}/{ack,resolve}: the buttons of the page; answers 303 back to it."""
+    """POST /incidents/{id}/{ack,resolve,verdict}: the buttons of the page; answers 303 back to it."""
     site = request.app[SITE]
     if not same_origin(request):
         raise Problem(403, "this form did not come from our own page", where="Origin")
@@ -270,6 +272,22 @@ async def act(request: web.Request) -> web.Response:
     incident_id = request.match_info["id"]
     if request.match_info["verb"] == "ack":
         await command(site, incident_id, Move.ACK, AckIncident(incident=incident_id, actor=actor, comment=comment))
+    elif request.match_info["verb"] == "verdict":
+        kind, service = str(form.get("kind", "")), str(form.get("service", ""))[:500]
+        if kind not in ("cause", "noise"):
+            raise Problem(400, "the page sends verdicts on causes and noise; the API takes all", where="kind")
+        if kind == "cause" and not service:
+            raise Problem(400, "name the service that was the cause", where="service")
+        await find_incident(site, incident_id)
+        said = Verdict(
+            request_id=uuid.uuid4().hex,
+            incident=incident_id,
+            kind=kind,
+            actor=actor,
+            service=service if kind == "cause" else "",
+            comment=comment,
+        )
+        await site.submit([said])
     else:
         await command(
             site, incident_id, Move.RESOLVE, ResolveIncident(incident=incident_id, actor=actor, comment=comment)
@@ -316,5 +334,5 @@ def setup(app: web.Application) -> None:
         app.router.add_get(site.base, index, name="page-index-bare")
     app.router.add_get(f"{site.base}/alerts", alerts, name="page-alerts")
     app.router.add_get(f"{site.base}/incidents/{{id}}", incident, name="page-incident")
-    app.router.add_post(f"{site.base}/incidents/{{id}}/{{verb:ack|resolve}}", act, name="page-act")
+    app.router.add_post(f"{site.base}/incidents/{{id}}/{{verb:ack|resolve|verdict}}", act, name="page-act")
     app.router.add_get(f"{site.base}/static/{{name}}", static, name="page-static")

@@ -281,12 +281,12 @@ def test_a_split_loses_nothing_and_keeps_services_together(message: bytes, parti
     for partition, part in parts:
         found, _ = by_decode([part])
         together += found
-        for labels, _, _ in found:  # type: ignore[misc]
+        for labels, _, _ in found:  # type: ignore[misc]  # what `one` gives is loose
             service = services.service(dict(labels))
             if service:
                 assert partition == where.setdefault(service, partition)
 
-    assert sorted(by_decode([snappy(message)])[0]) == sorted(together)  # type: ignore[type-var]
+    assert sorted(by_decode([snappy(message)])[0]) == sorted(together)  # type: ignore[type-var]  # labels compare
     assert [p for p, _ in parts] == sorted({p for p, _ in parts})
     assert all(0 <= p < partitions for p, _ in parts)
 

@@ -162,7 +162,7 @@ def test_effects_are_ordered_and_placed(what: Any) -> None:
     """Effects come in the order of the records that caused them, each with the place of its record."""
     records = world(*what)
     effects = fresh(config()).step(records)
-    offsets = [e.origin.offset if hasattr(e, "origin") else e.pos.offset for e in effects]  # type: ignore[union-attr]
+    offsets = [e.origin.offset if hasattr(e, "origin") else e.pos.offset for e in effects]  # type: ignore[union-attr]  # one of the two
     assert offsets == sorted(offsets)
     assert set(offsets) <= {r.offset for r in records}
     for e in effects:

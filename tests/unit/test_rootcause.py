@@ -30,7 +30,7 @@ def alert(service: str, at: float = 0.0, name: str = "Slow", *, severity: str = 
 
 def signal(service: str, kind: str, deviation: float, at: float = 0.0, **more: float | str) -> Evidence:
     metric = str(more.pop("metric", f"{kind}_metric"))
-    return Evidence(service=service, metric=metric, kind=kind, deviation=deviation, onset=T0 + at, **more)  # type: ignore[arg-type]
+    return Evidence(service=service, metric=metric, kind=kind, deviation=deviation, onset=T0 + at, **more)  # type: ignore[arg-type]  # by its fields
 
 
 def names(found: tuple[Candidate, ...]) -> list[str]:
@@ -243,9 +243,9 @@ def test_a_late_page_does_not_turn_its_trouble_into_lead_in() -> None:
     """Paged three samples after the trouble began, the cause is judged by what was before the trouble, not the page."""
     recent = history(0.1, 0.9, 0.9, 0.9)
     evidence = [
-        signal("web", "latency", 40, lead_in=40.0, level=0.9, normal=0.1, scale=0.02, recent=recent),  # type: ignore[arg-type]
-        signal("db", "latency", 40, lead_in=40.0, level=0.9, normal=0.1, scale=0.02, recent=recent),  # type: ignore[arg-type]
-        signal("odd", "latency", 8, level=0.3, normal=0.1, scale=0.02, recent=history(0.1, 0.1, 0.1, 0.26)),  # type: ignore[arg-type]
+        signal("web", "latency", 40, lead_in=40.0, level=0.9, normal=0.1, scale=0.02, recent=recent),  # type: ignore[arg-type]  # by its fields
+        signal("db", "latency", 40, lead_in=40.0, level=0.9, normal=0.1, scale=0.02, recent=recent),  # type: ignore[arg-type]  # by its fields
+        signal("odd", "latency", 8, level=0.3, normal=0.1, scale=0.02, recent=history(0.1, 0.1, 0.1, 0.26)),  # type: ignore[arg-type]  # by its fields
     ]
     page = alert("web")
 
@@ -263,7 +263,7 @@ def test_a_share_of_requests_has_a_ruler_of_its_own() -> None:
         level=98.0,
         normal=100.0,
         scale=5.0,
-        recent=history(100.0, 98.0),  # type: ignore[arg-type]
+        recent=history(100.0, 98.0),  # type: ignore[arg-type]  # by its fields
     )
     slow = signal("web", "latency", 4, level=0.2, normal=0.1)
 

@@ -24,7 +24,7 @@ def evidence(**more: object) -> Evidence:
         "onset": 30.0,
         "recent": tuple((t * 10.0, 1.5 if t < 3 else 9.0) for t in range(6)),
     }
-    return Evidence(**{**given, **more})  # type: ignore[arg-type]
+    return Evidence(**{**given, **more})  # type: ignore[arg-type]  # by its fields
 
 
 def incident(services: tuple[str, ...], roots: tuple[Candidate, ...] = ()) -> Incident:
