@@ -90,7 +90,7 @@ def suite(make: Any, config: Config, seeds: int, metric: str) -> tuple[dict[str,
         detection.Input(name, ({"__name__": metric, "model": f"m{i}"},), ts, xs[None, :])
         for i, (name, xs, _) in enumerate(streams)
     ]
-    out = detection.play(subjects, config)
+    out = detection.play(subjects, config, sweep=False)
     hits: list[list[int]] = [[] for _ in streams]
     for i, at, _ in out.drifts:
         hits[i].append(round((at - START) / STEP))
@@ -128,7 +128,8 @@ def main(argv: list[str]) -> int:
             [
                 detection.Input(s.name, names, services.ts, np.ascontiguousarray(services.values[:, i].T))
                 for i, s in enumerate(services.labelled)
-            ]
+            ],
+            sweep=False,
         )
         weeks = services.values.shape[1] * services.values.shape[2] * len(services.ts) * STEP / detection.WEEK
         result["real_drifts_per_series_week"] = len(real.drifts) / weeks
