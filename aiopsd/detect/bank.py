@@ -55,8 +55,8 @@ _TINY = np.float32(1e-30)
 _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
     0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
 )  # fmt: skip
-# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, was the last one
-# above it, the farthest of the run under way
+# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a row
+# were above it, the farthest of the run under way
 _HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
 _FIELDS = 25
 _SEASON, _HOUR = 2, np.int8(3)  # indices into CHANNELS
@@ -660,12 +660,13 @@ class RangeBank:
 
         above = ready & (ratio > 1)
         h[4] = np.where(above & (hit == 0), bar * np.float32(BAR_STEP), bar)
-        h[5] = above
+        h[5] = np.where(above, np.minimum(hit + 1, np.float32(ADOPTED)), np.float32(0))
         h[6] = np.where(ready, np.maximum(run, ratio), np.float32(0))
         h[0] = np.minimum(count + 1, np.float32(1e6))
         share = 1 / h[0]
         clip = np.where(count > 20, CLIP * scale, np.float32(3e38))
-        h[1] = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
+        moved = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
+        h[1] = np.where(h[5] >= ADOPTED, mean, moved)  # a level that stays is no spike: what follows is judged by it
         young = count < 30
         slow = np.maximum(share, np.float32(1 / 100))
         for i, was, distance in ((2, dev, size), (3, day_dev, day_size)):
@@ -793,6 +794,7 @@ BAR_LEAST = 4.5  # and of one that has been quiet for long
 BAR_STEP = 1.5  # times higher after each alarm
 BAR_LOG = 0.405  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
 PART = 0.3  # of all that the series has shown; a distance smaller than this part of it counts in proportion
+ADOPTED = 4  # hours in a row beyond the bar after which their level is the recent one
 CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody
