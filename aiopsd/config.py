@@ -269,7 +269,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     resolve_after: Duration = Duration(900.0)  # quiet for so long ends the event
     memory: Duration = Duration(0.0)  # half-life of the envelopes; 0: 16,000 samples, at least 14 days
     warmup: Duration = Duration(3600.0)  # a new series says nothing for so long, nor before 40 samples
-    growth: float = 0.25  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
+    growth: float = 1.0  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
     flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
     adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours

@@ -125,6 +125,7 @@ class Evidence(Noun, frozen=True, kw_only=True):
     labels: Labels = {}
     channel: str = ""  # which envelope broke: x, resid, season, flatline, no-data, threshold, ...
     direction: Direction = Direction.HIGH
+    harm: str = ""  # direction that harms: high, low, both, none; "": as its kind has it
     level: float = 0.0
     normal: float = 0.0
     low: float = 0.0

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from aiopsd.correlate.place import name_of, place_of
+from aiopsd.evidence import harm_of, harmful, rejudged
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence, Link
 from aiopsd.topology import Topology
 
@@ -186,31 +186,13 @@ def _began(evidence: Sequence[Evidence], topology: Topology, page: Alert | None,
 def _bad(e: Evidence, onset: float) -> list[float]:
     """Deviation of each recent sample in the harmful direction."""
     scale = _ruler(e, onset)
-    if scale <= 0.0:
-        return [0.0] * len(e.recent)
-    sign = -1.0 if e.kind == "availability" else 1.0
-    off = [sign * (v - e.normal) / scale for _, v in e.recent]
-    return [abs(x) for x in off] if e.kind in ("resource", "traffic", "other") else [max(0.0, x) for x in off]
+    harm = harm_of(e)
+    return [harmful((v - e.normal) / scale, harm) for _, v in e.recent] if scale > 0.0 else [0.0] * len(e.recent)
 
 
 def _judged_from(e: Evidence, began: float) -> Evidence:
     """The same series, judged as if asked about the time since `began`."""
-    if len(e.recent) < 4:
-        return e
-    bad = _bad(e, began)
-    times = [t for t, _ in e.recent]
-    now = [i for i, t in enumerate(times) if t >= began] or [len(times) - 1]
-    before = sorted(bad[i] for i in range(len(times)) if i not in now)
-    at = sorted(now, key=lambda i: (-bad[i], i))[math.ceil(len(now) / 4) - 1]
-    scale = _ruler(e, began)
-    return replace(
-        e,
-        level=e.recent[at][1],
-        deviation=bad[at],
-        lead_in=before[len(before) // 2] if len(before) >= 2 else e.lead_in,
-        scale=scale,
-        onset=next((times[i] for i in now if bad[i] > 1.0), e.onset),
-    )
+    return rejudged(e, began, _ruler(e, began)) if len(e.recent) >= 4 else e
 
 
 def _ruler(e: Evidence, onset: float) -> float:

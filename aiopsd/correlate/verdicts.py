@@ -110,7 +110,7 @@ class Verdicts:
         return {"instead": pairs}
 
 
-def joined(topology: Topology, first: str, second: str, hops: int) -> TopologyUpdate | None:
+def drawn(topology: Topology, first: str, second: str, hops: int) -> TopologyUpdate | None:
     """What the graph learns of an operator's "these are one": an edge, when nothing leads from one to the other.
 
     The later one is drawn as depending on the earlier one. The edge is the operator's word: it does not age, and a
@@ -122,10 +122,10 @@ def joined(topology: Topology, first: str, second: str, hops: int) -> TopologyUp
     return TopologyUpdate(source=OPERATOR, edges=(edge,))
 
 
-def parted(topology: Topology, some: Sequence[str], others: Sequence[str]) -> TopologyUpdate | None:
+def withdrawn(topology: Topology, some: Sequence[str], others: Sequence[str]) -> TopologyUpdate | None:
     """What the graph unlearns of an operator's "these are two": edges between the two sides that an operator drew."""
     pairs = [(a, b) for one in some for other in others for a, b in ((one, other), (other, one))]
-    drawn = [pair for pair in dict.fromkeys(pairs) if topology.says(OPERATOR, *pair)]
-    if not drawn:
+    own = [pair for pair in dict.fromkeys(pairs) if topology.says(OPERATOR, *pair)]
+    if not own:
         return None
-    return TopologyUpdate(source=OPERATOR, removed=tuple(Edge(caller=a, callee=b) for a, b in drawn))
+    return TopologyUpdate(source=OPERATOR, removed=tuple(Edge(caller=a, callee=b) for a, b in own))

@@ -7,9 +7,12 @@ series. Leaving the envelope widens it, so a stationary series falls silent by i
 
 A second family (recurring peaks): an envelope that knows a peak does not report the next one. The mean of each hour is
 therefore also compared with the recent hours and with this hour of the days before, in deviations of each; the lesser
-of the two distances counts, so that neither a daily peak nor a lasting shift keeps it busy. The bar it has to clear is
-the series' own: it starts high, sinks slowly with time, and rises with every alarm, so that the channel speaks up to
-`Policy.alarms` times a day where it can, and earns a lower bar only by having been quiet.
+of the two distances counts, so that neither a daily peak nor a lasting shift keeps it busy. What is compared with is
+learned in clipped steps: a spike must not teach what is normal, or the calm hours after it look like breaks. A distance
+of many deviations that is small beside what the series has ever shown counts for less. The bar it has to clear is the
+series' own: it starts high, sinks slowly with time, and rises with every alarm, so that the channel speaks up to
+`Policy.alarms` times a day where it can, and earns a lower bar only by having been quiet. Within one excursion only an
+hour farther out than those before speaks again.
 
 The channels are joined by max, without weights, and a short peak-hold keeps one incident from scoring sample after
 sample.
@@ -52,10 +55,11 @@ _TINY = np.float32(1e-30)
 _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
     0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
 )  # fmt: skip
-# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day; bar, last was above
-_HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT = range(18, 24)
-_FIELDS = 24
-_HOUR = np.int8(3)  # index into CHANNELS
+# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, was the last one
+# above it, the farthest of the run under way
+_HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
+_FIELDS = 25
+_SEASON, _HOUR = 2, np.int8(3)  # indices into CHANNELS
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +72,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     memory: float = 0.0
     samples: int = 16_000  # half-life when memory is 0; with 4,000 noise alone made a third more false alarms
-    growth: float = 0.25
+    growth: float = 1.0
     warm: int = 40  # samples before the first score
     warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
     hold: int = 40  # samples of peak-hold, at least one hour
     theta: float = 0.15  # evidence at which the score is 0.5
-    alarms: float = 0.2  # of the hour channel, per series and day; 0: the channel is off
+    alarms: float = 0.5  # of the hour channel, per series and day; 0: the channel is off
 
 
 class Breaks(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +159,8 @@ def rounds(rows: Rows, scratch: Rows) -> Iterator[Rows | None]:
 class RangeBank:
     """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`).
 
-    State per row, in all 379 bytes with the scratch:
-        f: float32[24, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale, hours
+    State per row, in all 383 bytes with the scratch:
+        f: float32[25, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale, hours
         d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
         season: float32[rows, 24]   mean of each hour of day; days: uint8[rows, 24] how many days it rests on
         ring_v, ring_t: float32, uint32[rows, 16]  recent samples at most one a minute; ring_p: uint8[rows]
@@ -164,7 +168,7 @@ class RangeBank:
         flags: uint8[rows]          COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED
     """
 
-    KIND, VERSION = "detect.bank", 2
+    KIND, VERSION = "detect.bank", 3
 
     def __init__(
         self,
@@ -430,7 +434,7 @@ class RangeBank:
         now = self.hour[rows]
         roll = np.flatnonzero((now != hour) & (now >= 0))
         if len(roll):
-            self._end_hours(run, pos, rows, ts, s, roll, now, learn)
+            self._end_hours(pos, rows, ts, s, roll, now, level, learn)
         s[_ACC] += x
         s[_CNT] += 1
         s[_SPREAD] += np.abs(resid)
@@ -442,6 +446,7 @@ class RangeBank:
         act = (k > policy.warm) & (s[_AGE] >= warm_seconds)
         all_live, all_act = bool(live.all()), bool(act.all())
         floor = level * np.float32(1e-9) + _TINY
+        all_young = bool((days == 0).all())
         up: F32 | None = None
         for c, y in enumerate((x, resid, seasonal)):
             lo, hi = s[_LO + c], s[_HI + c]
@@ -453,6 +458,9 @@ class RangeBank:
                 least = np.maximum(np.maximum(over, under), level * np.float32(0.01))
                 width = np.where(flat, np.maximum(least, _TINY), width)
             width = np.maximum(width, floor)
+            if c == _SEASON and not all_young:
+                # what this hour usually shows rests on few days at first, and one odd day spoils it
+                width = np.where(days >= 1, width * (1 + np.float32(SEASON_DAYS) / days), width)
             over, under = over / width, under / width
             if up is None:
                 up, down = over, under
@@ -620,15 +628,16 @@ class RangeBank:
         at = np.flatnonzero((ts - h64 * 3600.0) + dt >= 3599.0)
         if not len(at):
             return None
-        h = s[_HN : _HHIT + 1, at]
-        count, recent, dev, day_dev, bar, hit = h
+        h = s[_HN : _HRUN + 1, at]
+        count, recent, dev, day_dev, bar, hit, run = h
         mean = s[_ACC, at] / s[_CNT, at]
         first = count == 0
         recent = np.where(first, mean, recent)
         known = days[at] >= 2
         of_day = np.where(known, usual[at], recent)
         off, day_off = mean - recent, mean - of_day
-        least = np.float32(0.005) * (s[_HI, at] - s[_LO, at]) + np.float32(1e-3) * level[at] + floor[at]
+        span = s[_HI, at] - s[_LO, at]
+        least = np.float32(0.005) * span + np.float32(1e-3) * level[at] + floor[at]
         scale, day_scale = np.float32(1.25) * dev + least, np.float32(1.25) * day_dev + least
         # the bar sinks with time and never below what chance alone would clear now and then
         elapsed = np.maximum(dt[at], np.float32(3600)) * np.float32(1 / 86400)
@@ -636,36 +645,43 @@ class RangeBank:
         bar = bar / (1 + np.float32(BAR_LOG * self.policy.alarms) * elapsed)
         bar = np.maximum(bar, np.float32(BAR_LEAST))
         same = (off > 0) == (day_off > 0)
-        far = np.where(same, np.minimum(np.abs(off) / scale, np.abs(day_off) / day_scale), np.float32(0))
+        size, day_size = np.abs(off), np.abs(day_off)
+        far = np.where(same, np.minimum(size / scale, day_size / day_scale), np.float32(0))
+        part = np.float32(PART) * span
+        far *= np.where(size < part, size / part, np.float32(1))
         ratio = np.minimum(far / bar, np.float32(10))
         ready = (count >= self.policy.warm) & act[at]
+        # within an excursion only what goes farther is news; back below half of the bar it is over
+        run = np.where(ratio < np.float32(0.5), np.float32(0), run / (1 + np.float32(1.2) * elapsed))
         evidence = np.float32(self.policy.theta) * ratio * ratio * ratio
-        evidence = np.where(ready & (evidence > np.float32(MENTION)), evidence, np.float32(0))
+        evidence = np.where(ready & (ratio > run) & (evidence > np.float32(MENTION)), evidence, np.float32(0))
         low = np.minimum(recent - bar * scale, of_day - bar * day_scale)
         high = np.maximum(recent + bar * scale, of_day + bar * day_scale)
 
         above = ready & (ratio > 1)
         h[4] = np.where(above & (hit == 0), bar * np.float32(BAR_STEP), bar)
         h[5] = above
+        h[6] = np.where(ready, np.maximum(run, ratio), np.float32(0))
         h[0] = np.minimum(count + 1, np.float32(1e6))
         share = 1 / h[0]
-        h[1] = recent + np.maximum(share, np.float32(1 / 20)) * off
+        clip = np.where(count > 20, CLIP * scale, np.float32(3e38))
+        h[1] = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
         young = count < 30
         slow = np.maximum(share, np.float32(1 / 100))
-        for i, was, distance in ((2, dev, np.abs(off)), (3, day_dev, np.abs(day_off))):
+        for i, was, distance in ((2, dev, size), (3, day_dev, day_size)):
             h[i] = was + slow * (np.where(young, distance, np.minimum(distance, 6 * was)) - was)
-        s[_HN : _HHIT + 1, at] = h
+        s[_HN : _HRUN + 1, at] = h
         return at, np.where(off > 0, evidence, -evidence), low, high
 
     def _end_hours(
         self,
-        run: "_Run",
         pos: Rows,
         rows: Rows,
         ts: F64,
         s: F32,
         roll: Rows,
         now: NDArray[np.int8],
+        level: F32,
         learn: bool,
     ) -> None:
         """Learn the mean of the hour that ended into its slot of the day; only for the rows whose hour changed."""
@@ -675,7 +691,13 @@ class RangeBank:
         base, days = self.season[slot], self.days[slot]
         if learn:
             gain = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
-            self.season[slot] = base + gain * (mean - base)
+            step = mean - base
+            if self.policy.alarms > 0:  # else nobody knows the usual distance
+                span = s[_HI, roll] - s[_LO, roll]
+                least = np.float32(0.005) * span + np.float32(1e-3) * level[roll] + _TINY
+                clip = CLIP * (np.float32(1.25) * s[_HDAY, roll] + least)
+                step = np.where(days >= 2, np.minimum(np.maximum(step, -clip), clip), step)
+            self.season[slot] = base + gain * step
             self.days[slot] = np.minimum(days, 254) + 1
             if self.on_hours is not None:
                 spread = s[_SPREAD, roll] / count
@@ -767,9 +789,12 @@ class RangeBank:
 
 
 BAR_FIRST = 12.0  # deviations the hour channel asks of a new series
-BAR_LEAST = 4.0  # and of one that has been quiet for long
-BAR_STEP = 1.8  # times higher after each alarm
-BAR_LOG = 0.588  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
+BAR_LEAST = 4.5  # and of one that has been quiet for long
+BAR_STEP = 1.3  # times higher after each alarm
+BAR_LOG = 0.262  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
+PART = 0.3  # of all that the series has shown; a distance smaller than this part of it counts in proportion
+CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
+SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody
 PACE = np.uint32(60)  # s; sixteen slots reach a quarter of an hour back at any faster sampling
 _LN2 = 0.6931471805599453

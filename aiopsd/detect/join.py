@@ -20,11 +20,16 @@ from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, label
 
 HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of each other add up
 FORGET = 4 * HALF_LIFE  # s; after four half-lives what did not fire is forgotten
-ADOPT = 6 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
+ADOPT = 4 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
 RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
-ECHO = 40  # sampling intervals, at least an hour, over which what an event came to fades
+RAMP = 3600.0  # s over which the steps of a ramp add up
+ECHO = 4 * 3600.0  # s until a third is left of what an event came to: a weaker one is its aftershock
+WEARY = 1.5  # after each event a subject has to show so many times more for the next ...
+MOST = 4.0  # ... but no more than so many times: whatever came before, a severe one is heard
+RESTED = 3 * 86400.0  # s ... of which a third is left after so long; who alarms often is believed less
+RANGES = (0, 1, 2)  # channels whose evidence is a distance in widths of an envelope
 _LONGEST_GAP = 2.5  # sampling intervals; a series is not quiet before it could have spoken
 
 
@@ -57,10 +62,17 @@ class Entry(msgspec.Struct):
     peak: float
     lead: float
     recent: list[tuple[float, float]]
+    unit: float  # of the metric for an evidence of 1, when it left its range; 0: distances do not add up
 
     def weight(self, now: float) -> float:
         """Evidence left at `now`."""
         return self.evidence * decay(now - self.at)
+
+    def way(self, s: "Seen") -> float:
+        """Evidence of how far a ramp has come: each step of it widens the envelope, so that no step is far outside."""
+        if self.unit <= 0.0 or s.channel not in RANGES or s.up != self.up or s.ts - self.onset > RAMP:
+            return 0.0
+        return max(s.value - self.high if self.up else self.low - s.value, 0.0) / self.unit
 
 
 class Subject(msgspec.Struct):
@@ -139,15 +151,29 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]  # the rest of the columns
 
 
-class Echo(msgspec.Struct):
-    """What a subject's last event came to: a weaker one soon after is its echo, not another."""
+class Record(msgspec.Struct):
+    """What the last events of a subject ask of its next one."""
 
-    sum: float
-    at: float
-    span: float  # seconds until a third of it is left
+    bar: float = 1.0  # times the usual evidence, as of `at`
+    at: float = 0.0
+    sum: float = 0.0  # what the last event came to, as of `ended`
+    ended: float = 0.0
 
-    def left(self, now: float) -> float:
-        return float(self.sum * 0.3679 ** (max(now - self.at, 0.0) / self.span))
+    def asks(self, now: float) -> float:
+        """Times the usual evidence that an event takes now."""
+        return max(1.0, self.bar * _left(now - self.at, RESTED))
+
+    def echo(self, now: float) -> float:
+        """Evidence that is no more than an aftershock now."""
+        return self.sum * _left(now - self.ended, ECHO)
+
+    def spent(self, now: float) -> bool:
+        """It asks nothing any more."""
+        return self.asks(now) <= 1.0 and self.echo(now) < MENTION
+
+
+def _left(seconds: float, span: float) -> float:
+    return float(0.3679 ** (max(seconds, 0.0) / span))
 
 
 class Join:
@@ -159,7 +185,7 @@ class Join:
         self.subjects: dict[str, Subject] = {}
         self.members: dict[int, str] = {}  # row -> key of the subject that follows it
         self.sizes: dict[str, int] = {}  # series of each service
-        self.echoes: dict[str, Echo] = {}
+        self.records: dict[str, Record] = {}  # of subjects that had an event of late
         self._timers: list[tuple[float, str]] = []
         self.adopt_after = ADOPT
         self.adopt: dict[int, float] = {}  # row -> seconds, where its policy says otherwise
@@ -178,7 +204,7 @@ class Join:
             self.sizes[service] = left
         else:
             self.sizes.pop(service, None)
-            self.echoes.pop(service, None)
+            self.records.pop(service, None)
         key = self.members.pop(row, None)
         if key is not None:
             subject = self.subjects[key]
@@ -186,11 +212,6 @@ class Join:
             subject.sum = max(0.0, subject.sum - entry.weight(subject.at))
 
     # ------------------------------------------------------------------ samples
-
-    def _echo(self, subject: Subject, ts: float) -> float:
-        echo = self.echoes.get(subject.key)
-        left = 0.0 if echo is None else echo.left(ts)
-        return left if left >= MENTION else 0.0
 
     def theta(self, service: str) -> float:
         """Summed evidence at which a service's score is 0.5: more series make more noise."""
@@ -232,19 +253,21 @@ class Join:
             entry.interval = s.interval
 
     def _take(self, subject: Subject, s: Seen) -> None:
-        evidence = min(s.evidence, 1.0)
         now = max(subject.at, s.ts)
         subject.sum *= decay(now - subject.at)
         subject.at = now
         entry = subject.entries.get(s.row)
+        evidence = min(s.evidence if entry is None else max(s.evidence, entry.way(s)), 1.0)
         quiet = max(self.policy.resolve_after, _LONGEST_GAP * s.interval)
         renewed = entry is not None and (s.ts - entry.bad > quiet or evidence >= RENEW * entry.peak)
         if entry is None or (renewed and subject.state != "firing"):
             if entry is not None:
                 subject.sum = max(0.0, subject.sum - entry.weight(now))
+            beyond = s.value - s.high if s.up else s.low - s.value
+            unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES else 0.0
             entry = Entry(
                 s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
-                s.value, evidence, s.lead, s.recent,
+                s.value, evidence, s.lead, s.recent, unit,
             )  # fmt: skip
             subject.entries[s.row] = entry
             subject.sum += entry.weight(now)
@@ -266,7 +289,7 @@ class Join:
         theta = self.theta(subject.service)
         score = subject.sum / (subject.sum + theta)
         if subject.state == "quiet":
-            if score >= policy.threshold and subject.sum > self._echo(subject, ts):
+            if score >= policy.threshold and self._is_news(subject, score, ts):
                 if policy.min_duration <= 0:
                     return self._fire(subject, ts)
                 subject.since = ts
@@ -280,6 +303,14 @@ class Join:
             return self._tell(subject, ts, "firing", subject.revision + 1)
         self._schedule(subject)
         return None
+
+    def _is_news(self, subject: Subject, score: float, ts: float) -> bool:
+        """More than an aftershock of the last event, and than a subject that alarms often has to show."""
+        record = self.records.get(subject.key)
+        if record is None:
+            return True
+        odds = record.asks(ts) * self.policy.threshold / (1.0 - self.policy.threshold)
+        return subject.sum > record.echo(ts) and score >= odds / (1.0 + odds)
 
     @staticmethod
     def _grown(subject: Subject, score: float) -> bool:
@@ -313,10 +344,9 @@ class Join:
                     self._enter(subject, "quiet")
             elif subject.state == "firing":
                 out.append(self._tell(subject, at, "resolved", subject.revision + 1))
-                span = max((e.interval for e in subject.entries.values()), default=0.0)
-                if len(self.echoes) > 64 + 2 * len(self.subjects):
-                    self.echoes = {k: e for k, e in self.echoes.items() if e.left(at) >= MENTION}
-                self.echoes[subject.key] = Echo(subject.peak, at, max(ECHO * span, 3600.0))
+                record = self.records.get(subject.key)
+                if record is not None:  # else the last of the service was evicted meanwhile
+                    record.sum, record.ended = subject.peak, at
                 self._drop(subject)
             else:
                 self._forget(subject, at)
@@ -381,6 +411,10 @@ class Join:
         subject.labels = {k: v for k, v in (shared or {}).items() if k != "__name__"}
         subject.id = content_id("anomaly", subject.key, subject.signal, round(subject.onset))
         self._enter(subject, "firing")
+        if len(self.records) > 64 + 2 * len(self.subjects):
+            self.records = {k: r for k, r in self.records.items() if k in self.subjects or not r.spent(ts)}
+        record = self.records.setdefault(subject.key, Record())
+        record.bar, record.at = min(record.asks(ts) * WEARY, MOST), ts
         return self._tell(subject, ts, "firing", 0)
 
     def _tell(self, subject: Subject, ts: float, state: str, revision: int) -> Anomaly:
@@ -441,7 +475,7 @@ class Join:
             "subjects": msgspec.to_builtins([self.subjects[k] for k in sorted(self.subjects)], str_keys=True),
             "sizes": dict(sorted(self.sizes.items())),
             "timers": sorted([t, k] for t, k in self._timers),
-            "echoes": {k: msgspec.to_builtins(e) for k, e in sorted(self.echoes.items())},
+            "records": {k: msgspec.to_builtins(r) for k, r in sorted(self.records.items())},
         }
 
     @classmethod
@@ -452,10 +486,10 @@ class Join:
             for row in subject.entries:
                 join.members[row] = subject.key
         join.sizes = dict(data["sizes"])
-        join.echoes = msgspec.convert(data["echoes"], dict[str, Echo])
+        join.records = msgspec.convert(data["records"], dict[str, Record])
         join._timers = [(t, k) for t, k in data["timers"]]  # sorted: a heap
         return join
 
 
-NOISE = 0.65  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
+NOISE = 0.72  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
 CRITICAL = 0.9

@@ -282,3 +282,37 @@ def test_an_hour_is_judged_as_a_whole() -> None:
     assert CHANNELS[b.channel[0]] == "hour"
     assert b.up[0]
     assert 97 < b.low[0] < 99.5 < 100.5 < b.high[0] < 103
+
+
+def test_an_odd_day_does_not_teach_the_season() -> None:
+    """An outage of two hours hardly moves what these hours of day take for normal."""
+    hours = np.arange(16 * 24)
+    values = 100 + 30 * np.sin(2 * np.pi * hours / 24) + noise(34, len(hours))
+    bank = RangeBank()
+    feed(bank, values[: 15 * 24], step=3600.0)
+    before = bank.season.copy()[2:4]
+    odd = values[15 * 24 :].copy()
+    odd[2:4] += 500
+    feed(bank, odd, start=START + 15 * 86400.0, step=3600.0)
+    assert np.abs(bank.season[2:4] - before).max() < 2
+
+
+def test_an_excursion_is_told_once() -> None:
+    """A shift that lasts two days speaks when it begins; further hours of it only when they go farther out."""
+    values = 100 + noise(35, 1400)
+    values[[300, 500]] += 60  # so that the range is wide
+    values[1000:1048] += 20
+    values[1020] += 40
+    outcomes = feed(RangeBank(), values, step=3600.0)[900:1100]
+    strong = [900 + t for t, o in enumerate(outcomes) if o.breaks.evidence.max(initial=0.0) > Policy().theta]
+    assert strong[0] == 1000
+    assert 1020 in strong
+    assert len(strong) <= 5
+
+
+def test_a_small_part_of_the_range_is_no_peak() -> None:
+    """Twelve deviations are a peak on a calm series, and not on one that has shown peaks of a hundred."""
+    for other, heard in ((12.0, True), (100.0, False)):
+        values = 100 + noise(36, 1400)
+        values[[300, 900]] += (other, 12.0)
+        assert bool(scores(feed(RangeBank(Policy(growth=1e9)), values, step=3600.0))[900] > 0.5) is heard

@@ -131,6 +131,37 @@ def test_an_echo_is_no_second_event() -> None:
     assert [e.onset for e in late if e.revision == 0 and e.onset > fault] == [T0 + 300.0 * 700, T0 + 300.0 * 2900]
 
 
+def test_the_steps_of_a_ramp_add_up() -> None:
+    """A metric that leaves its range in steps of a tenth of its width is an event; one such step is none."""
+    rng = np.random.default_rng(9)
+
+    def told(steps: int) -> int:
+        values = 100 + rng.uniform(-5, 5, 600)
+        values[560 : 560 + steps] = 95 - np.arange(1, steps + 1)
+        rows = [[(series("free_bytes"), T0 + MINUTE * t, float(x))] for t, x in enumerate(values)]
+        return sum(e.revision == 0 for e in said(stage().step(records(rows))))
+
+    assert [told(1), told(20)] == [0, 1]
+
+
+def test_who_alarms_often_is_believed_less() -> None:
+    """Weak troubles every six hours are told less and less; severe ones are heard however many came before."""
+    at = list(range(1500, 3300, 72))
+
+    def told(size: float) -> int:
+        rng = np.random.default_rng(8)
+        out = []
+        for t in range(3300):
+            bump = size if any(a <= t < a + 3 for a in at) else 0
+            out.append([(series("queue_depth"), T0 + 300.0 * t, 100 + rng.uniform(-3, 3) + bump)])
+        text = "detect: {growth: 0.01}"  # so that every one of them leaves the envelope
+        onsets = [round((e.onset - T0) / 300) for e in said(stage(text).step(records(out))) if e.revision == 0]
+        return sum(a <= t < a + 3 for t in onsets for a in at)
+
+    assert 2 <= told(3.0) <= 8
+    assert told(50.0) == len(at)
+
+
 def test_by_series_each_series_is_its_own_event() -> None:
     """`join: series` makes one anomaly per series, with that series' labels and metric as its signal."""
     events = said(stage("detect: {join: series}").step(records(shop(1600, range(1500, 1520)))))
