@@ -206,7 +206,7 @@ class ErrorDrift:
     def update(self, row: int, ts: float, bit: float) -> tuple[float, float, float] | None:
         """(rate before, rate now, time of the window's first sample) when the rate rose; above 0.5 is an error."""
         if row not in self._rows:
-            adwin = river_drift.ADWIN(delta=self.delta)  # type: ignore[no-untyped-call]  # river has no types
+            adwin = river_drift.ADWIN(delta=self.delta)  # type: ignore[no-untyped-call]
             self._rows[row] = adwin, collections.deque(maxlen=_REMEMBERED)
         detector, times = self._rows[row]
         times.append(ts)
