@@ -23,6 +23,7 @@ OPERATOR = "operator"  # the source of edges that verdicts drew: a person's word
 LASTING = (FILE_PREFIX, OPERATOR)
 SHOWN = 12  # edges that the sentence of a diff names
 HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
+FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
 EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
 _WORD = re.compile(r"[a-z]+|\d+")
@@ -34,7 +35,7 @@ class EdgeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     weight: float
-    confidence: float  # 1 - product of the sources' doubts
+    confidence: float  # 1 - product of the sources' doubts; a word fades to half until it leaves
     first_seen: float
     last_seen: float
     sources: tuple[str, ...]
@@ -93,6 +94,7 @@ class Topology:
     def __init__(self, stale_after: float, resume: dict[str, Any] | None = None) -> None:
         self.stale_after = stale_after
         self.version = 0
+        self._now = 0.0  # newest stamp seen: what the age of a word is measured against
         self._said: dict[str, dict[tuple[str, str], _Seen]] = {}
         self._nodes: dict[str, Node] = {}
         self._pinned: dict[str, str] = {}  # node -> the file that described it
@@ -114,6 +116,7 @@ class Topology:
             self._up = {v: dict.fromkeys(us) for v, us in resume["up"]}
             self._pinned = dict(resume["pinned"])
             self._described = dict(resume.get("described", {}))
+            self._now = resume.get("now", 0.0)
             self._history.extend(msgspec.convert(resume.get("history", []), list[Change]))
             self.version = resume["version"]
 
@@ -121,6 +124,7 @@ class Topology:
 
     def apply(self, update: TopologyUpdate, stamp: float) -> Diff:
         """Take what one source says at `stamp`; the difference it makes to the merged graph."""
+        self._now = max(self._now, stamp)
         said = self._said.setdefault(update.source, {})
         fresh: list[str] = []
         touched: dict[tuple[str, str], None] = {}
@@ -166,6 +170,7 @@ class Topology:
 
     def expire(self, stamp: float) -> Diff:
         """Drop edges, and nodes without one, that no source has named for `stale_after` seconds; files never age."""
+        self._now = max(self._now, stamp)
         touched: dict[tuple[str, str], None] = {}
         for source, said in self._said.items():
             if source.startswith(LASTING):
@@ -289,8 +294,10 @@ class Topology:
             return None
         words.sort(key=lambda w: (not w[0].startswith(FILE_PREFIX), -w[1].last, w[0]))
         doubt = 1.0
-        for _, seen in words:
-            doubt *= 1.0 - min(1.0, max(0.0, seen.confidence))
+        for source, seen in words:
+            faded = 0.0 if source.startswith(LASTING) else (self._now - seen.last) / self.stale_after
+            trust = 1.0 - FADE * min(1.0, max(0.0, faded))
+            doubt *= 1.0 - min(1.0, max(0.0, seen.confidence * trust))
         best = words[0][1]
         return EdgeInfo(
             kind=best.kind,
@@ -457,6 +464,7 @@ class Topology:
         """Plain data for `resume`."""
         return {
             "version": self.version,
+            "now": self._now,
             "nodes": [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()],
             "said": {
                 source: [[u, v, s.kind, s.weight, s.confidence, s.first, s.last] for (u, v), s in said.items()]

@@ -55,8 +55,8 @@ _TINY = np.float32(1e-30)
 _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
     0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
 )  # fmt: skip
-# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a row
-# were above it, the farthest of the run under way
+# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a
+# row were above it, the farthest of the run under way
 _HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
 _FIELDS = 25
 _SEASON, _HOUR = 2, np.int8(3)  # indices into CHANNELS

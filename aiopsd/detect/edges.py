@@ -24,7 +24,9 @@ REFRESH_PART = 4  # of topology.stale_after: an edge is confirmed so many times 
 REFRESH_MOST = 3600.0  # s
 PLACES = ("node", "zone")  # what a service runs on is no service: its name is taken as it is
 TOLD_AT_ONCE = 1000  # edges of one journal record
-NOBODY = frozenset(("", "unknown", "-", "none", "null"))  # what meshes write for a peer that they do not know
+# what meshes write for a peer that they do not know; `user` is Tempo's for whoever is outside: as a vertex it would
+# make neighbours of all that the world can reach
+NOBODY = frozenset(("", "unknown", "-", "none", "null", "user"))
 
 _ISTIO = "istio_(requests|tcp_connections_opened)_total"
 KNOWN: tuple[EdgeRule, ...] = (

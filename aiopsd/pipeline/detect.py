@@ -23,7 +23,7 @@ from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
 from aiopsd.detect.drift import Drifts, ErrorDrift, Rise, SeriesDrift
-from aiopsd.detect.evidence import Series, clock, from_view, number
+from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, seen
 from aiopsd.detect.maintenance import Maintenance
@@ -220,10 +220,10 @@ class DetectStage:
         arrays = {f"bank.{name}": a for name, a in bank.arrays.items()}
         arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
         arrays |= {f"drift.{name}": a for name, a in self._drift.arrays(n).items()}
-        flatline, still = self._flatline.snapshot(n)
-        arrays |= {f"flatline.{name}": a for name, a in still.items()}
         online, models = self._online.snapshot()
         arrays |= {f"online.{name}": a for name, a in models.items()}
+        flatline, still = self._flatline.snapshot(n)
+        arrays |= {f"flatline.{name}": a for name, a in still.items()}
         meta: dict[str, Any] = {
             "source": self.source,
             "partition": self.partition,
@@ -668,7 +668,7 @@ class DetectStage:
             found.sort(key=lambda e: (e.service, e.metric, sorted(e.labels.items())))
             evidence = [msgspec.structs.replace(e, channel="flatline", onset=hush.onset) for e in found[:8]]
             more = f" and {hush.told - 1} more" if hush.told > 1 else ""
-            text = f"{evidence[0].metric}{more} exactly {number(evidence[0].level)} since {clock(hush.onset)}"
+            text = f"{evidence[0].metric}{more} exactly {evidence[0].level:.6g} since {clock(hush.onset)}"
         return Anomaly(
             id=content_id("flatline", hush.service, round(hush.onset)),
             service=hush.service,

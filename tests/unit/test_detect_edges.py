@@ -90,6 +90,7 @@ def test_common_meshes_are_read_without_a_rule(sample: Sample, edge: tuple[str, 
     [
         calls("unknown", "cart", 1),
         calls("", "cart", 1),
+        calls("user", "web", 1, connection_type="virtual_node"),
         calls("cart", "cart", 1),
         calls("web", "cart", 0),
         ("request_total", {"direction": "inbound", "deployment": "web"}, 1.0),

@@ -165,6 +165,21 @@ def test_two_names_that_fold_alike_are_not_guessed() -> None:
     assert fold("A.B") == "a-b"
 
 
+def test_confidence_fades_until_a_source_says_it_again() -> None:
+    """An edge that was not seen for long is doubted before it is dropped; a person's word is not."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b"), 0.0)
+    graph.apply(edges("file:f", "c>d"), 0.0)
+    seen = []
+    for at, said in ((0.0, "x>y"), (50.0, "x>y"), (99.0, "x>y"), (100.0, "a>b")):
+        graph.apply(edges("mesh", said), at)
+        seen.append([round(e.confidence, 3) for e in (graph.edge("a", "b"), graph.edge("c", "d")) if e is not None])
+
+    assert seen == [[1.0, 1.0], [0.75, 1.0], [0.505, 1.0], [1.0, 1.0]]
+    again = Topology(100.0, json.loads(json.dumps(graph.snapshot())))
+    assert again.edge("x", "y") == graph.edge("x", "y")
+
+
 def test_a_change_is_kept_with_who_said_so() -> None:
     """The graph remembers what changed, when and by whose word; what changed nothing leaves no line."""
     graph = Topology(100.0)
