@@ -72,7 +72,7 @@ class DetectStage:
     Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8.
     """
 
-    KIND, VERSION = "detect", 3
+    KIND, VERSION = "detect", 4
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
