@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from aiopsd.detect.bank import View
-from aiopsd.evidence import Judged, harmful, judge
+from aiopsd.evidence import RATES, Judged, harmful, judge, rate_ruler
 from aiopsd.model import Direction, Evidence, Labels
 
 KEEP_PER_SERVICE = 64  # evidences of one service in a digest: the digest is one journal record
@@ -44,6 +44,8 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
         known = ~np.isnan(view.recent_ts[i])
         times = view.recent_ts[i][known].tolist()
         values = view.recent[i][known].tolist()
+        if who.kind in RATES:
+            scale = rate_ruler(normal, [v for t, v in zip(times, values, strict=True) if t < since], scale)
         if times:
             found = judge(times, values, normal, scale, who.harm, since)
         else:
