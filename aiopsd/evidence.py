@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from aiopsd.model import Evidence
 
+RATES = ("errors", "availability")  # kinds of signals that are shares of requests
 KEEP = 48  # recent samples that a joined evidence remembers
 
 
@@ -67,11 +68,33 @@ def judge(
     return Judged(values[at], bad[at], lead, onset)
 
 
-def rejudged(e: Evidence, since: float, scale: float | None = None) -> Evidence:
-    """The same series as if asked about the time since `since`, with another ruler when one is given."""
-    ruler = e.scale if scale is None else scale
-    if not e.recent or ruler <= 0.0:
+def rate_ruler(normal: float, before: Sequence[float], longest: float) -> float:
+    """Scale of a share of requests (percent or fraction): what it did before, at least a tenth of a point.
+
+    A share that is nearly always 100 % has no spread of its own, and 5 % of its level is an outage, not a scale.
+
+    Args:
+        normal: its level when all is well.
+        before: samples from before the trouble; fewer than four tell nothing.
+        longest: what the series itself learned, trouble included.
+
+    >>> rate_ruler(99.9, [], 0.4), rate_ruler(99.9, [99.9] * 9, 0.4), rate_ruler(0.999, [0.99, 0.98, 1, 1, 1], 0.4)
+    (0.4, 0.1, 0.009000000000000008)
+    """
+    point = 0.1 if abs(normal) > 1.5 else 0.001
+    if len(before) < 4:
+        return max(point, longest)
+    off = sorted(abs(v - normal) for v in before)
+    return max(point, min(longest, max(1.4826 * off[len(off) // 2], off[int(0.7 * len(off))])))
+
+
+def rejudged(e: Evidence, since: float) -> Evidence:
+    """The same series as if asked about the time since `since`."""
+    if not e.recent or e.scale <= 0.0:
         return e
+    ruler = e.scale
+    if e.kind in RATES:
+        ruler = rate_ruler(e.normal, [v for t, v in e.recent if t < since], ruler)
     found = judge([t for t, _ in e.recent], [v for _, v in e.recent], e.normal, ruler, harm_of(e), since)
     lead = found.lead if found.lead is not None else e.lead_in
     return replace(e, level=found.level, deviation=found.deviation, lead_in=lead, onset=found.onset, scale=ruler)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from aiopsd.detect.bank import View
-from aiopsd.evidence import Judged, harmful, judge
+from aiopsd.evidence import RATES, Judged, harmful, judge, rate_ruler
 from aiopsd.model import Direction, Evidence, Labels
 
 BAND = 4.0  # scales from normal; a series that is further out has left what is normal, whatever its envelope learned
@@ -45,6 +45,8 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
         known = ~np.isnan(view.recent_ts[i])
         times = view.recent_ts[i][known].tolist()
         values = view.recent[i][known].tolist()
+        if who.kind in RATES:
+            scale = rate_ruler(normal, [v for t, v in zip(times, values, strict=True) if t < since], scale)
         if times:
             found = judge(times, values, normal, scale, who.harm, since)
         else:

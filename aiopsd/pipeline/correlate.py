@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from aiopsd import incidents as lifecycle
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement, Revision
-from aiopsd.correlate.rootcause import rank
+from aiopsd.correlate.rootcause import Heard, rank
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.evidence import joined
 from aiopsd.incidents import IllegalMove, Move
@@ -119,6 +119,7 @@ class CorrelateStage:
         self.offset = -1
         self.now = 0.0
         self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
+        self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
         self._asked: dict[str, int] = {}  # incident -> number of services at the last question
         self._asked_at: dict[str, float] = {}  # incident -> when it was first asked about since it opened or paged
         self._asked_last: dict[str, float] = {}  # incident -> when it was last asked about
@@ -371,6 +372,7 @@ class CorrelateStage:
     def _forget_incident(self, key: str) -> None:
         incident = self.incidents.pop(key)
         self._digests.pop(key, None)
+        self._heard.pop(key, None)
         self._asked.pop(key, None)
         self._asked_at.pop(key, None)
         self._asked_last.pop(key, None)
@@ -691,6 +693,8 @@ class CorrelateStage:
             resolved_at=source.resolved_at or self.now,
         )
         kept = self._digests.setdefault(target_id, {})
+        for incident_id in (source_id, target_id):
+            self._heard.pop(incident_id, None)
         for key, e in self._digests.pop(source_id, {}).items():
             old = kept.get(key)
             if old is None:
@@ -760,7 +764,7 @@ class CorrelateStage:
             roots = rank(
                 alerts,
                 self.topology,
-                tuple(self._digests.get(incident_id, {}).values()),
+                self._evidence(incident_id),
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
@@ -784,6 +788,12 @@ class CorrelateStage:
                 reason=after.reason,
             )
         self._tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+
+    def _evidence(self, incident_id: str) -> Heard:
+        heard = self._heard.get(incident_id)
+        if heard is None:
+            heard = self._heard[incident_id] = Heard(self._digests.get(incident_id, {}).values())
+        return heard
 
     def _ask(self, incident: Incident) -> None:
         """Ask for the evidence of the neighbourhood as it is now."""
@@ -845,6 +855,7 @@ class CorrelateStage:
         if incident_id not in self.incidents:
             return
         kept = self._digests.setdefault(incident_id, {})
+        self._heard.pop(incident_id, None)
         since = self.incidents[incident_id].started_at
         for e in digest.evidence:
             old = kept.get(_signal(e))
