@@ -33,6 +33,7 @@ DIM = 0.35  # what is left of an explanation for each silent vertex between
 LATE = 30.0  # s; a cause may be seen so much later than its symptom
 LATE_SCALE = 60.0  # s; beyond that its share falls off
 # A callee that says nothing, whose callers are in trouble together: is it the cause, or is each in trouble by chance?
+UNSEEN = 2  # dependents of a node or zone that only labels of alerts know, for each that is in trouble
 SILENT = 0.3  # chance that what is the cause says nothing itself
 ALONE = 0.06  # chance that a vertex that nothing explains is in trouble on its own, in an incident of several
 PASSED = 0.5  # chance that trouble of a callee shows in a caller
@@ -65,10 +66,12 @@ class Knowledge(msgspec.Struct, frozen=True, kw_only=True):
 
     `origin`: alertname -> log-ratio of its share at origins of incidents to its share among passed-on symptoms.
     `causes`: vertex -> how often operators confirmed it as a cause, minus how often they named another one.
+    `hosted`: node or zone -> vertices that labels of alerts have placed there, whether in this incident or before.
     """
 
     origin: dict[str, float] = {}
     causes: dict[str, float] = {}
+    hosted: Mapping[str, Mapping[str, None]] = {}
 
 
 class Heard:
@@ -209,7 +212,7 @@ def rank(
     onset = began
     if not vertices:
         return ()
-    graph = _Graph(topology, under)
+    graph = _Graph(topology, under, known.hosted)
     names = sorted(vertices)
     total = dict.fromkeys(names, 0.0)
     why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
@@ -393,8 +396,11 @@ def _is_percentile(e: Evidence) -> bool:
 class _Graph:
     """The topology plus the nodes and zones that labels name."""
 
-    def __init__(self, topology: Topology, under: Mapping[str, Mapping[str, None]]) -> None:
+    def __init__(
+        self, topology: Topology, under: Mapping[str, Mapping[str, None]], hosted: Mapping[str, Mapping[str, None]]
+    ) -> None:
         self.topology = topology
+        self.hosted = hosted
         self.under = under
         self.over: dict[str, dict[str, None]] = {}
         self._callees: dict[str, tuple[str, ...]] = {}
@@ -412,6 +418,19 @@ class _Graph:
     def callers(self, name: str) -> Sequence[str]:
         own, more = self.topology.callers(name), self.over.get(name)
         return tuple(dict.fromkeys((*own, *more))) if more else own
+
+    def dependents(self, name: str, troubled: Sequence[str]) -> tuple[Sequence[str], int]:
+        """Those in trouble that tell of this silent vertex, and how many depend on it, the quiet ones included.
+
+        Labels of alerts place what alerts on its node or zone, and nobody else: where they alone tell, as many as are
+        in trouble are taken for well, more when more have been seen there before. Where the topology tells, it counts.
+        """
+        drawn = self.topology.callers(name)
+        told = [u for u in troubled if u in drawn]
+        if len(told) >= 2:
+            return told, len(drawn)
+        seen = dict.fromkeys((*drawn, *self.hosted.get(name, ()), *troubled))
+        return troubled, max(len(seen), UNSEEN * len(troubled))
 
 
 def _shares(
@@ -485,7 +504,8 @@ def _silent_causes(
         callers = [u for u in callers if vertices[u].symptoms[kind].onset <= first + TOGETHER]
         if len(callers) < 2:
             continue
-        n, all_ = len(callers), max(len(callers), len(graph.callers(c)))
+        callers, all_ = graph.dependents(c, callers)
+        n = len(callers)
         reach = (n + 1) / (all_ + 2)  # share of its callers that its trouble reaches, as seen
         odds = math.log(SILENT) + n * math.log(reach) + (all_ - n) * math.log(1.0 - reach)
         for u in callers:

@@ -297,6 +297,25 @@ def test_a_healthy_dependency_is_not_the_silent_cause() -> None:
     assert "db" not in names(found)
 
 
+def test_labels_place_only_what_alerts() -> None:
+    """Two services that name one zone are no proof against it: who is well there never told us so."""
+    alerts = [alert("web", 30, zone="z1"), alert("db", 0, zone="z1")]
+
+    assert names(rank(alerts, graph("web>db"), onset=T0))[0] == "db"
+
+
+def test_a_zone_whose_nodes_are_in_trouble_is_the_cause() -> None:
+    """Most nodes of a zone say so themselves, and what runs there: the zone that they share, not one of them."""
+    nodes = [f"n{i}" for i in range(6)]
+    calls = " ".join((*(f"s{i}>n{i}" for i in range(6)), *(f"{n}>z1" for n in nodes)))
+    alerts = [alert(n, i, "NodeNetworkErrors") for i, n in enumerate(nodes[:5])]
+    alerts += [alert(f"s{i}", 20 + i, "PacketLoss", zone="z1") for i in range(4)]
+
+    found = rank(alerts, graph(calls, z1="zone", **dict.fromkeys(nodes, "host")), onset=T0)
+
+    assert (found[0].service, found[0].kind) == ("z1", "zone")
+
+
 def test_the_order_of_what_is_given_does_not_matter() -> None:
     """Permuted alerts and evidence give equal candidates, scores and words included."""
     alerts = [alert(f"s{i}", 2.0 * i) for i in range(4)]

@@ -191,7 +191,11 @@ class Grouper:
             for name in self.s.origin
             if name and self.memory.read(self.s.origin, name) + self.memory.read(self.s.passed, name) >= KNOWN
         }
-        return Knowledge(origin=origin, causes={v: c.read(self.s.now) for v, c in self.s.causes.items()})
+        return Knowledge(
+            origin=origin,
+            causes={v: c.read(self.s.now) for v, c in self.s.causes.items()},
+            hosted=self.graph.hosted,
+        )
 
     def group_of(self, fingerprint: str) -> str:
         """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
