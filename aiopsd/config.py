@@ -221,14 +221,14 @@ class ModelRule(Section, frozen=True, kw_only=True):
     """A watched model: the series that carry its error bits (0 or 1) or its input features."""
 
     name: str
-    errors: dict[str, str] = {}  # matchers of the error-bit series, watched by ADWIN
-    inputs: dict[str, str] = {}  # matchers of its input series, watched by the block CUSUM
+    errors: dict[str, str] = {}  # matchers of the error-bit series, watched for a rise of their rate
+    inputs: dict[str, str] = {}  # matchers of its input series, watched for changes of level and spread
 
 
 class DriftConfig(Section, frozen=True, kw_only=True):
     enabled: bool = True
     models: tuple[ModelRule, ...] = ()
-    adwin_delta: float = 0.002  # river's default; 0 false alarms on error bits at it, see docs
+    error_limit: float = 11.0  # log likelihood ratio that a rise of an error rate must pass; higher: later, surer
 
 
 class PolicyRule(Section, frozen=True, kw_only=True):

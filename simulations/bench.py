@@ -5,6 +5,7 @@ does the same against the running daemon, over HTTP and Kafka, beside Prometheus
 """
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cramjam
 import msgspec
@@ -107,8 +110,30 @@ def remote_write(series: int = 50_000, slice_: int = 20) -> Iterator[Line]:
     yield Line("remote write, decoded and scored", 1e6 * min(spent[WARM:]) / series, "us a sample", goal=1.5)
 
 
-def bank() -> Iterator[Line]:
-    """Rounds in which every series has one sample."""
+def loaded(path: Path) -> Any:
+    """A module from a file; what it imports is looked for beside it.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise OSError(f"no Python file at {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def bank(peer: Path | None = None) -> Iterator[Line]:
+    """Rounds in which every series has one sample.
+
+    `peer`: a file with a scorer of the same kind, `RangeBank(series, channels=LITE)` with `step(ts, values)`, that is
+    given the same samples in turns.
+    """
     rng = np.random.default_rng(3)
     for n, count in ((200, 400), (100_000, 12)):
         state = [np.zeros(n) for _ in range(6)]
@@ -129,16 +154,23 @@ def bank() -> Iterator[Line]:
         spent = cpu(floor) / n / count
         yield Line(f"numpy bank of six arrays, rounds of {n:,}", 1e6 * spent, "us a sample", kind="floor")
         ours = RangeBank(Policy(), n)
+        other = loaded(peer) if peer and n > 1000 else None
+        theirs = other.RangeBank(n, channels=other.LITE) if other else None
         rows = np.arange(n)
-        times = []
+        times, others = [], []
         for k in range(WARM + count):
             ts = np.full(n, START + GAP * k)
-            began = time.process_time()
-            ours.step(rows, ts, xs[k % len(xs)])
-            times.append(time.process_time() - began)
+            x = xs[k % len(xs)]
+            times.append(cpu(partial(ours.step, rows, ts, x)))
+            if theirs is not None:
+                others.append(cpu(partial(theirs.step, ts, x)))
         each = sum(times[WARM:]) / count / n
         goal = 0.5 if n > 1000 else 0.0
         yield Line(f"bank, rounds of {n:,}", 1e6 * each, "us a sample", goal=goal)
+        if others:
+            peers = sum(others[WARM:]) / count / n
+            yield Line(f"the peer's bank, rounds of {n:,}", 1e6 * peers, "us a sample", kind="floor")
+            yield Line("bank, of what the peer's takes", each / peers, "", goal=0.6)
 
 
 def memory(series: int) -> Iterator[Line]:
@@ -189,11 +221,12 @@ def main(argv: list[str]) -> int:
     """Exit code 0."""
     p = argparse.ArgumentParser(prog="python -m simulations bench", description=__doc__.split("\n")[0])
     p.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    p.add_argument("--peer", type=Path, metavar="FILE", help="section bank: a Python file with another bank to compare")
     p.add_argument("--json", action="store_true")
     args = p.parse_args(argv)
     lines = []
     for name in args.only:
-        for line in SECTIONS[name]():
+        for line in bank(args.peer) if name == "bank" else SECTIONS[name]():
             lines.append(line)
             if not args.json:
                 show([line])

@@ -16,5 +16,5 @@ def main(argv: list[str]) -> int:
     out = detection.play(detection.single(corpus))
     if args.alarms:
         detection.write_alarms(args.alarms, "series", [s.name for s in corpus], out.alarms)
-    figures = detection.figures(corpus, [s[0] for s in out.scores], out)
+    figures = detection.figures(corpus, out)
     return detection.finish(figures, args.json, "cloud monitoring", "series")

@@ -11,16 +11,18 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.config import Config
-from aiopsd.detect.join import decay
+from aiopsd.detect.bank import Breaks
+from aiopsd.detect.join import Join, Seen, seen
 from aiopsd.model import Anomaly, Append, DriftDetected, LogRecord, Reject
 from aiopsd.pipeline import detect
 from simulations import wire
@@ -29,6 +31,7 @@ from simulations.scoring import PROFILES, Alarms, EventScore, Labelled, Nab, Swe
 F64 = NDArray[np.float64]
 WEEK = 604800.0
 BUDGETS = (0.02, 0.05, 0.2)  # false alarms per series (or service) and day
+THRESHOLDS = tuple(o / (1 + o) for o in np.geomspace(6.6, 0.2, 24).tolist())  # of the configuration, beside its own
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ class Alarm:
 class Output:
     """What the stage said.
 
-    `scores[i]` float64[series, rows]: the bank's score of each sample of subject i. `joined[i]` float64[rows]: the
-    score of the subject after each row, as the join decides on it.
+    `scores[i]` float64[series, rows]: the bank's score of each sample of subject i. `swept[k]`: what the alarms would
+    be with `THRESHOLDS[k]` as the configuration's threshold.
     """
 
     scores: list[F64]
-    joined: list[F64]
     alarms: list[Alarm] = field(default_factory=list)
+    swept: list[list[Alarm]] = field(default_factory=list)
     drifts: list[tuple[int, float, DriftDetected]] = field(default_factory=list)  # (subject, time, event)
     rejects: int = 0
     samples: int = 0
@@ -75,7 +78,7 @@ class Tap:
     """Listens to what the stage's bank scores, without changing any of it."""
 
     def __init__(self, stage: Any) -> None:
-        self.taken: list[tuple[F64, NDArray[np.float32]]] = []
+        self.taken: list[tuple[NDArray[np.float32], Breaks]] = []
         self.cpu = 0.0
         self.calls = 0
         self._step = stage._bank.step
@@ -87,22 +90,88 @@ class Tap:
         outcome = self._step(rows, ts, values, *more)
         self.cpu += time.process_time() - began
         self.calls += 1
-        self.taken.append((ts.copy(), outcome.scores))
+        self.taken.append((outcome.scores, outcome.breaks))
         return outcome
 
-    def drain(self) -> tuple[F64, NDArray[np.float32]]:
-        """(ts, scores) of all samples since the last call, in their order."""
+    def drain(self) -> tuple[NDArray[np.float32], list[Seen]]:
+        """Scores of all samples since the last call, in their order, and the breaks among them."""
         taken, self.taken = self.taken, []
-        if not taken:
-            return np.zeros(0), np.zeros(0, np.float32)
-        return np.concatenate([t for t, _ in taken]), np.concatenate([s for _, s in taken])
+        scores = np.concatenate([s for s, _ in taken]) if taken else np.zeros(0, np.float32)
+        return scores, [s for _, breaks in taken for s in seen(breaks)]
 
 
-def play(subjects: Sequence[Input], config: Config | None = None, *, bucket: float = 300.0) -> Output:
+class Kept:
+    """Anomalies as alarms, from the first decision to the end, in the time of their recordings."""
+
+    def __init__(self, shifts: Sequence[float]) -> None:
+        self._shifts = shifts
+        self._live: dict[str, Alarm] = {}
+        self._done: list[Alarm] = []
+
+    def take(self, body: Anomaly) -> None:
+        """One version of an event."""
+        i = int(body.service[1:])
+        ts = body.ts + self._shifts[i]
+        known = self._live.pop(body.id, Alarm(i, ts, ts, 0.0))
+        alarm = Alarm(i, known.ts, ts, max(body.score, known.score))
+        if body.state == "resolved":
+            self._done.append(alarm)
+        else:
+            self._live[body.id] = alarm
+
+    def alarms(self) -> list[Alarm]:
+        """All of them, those that have not ended included."""
+        return sorted([*self._done, *self._live.values()], key=lambda a: (a.subject, a.ts))
+
+
+class Others:
+    """Joins as the stage's own, at other thresholds: what would be told if the configuration said so.
+
+    They see what the stage's join sees. The rows that they follow have to be watched by the bank, too; its own join
+    takes no notice of a sample that is inside its range and of a row that it does not follow.
+    """
+
+    def __init__(self, stage: Any, thresholds: Sequence[float], shifts: Sequence[float]) -> None:
+        own = stage._join
+        self._bank = stage._bank
+        policies = [msgspec.structs.replace(own.policy, threshold=t) for t in thresholds]
+        self._joins = [Join(policy, stage._describe) for policy in policies]
+        self._kept = [Kept(shifts) for _ in thresholds]
+        for name in ("appear", "vanish"):
+            setattr(own, name, self._with(getattr(own, name), [getattr(j, name) for j in self._joins]))
+
+    @staticmethod
+    def _with(own: Callable[..., None], others: Sequence[Callable[..., None]]) -> Callable[..., None]:
+        def each(*args: Any) -> None:
+            for call in (own, *others):
+                call(*args)
+
+        return each
+
+    def take(self, breaks: Sequence[Seen], watermark: float) -> None:
+        """What one record held."""
+        for join, kept in zip(self._joins, self._kept, strict=True):
+            events = [e for e in map(join.observe, breaks) if e is not None]
+            if join.next_due() <= watermark:
+                events += join.due(watermark)
+            for event in events:
+                kept.take(event)
+            join.touched.clear()
+        for row in {row for join in self._joins for row in join.members}:
+            self._bank.watch(row, True)
+
+    def alarms(self) -> list[list[Alarm]]:
+        """Per threshold."""
+        return [kept.alarms() for kept in self._kept]
+
+
+def play(
+    subjects: Sequence[Input], config: Config | None = None, *, bucket: float = 300.0, sweep: bool = True
+) -> Output:
     """Everything through one DetectStage of this configuration (default: the shipped one).
 
     A record holds what arrived within `bucket` seconds of stream time. The label `service` of each series becomes the
-    subject's number, so that events lead back to it.
+    subject's number, so that events lead back to it. `sweep`: tell what other thresholds would have told, too.
     """
     base = min(float(s.ts[0]) for s in subjects)
     shifts = [WEEK * math.floor((float(s.ts[0]) - base) / WEEK) for s in subjects]
@@ -117,11 +186,9 @@ def play(subjects: Sequence[Input], config: Config | None = None, *, bucket: flo
 
     stage = detect.build(config or Config(), "scorecard", 0, None)
     tap = Tap(stage)
-    out = Output(
-        scores=[np.zeros(s.values.shape) for s in subjects],
-        joined=[np.zeros(len(s.ts)) for s in subjects],
-    )
-    live: dict[str, Alarm] = {}
+    others = Others(stage, THRESHOLDS if sweep else (), shifts)
+    kept = Kept(shifts)
+    out = Output(scores=[np.zeros(s.values.shape) for s in subjects])
     for offset, part in enumerate(np.split(order, cuts)):
         pieces = []
         places = []
@@ -141,55 +208,27 @@ def play(subjects: Sequence[Input], config: Config | None = None, *, bucket: flo
         began = time.process_time()
         effects = stage.step([record])
         out.stage_cpu += time.process_time() - began
-        _, scores = tap.drain()
+        scores, breaks = tap.drain()
         if len(scores) != len(places):
             raise RuntimeError(f"the stage scored {len(scores)} samples of {len(places)}")
         for (i, j, k), score in zip(places, scores.tolist(), strict=True):
             out.scores[i][j, k] = score
-        _joined(out, stage, who[part], row[part], record.stamp)
+        others.take(breaks, stage.watermark)
         for effect in effects:
             if isinstance(effect, Reject):
                 out.rejects += effect.items
             elif isinstance(effect, Append):
-                _keep(out, effect.body, live, shifts)
-    out.alarms += live.values()
-    out.alarms.sort(key=lambda a: (a.subject, a.ts))
+                if isinstance(effect.body, DriftDetected):
+                    i = int(effect.body.service[1:])
+                    out.drifts.append((i, effect.body.ts + shifts[i], effect.body))
+                elif isinstance(effect.body, Anomaly):
+                    kept.take(effect.body)
+    out.alarms, out.swept = kept.alarms(), others.alarms()
     out.samples = stage.samples
     out.bank_cpu = tap.cpu
     out.samples_a_round = out.samples / max(tap.calls, 1)
     out.bytes_per_series = stage._bank.bytes_per_row
     return out
-
-
-def _joined(out: Output, stage: Any, who: NDArray[np.int64], row: NDArray[np.int64], now: float) -> None:
-    """The score of every subject that has one, at the last row that it has in this record."""
-    subjects = stage._join.subjects
-    if not subjects:
-        return
-    last = dict(zip(who.tolist(), row.tolist(), strict=True))
-    for key, subject in subjects.items():
-        i = int(key[1:])
-        if i in last:
-            left = subject.sum * decay(now - subject.at)
-            out.joined[i][last[i]] = left / (left + stage._join.theta(subject.service))
-
-
-def _keep(out: Output, body: Any, live: dict[str, Alarm], shifts: Sequence[float]) -> None:
-    if not isinstance(body, (Anomaly, DriftDetected)):
-        return
-    i = int(body.service[1:])
-    shift = shifts[i]
-    if isinstance(body, DriftDetected):
-        out.drifts.append((i, body.ts + shift, body))
-        return
-    known = live.get(body.id)
-    began = known.ts if known else body.ts + shift
-    alarm = Alarm(i, began, body.ts + shift, max(body.score, known.score if known else 0.0))
-    if body.state == "resolved":
-        live.pop(body.id, None)
-        out.alarms.append(alarm)
-    else:
-        live[body.id] = alarm
 
 
 def rows_of(corpus: Sequence[Labelled], alarms: Sequence[Alarm]) -> list[Alarms]:
@@ -207,12 +246,12 @@ def rows_of(corpus: Sequence[Labelled], alarms: Sequence[Alarm]) -> list[Alarms]
 # --------------------------------------------------------------------------- figures
 
 
-def figures(corpus: Sequence[Labelled], scores: Sequence[F64], out: Output) -> dict[str, Any]:
+def figures(corpus: Sequence[Labelled], out: Output) -> dict[str, Any]:
     """Everything a scorecard says of a corpus but NAB's own score.
 
-    `shipped` is what the events of the pipeline come to as they are; `budgets` sweeps the threshold of `scores`.
+    `shipped` is what the pipeline's events come to as they are; `budgets`, at other thresholds of its configuration.
     """
-    sweep = Sweep(corpus, scores)
+    sweep = Sweep(corpus, THRESHOLDS, [rows_of(corpus, alarms) for alarms in out.swept])
     budgets = {}
     for budget in BUDGETS:
         i = sweep.within(budget)

@@ -24,5 +24,5 @@ def main(argv: list[str]) -> int:
     out = detection.play(subjects)
     if args.alarms:
         detection.write_alarms(args.alarms, "service", [s.name for s in services.labelled], out.alarms)
-    figures = detection.figures(services.labelled, out.joined, out)
+    figures = detection.figures(services.labelled, out)
     return detection.finish(figures, args.json, "JumpStarter", "service")

@@ -20,6 +20,6 @@ def main(argv: list[str]) -> int:
     if args.alarms:
         detection.write_alarms(args.alarms, "series", [s.name for s in corpus], out.alarms)
     scores = [s[0] for s in out.scores]
-    figures = detection.figures(corpus, scores, out)
+    figures = detection.figures(corpus, out)
     figures["nab"] = detection.nab_figures(corpus, scores, out, Config().detect.threshold)
     return detection.finish(figures, args.json, "NAB", "series")

@@ -2,8 +2,8 @@
 
 Two readings of the same alarms. NAB (Lavin & Ahmad 2015, https://arxiv.org/abs/1510.03336, rules of version 1.1):
 three profiles, early detections earn more, one threshold for the whole corpus. Events: precision, recall and onset
-recall of whole alarms at a budget of false alarms per series and day. Both take scores per sample; the event reading
-also takes finished alarms.
+recall of whole alarms at a budget of false alarms per series and day. NAB takes scores per sample, the event reading
+finished alarms.
 
 The event reading has two guards, without which it can be gamed: an alarm that never ends is cut every `LONGEST` rows
 (else always-on is one alarm that touches every event), and onset recall counts only alarms that *start* inside an
@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 F64 = NDArray[np.float64]
 Alarms = list[tuple[int, int]]  # (first row, last row), in order
 
-GAP = 12  # rows; alarms no further apart are one
 LONGEST = 72  # rows; a longer alarm is cut
 
 
@@ -197,26 +196,6 @@ class Nab:
 # --------------------------------------------------------------------------- events
 
 
-def alarms_of_rows(rows: ArrayLike, gap: int = GAP, longest: int = LONGEST) -> Alarms:
-    """Rows in alarm, ascending -> alarms: rows at most `gap` apart are one, cut when `longest` rows after its first.
-
-    >>> alarms_of_rows([3, 5, 40, 41])
-    [(3, 5), (40, 41)]
-    """
-    r = np.asarray(rows, dtype=np.int64)
-    if not len(r):
-        return []
-    ends = np.r_[np.flatnonzero(np.diff(r) > gap), len(r) - 1]
-    out: Alarms = []
-    i = 0
-    for end in ends.tolist():
-        while i <= end:
-            j = min(int(np.searchsorted(r, r[i] + longest)) - 1, end)
-            out.append((int(r[i]), int(r[j])))
-            i = j + 1
-    return out
-
-
 def cut(alarms: Alarms, longest: int = LONGEST) -> Alarms:
     """Alarms longer than `longest` rows, cut into pieces.
 
@@ -320,32 +299,17 @@ def score_alarms(corpus: Sequence[Labelled], alarms: Sequence[Alarms]) -> EventS
     return _sum([_count(s, a) for s, a in scored], sum(s.days for s, _ in scored))
 
 
-def score_at(corpus: Sequence[Labelled], scores: Sequence[F64], threshold: float) -> EventScore:
-    """Events at a fixed threshold of a score per sample."""
-    return score_alarms(corpus, [_alarms_at(s, score, threshold) for s, score in zip(corpus, scores, strict=True)])
-
-
-def _alarms_at(s: Labelled, score: F64, threshold: float) -> Alarms:
-    rows = np.flatnonzero(np.asarray(score) >= threshold)
-    return alarms_of_rows(rows[rows >= s.probation])
-
-
 class Sweep:
     """Events of a corpus at many thresholds, counted once per series, so that any part of it can be asked about.
 
-    Candidates are quantiles of the positive scores, dense towards the top: the false-alarm rate is not monotone in the
+    `thresholds` descend; `alarms[i]` are those at the i-th, per series. The false-alarm rate is not monotone in the
     threshold (alarms grow together), so it cannot be searched by halving.
     """
 
-    def __init__(self, corpus: Sequence[Labelled], scores: Sequence[F64], steps: int = 120) -> None:
+    def __init__(self, corpus: Sequence[Labelled], thresholds: Sequence[float], alarms: Sequence[Sequence[Alarms]]):
         self.corpus = list(corpus)
-        merged = np.concatenate([np.asarray(x)[s.probation :] for s, x in zip(corpus, scores, strict=True)])
-        merged = np.sort(merged[merged > 0])
-        ranks = np.unique(np.geomspace(1, len(merged), steps).astype(int)) if len(merged) else np.array([], dtype=int)
-        self.thresholds: list[float] = list(dict.fromkeys(merged[len(merged) - ranks].tolist()))
-        self._counts = [
-            [_count(s, _alarms_at(s, x, t)) for s, x in zip(corpus, scores, strict=True)] for t in self.thresholds
-        ]
+        self.thresholds = list(thresholds)
+        self._counts = [[_count(s, a) for s, a in zip(corpus, each, strict=True)] for each in alarms]
 
     def figures(self, i: int, files: Sequence[int] | None = None) -> EventScore:
         """At the i-th threshold."""
@@ -377,12 +341,3 @@ class Sweep:
                 figures = self.figures(i, other) if i is not None else None
                 got.append((figures.onset_recall, figures.onset_false_per_day) if figures else (0.0, 0.0))
         return float(np.mean([g[0] for g in got])), float(np.mean([g[1] for g in got]))
-
-
-def at_budget(
-    corpus: Sequence[Labelled], scores: Sequence[F64], per_day: float, *, onset: bool = True
-) -> tuple[float, EventScore] | None:
-    """(threshold, figures) at the lowest threshold within the budget; None for a score that saturates."""
-    sweep = Sweep(corpus, scores)
-    i = sweep.within(per_day, onset=onset)
-    return None if i is None else (sweep.thresholds[i], sweep.figures(i))

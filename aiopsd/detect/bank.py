@@ -43,7 +43,7 @@ CHANNELS = ("x", "resid", "season", "hour")
 COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED = 1, 2, 4, 8, 16  # bits of a row's flags
 HARM_BOTH = HARM_HIGH | HARM_LOW
 
-SLOTS = 16  # recent samples kept per series
+SLOTS = 16  # recent samples kept per series; a power of two
 STALE_BITS = np.uint64(0x7FF0000000000002)  # Prometheus' staleness marker: the series ended here
 LARGEST = 1e30  # values are clipped here, so that a width still fits float32
 LAST_TIME = 4.2e9  # s; later than this is not a sample time (year 2103, and it fits uint32)
@@ -55,8 +55,8 @@ _TINY = np.float32(1e-30)
 _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
     0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
 )  # fmt: skip
-# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, was the last one
-# above it, the farthest of the run under way
+# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a
+# row were above it, the farthest of the run under way
 _HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
 _FIELDS = 25
 _SEASON, _HOUR = 2, np.int8(3)  # indices into CHANNELS
@@ -77,7 +77,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
     hold: int = 40  # samples of peak-hold, at least one hour
     theta: float = 0.15  # evidence at which the score is 0.5
-    alarms: float = 0.5  # of the hour channel, per series and day; 0: the channel is off
+    alarms: float = 0.6  # of the hour channel, per series and day; 0: the channel is off
 
 
 class Breaks(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,19 +156,27 @@ def rounds(rows: Rows, scratch: Rows) -> Iterator[Rows | None]:
         yield np.sort(by_row[part])
 
 
+def _place(rows: Rows) -> Rows | slice:
+    """Where rows are: a slice when each is the next one, which is many times cheaper to read and write."""
+    first, n = int(rows[0]), len(rows)
+    if int(rows[-1]) - first == n - 1 and bool((rows[1:] - rows[:-1] == 1).all()):
+        return slice(first, first + n)
+    return rows
+
+
 class RangeBank:
     """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`).
 
     State per row, in all 383 bytes with the scratch:
         f: float32[25, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale, hours
         d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
-        season: float32[rows, 24]   mean of each hour of day; days: uint8[rows, 24] how many days it rests on
-        ring_v, ring_t: float32, uint32[rows, 16]  recent samples at most one a minute; ring_p: uint8[rows]
+        season: float32[24, rows]   mean of each hour of day; days: uint8[24, rows] how many days it rests on
+        ring_v, ring_t: float32, uint32[16, rows]  recent samples at most one a minute; ring_p: uint8[rows]
         hour: int8[rows]            current hour of day, -1 before the first sample
         flags: uint8[rows]          COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED
     """
 
-    KIND, VERSION = "detect.bank", 3
+    KIND, VERSION = "detect.bank", 4
 
     def __init__(
         self,
@@ -190,10 +198,10 @@ class RangeBank:
         self.capacity = 0
         self.f = np.zeros((_FIELDS, 0), np.float32)
         self.d = np.zeros((3, 0))
-        self.season = np.zeros(0, np.float32)
-        self.days = np.zeros(0, np.uint8)
-        self.ring_v = np.zeros(0, np.float32)
-        self.ring_t = np.zeros(0, np.uint32)
+        self.season = np.zeros((24, 0), np.float32)
+        self.days = np.zeros((24, 0), np.uint8)
+        self.ring_v = np.zeros((SLOTS, 0), np.float32)
+        self.ring_t = np.zeros((SLOTS, 0), np.uint32)
         self.ring_p = np.zeros(0, np.uint8)
         self.hour = np.zeros(0, np.int8)
         self.flags = np.zeros(0, np.uint8)
@@ -211,17 +219,11 @@ class RangeBank:
     def _grow(self, capacity: int) -> None:
         old, self.capacity = self.capacity, capacity
 
-        def wider(a: NDArray[np.generic], per: int = 1) -> NDArray[np.generic]:
-            if a.ndim == 2:
-                b = np.zeros((a.shape[0], capacity), a.dtype)
-                b[:, :old] = a
-                return b
-            b = np.zeros(capacity * per, a.dtype)
-            b[: old * per] = a
-            return b
-
-        for name, per in _ARRAYS:
-            setattr(self, name, wider(getattr(self, name), per))
+        for name in _ARRAYS:
+            was = getattr(self, name)
+            wider = np.zeros((*was.shape[:-1], capacity), was.dtype)
+            wider[..., :old] = was
+            setattr(self, name, wider)
         self._scratch = np.zeros(capacity, np.intp)
         self.rule = np.concatenate((self.rule, np.zeros(capacity - old, np.uint8)))
         self.d[0, old:] = -np.inf
@@ -253,10 +255,8 @@ class RangeBank:
         self.f[:, rows] = 0
         self.d[:, rows] = 0
         self.d[0, rows] = -np.inf
-        self.season.reshape(-1, 24)[rows] = 0
-        self.days.reshape(-1, 24)[rows] = 0
-        self.ring_v.reshape(-1, SLOTS)[rows] = 0
-        self.ring_t.reshape(-1, SLOTS)[rows] = 0
+        for a in (self.season, self.days, self.ring_v, self.ring_t):
+            a[:, rows] = 0
         self.ring_p[rows] = 0
         self.hour[rows] = -1
         self.flags[rows] = HARM_BOTH
@@ -287,7 +287,7 @@ class RangeBank:
     @property
     def bytes_per_row(self) -> float:
         """State of one series in bytes, scratch included."""
-        held = sum(getattr(self, name).nbytes for name, _ in _ARRAYS) + self._scratch.nbytes
+        held = sum(getattr(self, name).nbytes for name in _ARRAYS) + self._scratch.nbytes
         return float(held) / max(self.capacity, 1)
 
     # ------------------------------------------------------------------ the verbs
@@ -343,7 +343,8 @@ class RangeBank:
     ) -> None:
         """One pass over unique rows. `pos` are the samples' places in the call."""
         policy = self.policy
-        last = self.d[0][rows]
+        at = _place(rows)
+        last = self.d[0][at]
         finite = np.isfinite(v)
         in_time = (ts >= 0) & (ts < LAST_TIME)
         fresh = ts > last
@@ -365,21 +366,22 @@ class RangeBank:
             pos, rows, ts, v, last = pos[use], rows[use], ts[use], v[use], last[use]
             if not len(rows):
                 return
-        flags = self.flags[rows]
+            at = _place(rows)
+        flags = self.flags[at]
         dt = ts - last
         raw = v
         if (flags & COUNTER).any():
             counter = (flags & COUNTER) != 0
             known = np.isfinite(dt)
-            before = self.d[1][rows]
+            before = self.d[1][at]
             gain = v - before
             # a counter below its previous value was reset: what it shows now came since (Prometheus' rate)
             rate = np.where(gain < 0, v, gain) / np.where(known, dt, 1.0)
             v = np.where(counter, rate, v)
             use = ~counter | known
             if learn:
-                self.d[0][rows] = ts
-                self.d[1][rows] = raw
+                self.d[0][at] = ts
+                self.d[1][at] = raw
             if not use.all():
                 # the first sample of a counter says nothing yet
                 run.used[pos] = True
@@ -387,29 +389,30 @@ class RangeBank:
                 flags, raw = flags[use], raw[use]
                 if not len(rows):
                     return
-        run.used[pos] = True
+                at = _place(rows)
+        where = _place(pos)
+        run.used[where] = True
         v = np.clip(v, -LARGEST, LARGEST)
 
         n = len(rows)
-        r0 = int(rows[0])
-        dense = int(rows[-1]) - r0 == n - 1 and bool((rows[1:] - rows[:-1] == 1).all())
-        s = self.f[:, r0 : r0 + n] if dense else self.f[:, rows]
+        dense = isinstance(at, slice)
+        s = self.f[:, at]
         if dense and not learn:
             s = s.copy()
-        anchor = self.d[2][rows]
+        anchor = self.d[2][at]
         first = s[_K] == 0
         if first.any():
             anchor = np.where(first, v, anchor)
             if learn:
-                self.d[2][rows] = anchor
+                self.d[2][at] = anchor
         x = (v - anchor).astype(np.float32)
         np.clip(x, -LARGEST, LARGEST, out=x)
         dt32 = np.where(np.isfinite(dt), np.minimum(dt, 86400.0), 0.0).astype(np.float32)
         if learn:
             if (flags & ENDED).any():
-                self.flags[rows] &= np.uint8(0xFF & ~ENDED)
-            self.d[0][rows] = ts
-            self.d[1][rows] = raw
+                self.flags[at] = flags & np.uint8(0xFF & ~ENDED)
+            self.d[0][at] = ts
+            self.d[1][at] = raw
 
         # ---- signals
         s[_K] = np.minimum(s[_K] + 1, 1e7)
@@ -422,16 +425,15 @@ class RangeBank:
         s[_E100] += np.maximum(one, np.float32(0.01)) * (x - slow)
         level = np.abs(anchor.astype(np.float32) + s[_E100])
 
-        h64 = ts // 3600.0
+        h64 = np.floor(ts / 3600.0)
         h0 = float(h64[0])
         if bool((h64 == h0).all()):
             hour = np.full(n, int(h0) % 24, np.int8)
+            usual, days = self.season[int(h0) % 24, at], self.days[int(h0) % 24, at]
         else:
             hour = (h64 % 24).astype(np.int8)
-        slot = rows * 24 + hour
-        usual = self.season[slot]
-        days = self.days[slot]
-        now = self.hour[rows]
+            usual, days = self.season[hour, rows], self.days[hour, rows]
+        now = self.hour[at]
         roll = np.flatnonzero((now != hour) & (now >= 0))
         if len(roll):
             self._end_hours(pos, rows, ts, s, roll, now, level, learn)
@@ -472,11 +474,11 @@ class RangeBank:
         assert up is not None
         hours = self._hour_channel(rows, ts, h64, dt32, s, level, floor, usual, days, act)
         if hours is not None:
-            at, shift, _, _ = hours
+            full, shift, _, _ = hours
             for side, side_c, gain32 in ((up, up_c, shift), (down, down_c, -shift)):
-                more = gain32 > side[at]
-                side[at[more]] = gain32[more]
-                side_c[at[more]] = _HOUR
+                more = gain32 > side[full]
+                side[full[more]] = gain32[more]
+                side_c[full[more]] = _HOUR
         high = np.where(flags & HARM_HIGH, up, np.float32(0))
         low = np.where(flags & HARM_LOW, down, np.float32(0))
         upward = high >= low
@@ -492,7 +494,7 @@ class RangeBank:
         keep = 1 - np.minimum(np.float32(1 / policy.hold), dt32 * np.float32(1 / 3600))
         held = s[_HELD] * keep
         out = np.where(evidence > held, evidence, np.float32(0))
-        run.scores[pos] = out / (out + np.float32(policy.theta))
+        run.scores[where] = out / (out + np.float32(policy.theta))
         if not learn:
             return
 
@@ -583,25 +585,25 @@ class RangeBank:
         dev += gain32 * (np.minimum(size, np.maximum(cap, level * np.float32(1e-3))) - dev)
 
         # ---- recent samples, at most one a minute
-        p = self.ring_p[rows]
-        place = rows * SLOTS + p
+        p = self.ring_p[at]
+        ring_v, ring_t = self.ring_v.reshape(-1), self.ring_t.reshape(-1)
         sec = ts.astype(np.uint32)
-        there = self.ring_t[place]
+        there = ring_t[p * np.intp(self.capacity) + rows]
         move = (there == 0) | (sec - there >= PACE)
-        p = (p + move) % np.uint8(SLOTS)
-        place = rows * SLOTS + p
-        old = self.ring_t[place]
+        p = (p + move) & np.uint8(SLOTS - 1)
+        place = p * np.intp(self.capacity) + rows
+        old = ring_t[place]
         leaves = move & (old != 0)
         if leaves.any():
-            lead = self.ring_v[place] - base
+            lead = ring_v[place] - base
             cap = 50 * dev
             lead = np.minimum(np.maximum(lead, -cap), cap)
             s[_LEAD] += np.where(leaves, np.float32(1 / 32), np.float32(0)) * (lead - s[_LEAD])
-        self.ring_v[place] = x
+        ring_v[place] = x
         # the slot keeps the time of its first sample until the next slot is due
-        self.ring_t[place] = np.where(move, sec, old)
-        self.ring_p[rows] = p
-        self.hour[rows] = hour
+        ring_t[place] = np.where(move, sec, old)
+        self.ring_p[at] = p
+        self.hour[at] = hour
         if not dense:
             self.f[:, rows] = s
 
@@ -660,12 +662,13 @@ class RangeBank:
 
         above = ready & (ratio > 1)
         h[4] = np.where(above & (hit == 0), bar * np.float32(BAR_STEP), bar)
-        h[5] = above
+        h[5] = np.where(above, np.minimum(hit + 1, np.float32(ADOPTED)), np.float32(0))
         h[6] = np.where(ready, np.maximum(run, ratio), np.float32(0))
         h[0] = np.minimum(count + 1, np.float32(1e6))
         share = 1 / h[0]
         clip = np.where(count > 20, CLIP * scale, np.float32(3e38))
-        h[1] = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
+        moved = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
+        h[1] = np.where(h[5] >= ADOPTED, mean, moved)  # a level that stays is no spike: what follows is judged by it
         young = count < 30
         slow = np.maximum(share, np.float32(1 / 100))
         for i, was, distance in ((2, dev, size), (3, day_dev, day_size)):
@@ -685,7 +688,7 @@ class RangeBank:
         learn: bool,
     ) -> None:
         """Learn the mean of the hour that ended into its slot of the day; only for the rows whose hour changed."""
-        slot = rows[roll] * 24 + now[roll]
+        slot = now[roll], rows[roll]
         count = np.maximum(s[_CNT, roll], 1)
         mean = s[_ACC, roll] / count
         base, days = self.season[slot], self.days[slot]
@@ -725,7 +728,7 @@ class RangeBank:
         anchor = self.d[2][rows]
         last = self.d[0][rows]
         hour = np.maximum(self.hour[rows], 0)
-        slot = rows * 24 + hour
+        slot = hour, rows
         base = np.where(self.days[slot] >= 2, self.season[slot], s[_MID]).astype(np.float64)
         level = np.abs(anchor.astype(np.float32) + s[_E100])
         times, values = self._recent(rows, anchor)
@@ -749,7 +752,7 @@ class RangeBank:
     def _recent(self, rows: Rows, anchor: F64) -> tuple[F64, F64]:
         """(times, values), each [rows, 16] oldest first, NaN where there is none."""
         order = (self.ring_p[rows, None].astype(np.intp) + 1 + np.arange(SLOTS)) % SLOTS
-        place = rows[:, None] * SLOTS + order
+        place = order, rows[:, None]
         times = self.ring_t[place].astype(np.float64)
         known = times > 0
         values = anchor[:, None] + self.ring_v[place].astype(np.float64)
@@ -760,10 +763,7 @@ class RangeBank:
     def snapshot(self, rows: int | None = None) -> Snapshot:
         """State of the rows below `rows` (all of the capacity when None); arrays are copies."""
         n = self.capacity if rows is None else min(rows, self.capacity)
-        arrays = {
-            name: np.ascontiguousarray(a[:, :n]).copy() if (a := getattr(self, name)).ndim == 2 else a[: n * per].copy()
-            for name, per in _ARRAYS
-        }
+        arrays = {name: getattr(self, name)[..., :n].copy() for name in _ARRAYS}
         return Snapshot(kind=self.KIND, version=self.VERSION, meta={"rows": n}, arrays=arrays)
 
     @classmethod
@@ -779,36 +779,23 @@ class RangeBank:
             raise ValueError(f"not a {cls.KIND} version {cls.VERSION}: {snapshot.kind} version {snapshot.version}")
         n = int(snapshot.meta["rows"])
         bank = cls(policy, max(n, 1), follow=follow, others=others)
-        for name, per in _ARRAYS:
-            a = getattr(bank, name)
-            if a.ndim == 2:
-                a[:, :n] = snapshot.arrays[name]
-            else:
-                a[: n * per] = snapshot.arrays[name]
+        for name in _ARRAYS:
+            getattr(bank, name)[..., :n] = snapshot.arrays[name]
         return bank
 
 
 BAR_FIRST = 12.0  # deviations the hour channel asks of a new series
 BAR_LEAST = 4.5  # and of one that has been quiet for long
-BAR_STEP = 1.3  # times higher after each alarm
-BAR_LOG = 0.262  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
+BAR_STEP = 1.5  # times higher after each alarm
+BAR_LOG = 0.405  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
 PART = 0.3  # of all that the series has shown; a distance smaller than this part of it counts in proportion
+ADOPTED = 4  # hours in a row beyond the bar after which their level is the recent one
 CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody
 PACE = np.uint32(60)  # s; sixteen slots reach a quarter of an hour back at any faster sampling
 _LN2 = 0.6931471805599453
-_ARRAYS = (
-    ("f", 1),
-    ("d", 1),
-    ("season", 24),
-    ("days", 24),
-    ("ring_v", SLOTS),
-    ("ring_t", SLOTS),
-    ("ring_p", 1),
-    ("hour", 1),
-    ("flags", 1),
-)
+_ARRAYS = ("f", "d", "season", "days", "ring_v", "ring_t", "ring_p", "hour", "flags")
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
-from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
+from aiopsd.detect.drift import Drifts, ErrorDrift, Rise, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, seen
@@ -79,7 +79,7 @@ class DetectStage:
     int16 (which maintenance concerns it; follows from the labels).
     """
 
-    KIND, VERSION = "detect", 3
+    KIND, VERSION = "detect", 4
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
@@ -127,7 +127,7 @@ class DetectStage:
         self._governed = bool(rules or d.maintenance)
         self._subscribers = bool(d.thresholds or d.online or self._models)
         self._drift = SeriesDrift()
-        self._error_drift = ErrorDrift(d.drift.adwin_delta)
+        self._error_drift = ErrorDrift(d.drift.error_limit)
         self._watermark = float("-inf")
         self._leap = 0  # consecutive records without receipt time that were all far ahead
         self._names: list[str] = []
@@ -219,8 +219,7 @@ class DetectStage:
         bank = self._bank.snapshot(n)
         arrays = {f"bank.{name}": a for name, a in bank.arrays.items()}
         arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
-        self._drift.ensure(n)
-        arrays |= {"drift.f": self._drift.f[:, :n].copy(), "drift.start": self._drift.start[:, :n].copy()}
+        arrays |= {f"drift.{name}": a for name, a in self._drift.arrays(n).items()}
         online, models = self._online.snapshot()
         arrays |= {f"online.{name}": a for name, a in models.items()}
         flatline, still = self._flatline.snapshot(n)
@@ -284,8 +283,7 @@ class DetectStage:
         self._edges.load(meta["edges"])
         models = {name.removeprefix("online."): a for name, a in arrays.items() if name.startswith("online.")}
         self._online.load(meta["online"], models)
-        self._drift.ensure(n)
-        self._drift.f[:, :n], self._drift.start[:, :n] = arrays["drift.f"], arrays["drift.start"]
+        self._drift.load({name.removeprefix("drift."): a for name, a in arrays.items() if name.startswith("drift.")})
         self._error_drift.load([item for item in meta["errors"] if item[0] in self._errors])
         self._limits.load(meta["limits"])
         self._silence.load(meta["silence"])
@@ -473,7 +471,7 @@ class DetectStage:
             for k, row, t, v in zip(at.tolist(), rows[at].tolist(), ts[at].tolist(), values[at].tolist(), strict=True):
                 found = self._error_drift.update(row, t, v)
                 if found is not None:
-                    wrong = self._erring(row, t, *found)
+                    wrong = self._erring(row, t, found)
                     out.append(((int(record[k]), _SAMPLE, float(k + a), 3, 0), self._append(wrong)))
 
         # the join: samples and new series in their order, timers between the records that pass them
@@ -620,7 +618,7 @@ class DetectStage:
         self._windows[rows] = 0
         self._flatline.forget(rows)
         self._bank.reset(rows)
-        self._drift.reset(rows[rows < self._drift.f.shape[1]])
+        self._drift.reset(rows)
         self._dropped.update(rows.tolist())
 
     def _describe(self, row: int) -> Series:
@@ -688,6 +686,8 @@ class DetectStage:
     def _drifted(self, drifts: Drifts, i: int) -> list[DriftDetected]:
         """One drift per model that reads the series, or one for the series itself."""
         row = int(drifts.rows[i])
+        if row in self._errors and row not in self._inputs:
+            return []  # error bits are watched as such: one rise is one drift
         who = self._describe(row)
         variance = bool(drifts.variance[i])
         ground = 0.0 if variance else self._bank.anchor(row)
@@ -715,7 +715,7 @@ class DetectStage:
             )
         return out
 
-    def _erring(self, row: int, ts: float, before: float, after: float, since: float) -> DriftDetected:
+    def _erring(self, row: int, ts: float, rise: Rise) -> DriftDetected:
         who = self._describe(row)
         model = self._models[self._errors[row]][0]
         return DriftDetected(
@@ -726,13 +726,13 @@ class DetectStage:
             metric=who.metric,
             labels=who.labels,
             kind="error-rate",
-            detector="adwin",
-            since=since,
+            detector="bernoulli-cusum",
+            since=rise.since,
             ts=ts,
-            before=before,
-            after=after,
-            statistic=after - before,
-            threshold=self._config.drift.adwin_delta,
+            before=rise.before,
+            after=rise.after,
+            statistic=rise.statistic,
+            threshold=rise.threshold,
         )
 
     def _append(self, body: Anomaly | DriftDetected | TopologyUpdate) -> Append:

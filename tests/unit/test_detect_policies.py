@@ -55,6 +55,15 @@ def test_a_shift_is_followed_or_resisted() -> None:
     assert T0 + 3 * DAY * STEP < over["web"] < T0 + 4 * DAY * STEP
 
 
+@pytest.mark.parametrize("shift", [6.0, 15.0, 60.0])
+def test_a_shift_that_stays_is_told_once(shift: float) -> None:
+    """However far a level goes, and stays: one event, which ends when it is adopted; none of its hours is another."""
+    values = 100 + noise(6 * DAY)
+    values[3 * DAY :] += shift
+
+    assert {name: len(at) for name, at in told("{}", values).items()} == {"db": 1, "web": 1}
+
+
 def test_memory_is_by_policy() -> None:
     """What was usual a week ago is usual still, or not: the half-life of the range is that of the policy."""
     values = 100 + noise(12 * DAY)

@@ -5,17 +5,16 @@ import math
 import numpy as np
 import pytest
 
+from aiopsd.config import Config, DetectConfig
 from simulations import detection
 from simulations.scoring import (
     PROFILES,
     Labelled,
     Nab,
-    alarms_of_rows,
-    at_budget,
+    Sweep,
     cut,
     joined,
     score_alarms,
-    score_at,
     sigmoid,
     windows_of_labels,
 )
@@ -137,13 +136,6 @@ def test_labelled_rows_become_windows_one_row_early_and_three_late() -> None:
     assert (joined(label), s.windows, s.points) == ([(10, 14), (30, 30)], ((9, 17), (29, 33)), (10, 30))
 
 
-def test_alarm_rows_join_over_twelve_and_are_cut_at_seventy_two() -> None:
-    """Rows 0..99 without a gap are two alarms, 0..71 and 72..99; a gap of 13 rows separates."""
-    assert alarms_of_rows(np.arange(100)) == [(0, 71), (72, 99)]
-    assert alarms_of_rows([0, 12, 25]) == [(0, 12), (25, 25)]
-    assert alarms_of_rows([]) == []
-
-
 def test_always_on_is_not_perfect() -> None:
     """First guard: an alarm that never ends is cut, so its pieces away from the event are false."""
     s = series(720, (300, 310), first=0)
@@ -186,27 +178,17 @@ def test_rates_are_per_scored_day_and_delay_is_from_the_labelled_row() -> None:
 
 
 def test_budget_takes_the_lowest_threshold_within_it() -> None:
-    """One event at score .9, false alarms at .95, .5 and .4 over ten days: a budget of .2 a day allows two of them."""
+    """Four alarms over ten days, one of them right: a budget of .2 a day allows the threshold with two false ones."""
     n = int(10 * DAY / 300) + 1
     s = series(n, (1000, 1010), first=0)
-    score = at_rows(n, 1000, score=0.9) + at_rows(n, 100, score=0.95)
-    score += at_rows(n, 500, score=0.5) + at_rows(n, 2000, score=0.4)
+    alarms = [(100, 100), (1000, 1000), (500, 500), (2000, 2000)]  # by falling score
+    sweep = Sweep([s], [0.95, 0.9, 0.5, 0.4], [[sorted(alarms[:k])] for k in (1, 2, 3, 4)])
 
-    found = at_budget([s], [score], 0.2)
-    assert found is not None
-    assert (0.5, 1.0, pytest.approx(0.2)) == (found[0], found[1].onset_recall, found[1].onset_false_per_day)
-    tight = at_budget([s], [score], 0.05)
-    assert tight is None
-
-
-def test_saturated_score_has_no_threshold_within_the_budget() -> None:
-    """A detector that says 1.0 twenty times a day cannot be brought under a budget by any threshold."""
-    n = int(DAY / 300) + 1
-    s = series(n, (100, 101), first=0)
-    score = at_rows(n, *range(0, n, 14))
-
-    assert score_at([s], [score], 1.0).onset_false_per_day > 1
-    assert at_budget([s], [score], 0.2) is None
+    i = sweep.within(0.2)
+    assert i is not None
+    figures = sweep.figures(i)
+    assert (0.5, 1.0, pytest.approx(0.2)) == (sweep.thresholds[i], figures.onset_recall, figures.onset_false_per_day)
+    assert sweep.within(0.05) is None
 
 
 # --------------------------------------------------------------------------- playing through the stage
@@ -235,15 +217,21 @@ def test_playing_leads_alarms_and_scores_back_to_their_series_rows_and_times() -
     assert early[2000] in [a.ts for a in out.alarms]
 
 
-def test_joined_score_of_a_service_rises_with_its_metrics() -> None:
-    """Subjects of several series: three metrics that break together give a higher service score than one."""
+def test_a_sweep_tells_what_the_configuration_would() -> None:
+    """Alarms at another threshold are those of a stage with that threshold; the stage's own stay as they are."""
     rng = np.random.default_rng(9)
     ts = 1_600_000_200.0 + 300.0 * np.arange(1500)
-    all_three, one = rng.normal(10.0, 1.0, (3, 1500)), rng.normal(10.0, 1.0, (3, 1500))
-    all_three[:, 1200] += 6.0
-    one[0, 1200] += 6.0
+    values = rng.normal(10.0, 1.0, (2, 3, 1500))
+    for size, at in ((2.0, 700), (4.0, 900), (8.0, 1100), (30.0, 1300)):
+        values[0, :, at : at + 20] += size
+        values[1, 0, at : at + 3] += size
     labels = tuple({"__name__": "value", "metric": str(i)} for i in range(3))
+    subjects = [detection.Input(name, labels, ts, v) for name, v in zip("xy", values, strict=True)]
 
-    out = detection.play([detection.Input("x", labels, ts, all_three), detection.Input("y", labels, ts, one)])
-    assert out.joined[0][1200] > out.joined[1][1200] > 0.0
-    assert out.joined[0][1100] < out.joined[0][1200]
+    out = detection.play(subjects)
+    assert out.alarms == detection.play(subjects, sweep=False).alarms
+    told = [len(alarms) for alarms in out.swept]
+    assert told[-1] > told[0] > 0
+    for k in (0, len(told) // 2, len(told) - 1):
+        config = Config(detect=DetectConfig(threshold=detection.THRESHOLDS[k]))
+        assert out.swept[k] == detection.play(subjects, config, sweep=False).alarms
