@@ -8,7 +8,7 @@ part stays raw and is read by `plugin_config` when the plug-in is known.
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -587,14 +587,33 @@ def _complete(raw: Any, text: str, told: dict[str, Marked | None], whole: Marked
             raw = raw | {"packs": msgspec.to_builtins(packs)}
             text = yaml.safe_dump(raw, sort_keys=True, allow_unicode=True)
         return _checked(raw), text
-    except BrokenPack:
-        raise
     except ConfigError as e:
-        key = re.split(r"[.\[]", e.path.removeprefix("$."), maxsplit=1)[0]
-        if key == "$" and (named := re.search(r"unknown field `([^`]+)`", str(e))):
-            key = named.group(1)
-        marked = whole or told.get(key)
-        raise (marked.error(str(e), e.path) if marked is not None else e) from None
+        raise _located(e, told, whole) from None
+
+
+def _located(e: ConfigError, told: Mapping[str, Marked | None], whole: Marked | None) -> ConfigError:
+    """The error with the file and the line of its key, where a file has it."""
+    if isinstance(e, BrokenPack) or re.match(r"\S+:\d+: ", str(e)):
+        return e  # names a file of its own: a pack, a topology
+    key = re.split(r"[.\[]", e.path.removeprefix("$."), maxsplit=1)[0]
+    if key == "$" and (named := re.search(r"unknown field `([^`]+)`", str(e))):
+        key = named.group(1)
+    marked = whole or told.get(key)
+    return e if marked is None else marked.error(str(e), e.path)
+
+
+def located(path: Path, error: ConfigError) -> ConfigError:
+    """An error that came up when the configuration of `path` was used, with the file and the line of its key."""
+    try:
+        if not path.is_dir():
+            return _located(error, {}, Marked(path.read_text(encoding="utf-8"), str(path)))
+        told: dict[str, Marked | None] = {}
+        for part in sorted(path.glob("*.yaml")):
+            marked = Marked(part.read_text(encoding="utf-8"), str(part))
+            told |= {key: None if key in told else marked for key in marked.value or {}}
+        return _located(error, told, None)
+    except (OSError, ConfigError):
+        return error
 
 
 def pack_folders(folder: Path, path: str = "$.rules") -> list[Path]:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from msgspec import field
 
 from aiopsd.config import (
+    BrokenPack,
     Duration,
     PackText,
     RulePack,
@@ -55,7 +56,7 @@ def check(pack: PackText) -> RulePack:
         _try(rules)
     except ConfigError as e:
         wrong = Marked(pack.text, pack.file).error(str(e), e.path)
-        raise ConfigError(f"rule pack `{pack.name}`: {wrong}", e.path) from None
+        raise BrokenPack(f"rule pack `{pack.name}`: {wrong}", e.path) from None
     return rules
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from aiopsd.config import read
+from aiopsd.config import located, read
 from aiopsd.errors import ConfigError
 
 
@@ -55,3 +55,14 @@ def test_fragments_are_one_configuration(tmp_path: Path) -> None:
     assert [r["name"] for r in config.receivers] == ["a", "b"]
     assert (config.http.listen, config.http.max_pushes) == ("x", 3)
     assert read(tmp_path / "whole.yaml")[0] == config
+
+
+def test_what_is_wrong_in_use_is_told_with_its_line_too(tmp_path: Path) -> None:
+    """An error of a stage names a key; the line is looked up in the file, or in the fragment that has the key."""
+    (tmp_path / "a.yaml").write_text("route: {}\n")
+    (tmp_path / "b.yaml").write_text("detect:\n  policies:\n    - match:\n        a: '('\n")
+    wrong = ConfigError("not an RE2 expression", "$.detect.policies[0].match.a")
+
+    assert f"{tmp_path}/b.yaml:4: not an RE2 expression - at" in str(located(tmp_path, wrong))
+    assert f"{tmp_path}/b.yaml:4: not an RE2 expression - at" in str(located(tmp_path / "b.yaml", wrong))
+    assert str(located(tmp_path / "none.yaml", wrong)) == str(wrong)
