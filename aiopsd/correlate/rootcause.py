@@ -419,7 +419,7 @@ class _Graph:
         own, more = self.topology.callers(name), self.over.get(name)
         return tuple(dict.fromkeys((*own, *more))) if more else own
 
-    def dependents(self, name: str, troubled: Sequence[str]) -> tuple[Sequence[str], int]:
+    def dependents(self, name: str, troubled: list[str]) -> tuple[list[str], int]:
         """Those in trouble that tell of this silent vertex, and how many depend on it, the quiet ones included.
 
         Labels of alerts place what alerts on its node or zone, and nobody else: where they alone tell, as many as are
