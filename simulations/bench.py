@@ -212,7 +212,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
     "json": json_samples,
     "remote-write": remote_write,
     "bank": bank,
-    "churn": lambda: churn(100_000),
+    "churn": lambda: churn(20_000),
     "churn-1m": lambda: churn(1_000_000),
     "memory-100k": lambda: memory(100_000),
     "memory-1m": lambda: memory(1_000_000),
