@@ -154,38 +154,47 @@ def bank(peer: Path | None = None) -> Iterator[Line]:
 
         spent = cpu(floor) / n / count
         yield Line(f"numpy bank of six arrays, rounds of {n:,}", 1e6 * spent, "us a sample", kind="floor")
-        ours = RangeBank(Policy(), n)
         other = loaded(peer) if peer and n > 1000 else None
-        theirs = other.RangeBank(n, channels=other.LITE) if other else None
-        rows = np.arange(n)
-        times, others = [], []
+        banks: list[Callable[[F64, F64], object]] = [
+            partial(RangeBank(policy, n).step, np.arange(n)) for policy in (Policy(), Policy(alarms=0))
+        ]
+        if other:
+            banks.append(other.RangeBank(n, channels=other.LITE).step)
+        totals = [0.0] * len(banks)
         for k in range(WARM + count):
-            ts = np.full(n, START + GAP * k)
-            x = xs[k % len(xs)]
-            times.append(cpu(partial(ours.step, rows, ts, x)))
-            if theirs is not None:
-                others.append(cpu(partial(theirs.step, ts, x)))
-        each = sum(times[WARM:]) / count / n
-        goal = 0.5 if n > 1000 else 0.0
-        yield Line(f"bank, rounds of {n:,}", 1e6 * each, "us a sample", goal=goal)
-        if others:
-            peers = sum(others[WARM:]) / count / n
-            yield Line(f"the peer's bank, rounds of {n:,}", 1e6 * peers, "us a sample", kind="floor")
-            yield Line("bank, of what the peer's takes", each / peers, "", goal=0.6)
+            ts, x = np.full(n, START + GAP * k), xs[k % len(xs)]
+            for i, step in enumerate(banks):
+                took = cpu(partial(step, ts, x))
+                totals[i] += took if k >= WARM else 0.0
+        each = [1e6 * total / count / n for total in totals]
+        yield Line(f"bank, rounds of {n:,}", each[0], "us a sample", goal=0.5 if n > 1000 else 0.0)
+        yield Line(f"bank without the hour channel, rounds of {n:,}", each[1], "us a sample")
+        if other:
+            yield Line(f"the peer's bank, rounds of {n:,}", each[2], "us a sample", kind="floor")
+            yield Line("bank without the hour channel, of the peer's time", each[1] / each[2], "", goal=0.6)
+
+
+def child(*arguments: str) -> dict[str, float]:
+    """What a process of its own measured."""
+    command = [sys.executable, "-m", "simulations", "bench-memory", *arguments]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    result: dict[str, float] = json.loads(answer.stdout)
+    return result
+
+
+def churn(series: int, hours: int = 48) -> Iterator[Line]:
+    """Every hour a tenth of the series is replaced: what is held after half of the time is what is held at the end."""
+    held = child("--series", str(series), "--churn", str(hours))
+    name = f"{series:,} series, a tenth new every hour, after {hours}"
+    yield Line(f"series held, {name}", held["late_series"] / held["early_series"], "of halfway", goal=1.0)
+    yield Line(f"resident, {name}", held["late_rss_bytes"] / held["early_rss_bytes"], "of halfway", goal=1.02)
 
 
 def memory(series: int) -> Iterator[Line]:
     """A child process each: fill with the snapshot, then restart."""
     with tempfile.TemporaryDirectory(prefix="aiopsd-bench-") as folder:
-
-        def child(*more: str) -> dict[str, float]:
-            command = [sys.executable, "-m", "simulations", "bench-memory", "--data", folder, *more]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
-            result: dict[str, float] = json.loads(answer.stdout)
-            return result
-
-        full = child("--series", str(series))
-        back = child("--resume")
+        full = child("--data", folder, "--series", str(series))
+        back = child("--data", folder, "--resume")
     million = series >= 1_000_000
     name = f"{series:,} series"
     yield Line(f"imports of the daemon ({name})", full["imports_bytes"] / 1e6, "MB", kind="floor")
@@ -205,6 +214,8 @@ SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
     "remote-write": remote_write,
     "bank": bank,
     "rank": ranking,
+    "churn": lambda: churn(20_000),
+    "churn-1m": lambda: churn(1_000_000),
     "memory-100k": lambda: memory(100_000),
     "memory-1m": lambda: memory(1_000_000),
 }

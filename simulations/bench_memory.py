@@ -2,7 +2,7 @@
 
 One process does one thing, so that the high-water mark (VmHWM) means it: without --resume it takes three rounds of
 samples of `--series` series as remote-write bodies, then writes a snapshot through the SQLite store into `--data`;
-with --resume it loads that snapshot and goes on. It prints one JSON object.
+with --resume it loads that snapshot and goes on; with --churn it watches series come and go. It prints one JSON object.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aiopsd.config import Config
+from aiopsd.config import Config, DetectConfig, Duration
 from aiopsd.model import LogRecord
 from aiopsd.pipeline import detect
 from aiopsd.stores.sqlite import SqliteStore
@@ -26,8 +26,11 @@ BODY = 500  # series a request, as Prometheus sends them
 START, STEP = 1_767_571_200.0, 15.0
 
 
-def heads(series: int) -> Iterator[list[bytes]]:
-    """Label bytes of all series, a body's worth at a time: six labels each, some 110 bytes."""
+def heads(series: int, hour: int | None = None) -> Iterator[list[bytes]]:
+    """Label bytes of all series, a body's worth at a time: six labels each, some 110 bytes.
+
+    `hour`: as of that hour, when every hour a tenth of them is replaced by new ones (that are in another zone).
+    """
     for first in range(0, series, BODY):
         yield [
             wire.label_bytes(
@@ -35,7 +38,7 @@ def heads(series: int) -> Iterator[list[bytes]]:
                     "__name__": ("http_requests", "queue_depth", "latency_seconds", "cpu_ratio", "memory_ratio")[i % 5],
                     "service": f"service-{i // 50:05d}",
                     "instance": f"10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}:9100",
-                    "zone": f"zone-{i % 3}",
+                    "zone": f"zone-{i % 3 if hour is None else (hour + i % 10) // 10}",
                     "env": "production",
                     "job": "node",
                 }
@@ -92,6 +95,30 @@ async def fill(series: int, data: Path) -> dict[str, float]:
     }
 
 
+def churn(series: int, hours: int) -> dict[str, float]:
+    """A sample an hour of every series, of which a tenth is replaced; who is silent for a lifetime is forgotten."""
+    stage = detect.build(Config(detect=DetectConfig(evict_after=Duration(3 * 3600.0))), "bench", 0)
+    rng = np.random.default_rng(4)
+    rss, rows = [], []
+    offset = 0
+    for hour in range(hours):
+        for part in heads(series, hour):
+            at = np.array([START + 3600.0 * hour])
+            body = wire.remote_write(part, at, rng.normal(100.0, 5.0, (len(part), 1)))
+            stage.step([LogRecord(source="bench", partition=0, offset=offset, value=body, format=wire.REMOTE_WRITE)])
+            offset += 1
+        rss.append(status("VmRSS"))
+        rows.append(stage.series)
+    return {
+        "series": series,
+        "seen": series + (hours - 1) * series / 10,
+        "early_series": rows[hours // 2],
+        "late_series": rows[-1],
+        "early_rss_bytes": rss[hours // 2],
+        "late_rss_bytes": rss[-1],
+    }
+
+
 async def resume(data: Path) -> dict[str, float]:
     """Load the snapshot and take one more round."""
     began, wall = time.process_time(), time.perf_counter()
@@ -122,9 +149,15 @@ def main(argv: list[str]) -> int:
     """Exit code 0."""
     p = argparse.ArgumentParser(prog="python -m simulations bench-memory", description=__doc__.split("\n")[0])
     p.add_argument("--series", type=int, default=100_000)
-    p.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder for the snapshot")
+    p.add_argument("--data", type=Path, default=Path("."), metavar="DIR", help="folder for the snapshot")
     p.add_argument("--resume", action="store_true")
+    p.add_argument(
+        "--churn", type=int, default=0, metavar="HOURS", help="no snapshot: so many hours of coming and going"
+    )
     args = p.parse_args(argv)
     importlib.import_module("aiopsd.app")  # what a daemon has imported is part of its memory
+    if args.churn:
+        print(json.dumps(churn(args.series, args.churn)))
+        return 0
     print(json.dumps(asyncio.run(resume(args.data) if args.resume else fill(args.series, args.data))))
     return 0

@@ -406,8 +406,9 @@ class RangeBank:
             if learn:
                 self.d[2][at] = anchor
         x = (v - anchor).astype(np.float32)
-        np.clip(x, -LARGEST, LARGEST, out=x)
-        dt32 = np.where(np.isfinite(dt), np.minimum(dt, 86400.0), 0.0).astype(np.float32)
+        dt32 = np.minimum(dt, 86400.0).astype(np.float32)
+        if first.any():  # nobody has waited for it
+            dt32 = np.where(np.isfinite(dt), dt32, np.float32(0))
         if learn:
             if (flags & ENDED).any():
                 self.flags[at] = flags & np.uint8(0xFF & ~ENDED)
