@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.config import Config
+from aiopsd.config import Config, load
 from aiopsd.detect.join import decay
 from aiopsd.model import Anomaly, Append, DriftDetected, LogRecord, Reject
 from aiopsd.pipeline import detect
@@ -72,14 +72,19 @@ class Output:
 
 
 class Tap:
-    """Listens to what the stage's bank scores, without changing any of it."""
+    """Listens to what the stage's bank scores and its second tier makes of that, without changing any of it."""
 
     def __init__(self, stage: Any) -> None:
         self.taken: list[tuple[F64, NDArray[np.float32]]] = []
         self.cpu = 0.0
         self.calls = 0
+        self.theta = stage._policy.theta
+        self._said: dict[int, float] = {}  # evidence by the bank of the samples of the last call
         self._step = stage._bank.step
+        self._confirm = stage._online.confirm
         stage._bank.step = self.step
+        if stage._online.rules:
+            stage._online.confirm = self.confirm
 
     def step(self, rows: NDArray[np.intp], ts: F64, values: F64) -> Any:
         """As RangeBank.step."""
@@ -87,8 +92,20 @@ class Tap:
         outcome = self._step(rows, ts, values)
         self.cpu += time.process_time() - began
         self.calls += 1
-        self.taken.append((ts.copy(), outcome.scores))
+        self.taken.append((ts.copy(), outcome.scores.copy()))
+        self._said = dict(zip(outcome.breaks.pos.tolist(), outcome.breaks.evidence.tolist(), strict=True))
         return outcome
+
+    def confirm(self, bank: Any, models: Any) -> Iterator[Any]:
+        """As Online.confirm; the scores follow what it makes of the evidence."""
+        scores = self.taken[-1][1]
+        for seen in self._confirm(bank, models):
+            if seen.channel < 0:
+                scores[seen.pos] = max(scores[seen.pos], seen.evidence / (seen.evidence + self.theta))
+            elif scores[seen.pos] > 0 and self._said[seen.pos] > 0:
+                held = self.theta * scores[seen.pos] / (1 - scores[seen.pos]) * seen.evidence / self._said[seen.pos]
+                scores[seen.pos] = held / (held + self.theta)
+            yield seen
 
     def drain(self) -> tuple[F64, NDArray[np.float32]]:
         """(ts, scores) of all samples since the last call, in their order."""
@@ -329,8 +346,19 @@ def parser(name: str, text: str, *, data: bool = True) -> argparse.ArgumentParse
     if data:
         p.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data set")
         p.add_argument("--alarms", type=Path, metavar="FILE", help="write one JSON line per alarm")
+        p.add_argument("--config", type=Path, metavar="FILE", help="configuration instead of the shipped one")
     p.add_argument("--json", action="store_true", help="print the figures as one JSON object instead of a table")
     return p
+
+
+def config(args: argparse.Namespace) -> Config:
+    """The configuration that the scorecard was asked to play.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConfigError: it cannot be used.
+    """
+    return Config() if args.config is None else load(args.config.read_text(encoding="utf-8"))
 
 
 def write_alarms(path: Path, kind: str, names: Sequence[str], alarms: Sequence[Alarm]) -> None:
@@ -355,6 +383,6 @@ def finish(figures: dict[str, Any], as_json: bool, title: str, per: str) -> int:
 
 
 __all__ = [
-    "Alarm", "EventScore", "Input", "Output", "figures", "finish", "nab_figures", "parser", "play", "rows_of", "single",
-    "write_alarms",
+    "Alarm", "EventScore", "Input", "Output", "config", "figures", "finish", "nab_figures", "parser", "play", "rows_of",
+    "single", "write_alarms",
 ]  # fmt: skip
