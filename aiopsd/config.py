@@ -208,13 +208,16 @@ class SignalRule(Section, frozen=True, kw_only=True):
 
 
 class OnlineRule(Section, frozen=True, kw_only=True):
-    """A river model on selected series, its statistic calibrated through the bank's own envelope."""
+    """The second tier: a model on selected series, its statistic calibrated through the bank's own envelope."""
 
     match: dict[str, str] = {}
-    model: str = "anomaly.StandardAbsoluteDeviation"  # name below the river package
+    model: str = "anomaly.StandardAbsoluteDeviation"  # below the river package; or aiopsd.Shape, aiopsd.Day
     params: dict[str, Any] = {}
     lags: int = 0  # earlier samples given to the model as features x1, x2, ... beside x
-    max_series: int = 1000  # load budget: the first series that match
+    max_series: int = 1000  # the first series that match
+    cost: float = 50.0  # CPU microseconds a sample, as the budget counts it
+    doubt: float = 1.0  # what the bank's evidence is worth while the model says nothing: below 1, fewer alarms
+    alone: bool = False  # a verdict by itself is an event; else it only raises what the bank says within an hour
 
 
 class ModelRule(Section, frozen=True, kw_only=True):
@@ -280,6 +283,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     signals: tuple[SignalRule, ...] = ()
     thresholds: tuple[ThresholdRule, ...] = ()
     online: tuple[OnlineRule, ...] = ()
+    online_budget: float = 0.1  # share of a core that all models of a partition may take; the newest series do without
     drift: DriftConfig = DriftConfig()
 
 

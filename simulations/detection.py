@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.config import Config
-from aiopsd.detect.bank import Breaks
-from aiopsd.detect.join import Join, Seen, seen
+from aiopsd.config import Config, load
+from aiopsd.detect.join import Join, Seen
 from aiopsd.model import Anomaly, Append, DriftDetected, LogRecord, Reject
 from aiopsd.pipeline import detect
 from simulations import wire
@@ -75,14 +74,19 @@ class Output:
 
 
 class Tap:
-    """Listens to what the stage's bank scores, without changing any of it."""
+    """Listens to what the stage's bank scores and its second tier makes of that, without changing any of it."""
 
     def __init__(self, stage: Any) -> None:
-        self.taken: list[tuple[NDArray[np.float32], Breaks]] = []
+        self.scores: list[NDArray[np.float32]] = []
+        self.breaks: list[Seen] = []  # as the join gets them
         self.cpu = 0.0
         self.calls = 0
+        self.theta = stage._policy.theta
+        self._said: dict[int, float] = {}  # evidence by the bank of the samples of the last call
         self._step = stage._bank.step
+        self._confirm = stage._online.confirm
         stage._bank.step = self.step
+        stage._online.confirm = self.confirm
 
     def step(self, rows: NDArray[np.intp], ts: F64, values: F64, *more: Any) -> Any:
         """As RangeBank.step."""
@@ -90,14 +94,27 @@ class Tap:
         outcome = self._step(rows, ts, values, *more)
         self.cpu += time.process_time() - began
         self.calls += 1
-        self.taken.append((outcome.scores, outcome.breaks))
+        self.scores.append(outcome.scores.copy())
+        self._said = dict(zip(outcome.breaks.pos.tolist(), outcome.breaks.evidence.tolist(), strict=True))
         return outcome
+
+    def confirm(self, bank: Any, models: Any) -> Iterator[Any]:
+        """As Online.confirm; the scores follow what it makes of the evidence."""
+        scores = self.scores[-1]
+        for seen in self._confirm(bank, models):
+            if seen.channel < 0:
+                scores[seen.pos] = max(scores[seen.pos], seen.evidence / (seen.evidence + self.theta))
+            elif scores[seen.pos] > 0 and 0 < self._said[seen.pos] != seen.evidence:
+                held = self.theta * scores[seen.pos] / (1 - scores[seen.pos]) * seen.evidence / self._said[seen.pos]
+                scores[seen.pos] = held / (held + self.theta)
+            self.breaks.append(seen)
+            yield seen
 
     def drain(self) -> tuple[NDArray[np.float32], list[Seen]]:
         """Scores of all samples since the last call, in their order, and the breaks among them."""
-        taken, self.taken = self.taken, []
-        scores = np.concatenate([s for s, _ in taken]) if taken else np.zeros(0, np.float32)
-        return scores, [s for _, breaks in taken for s in seen(breaks)]
+        scores, breaks = self.scores, self.breaks
+        self.scores, self.breaks = [], []
+        return np.concatenate(scores) if scores else np.zeros(0, np.float32), breaks
 
 
 class Kept:
@@ -368,8 +385,19 @@ def parser(name: str, text: str, *, data: bool = True) -> argparse.ArgumentParse
     if data:
         p.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the data set")
         p.add_argument("--alarms", type=Path, metavar="FILE", help="write one JSON line per alarm")
+        p.add_argument("--config", type=Path, metavar="FILE", help="configuration instead of the shipped one")
     p.add_argument("--json", action="store_true", help="print the figures as one JSON object instead of a table")
     return p
+
+
+def config(args: argparse.Namespace) -> Config:
+    """The configuration that the scorecard was asked to play.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConfigError: it cannot be used.
+    """
+    return Config() if args.config is None else load(args.config.read_text(encoding="utf-8"))
 
 
 def write_alarms(path: Path, kind: str, names: Sequence[str], alarms: Sequence[Alarm]) -> None:
@@ -394,6 +422,6 @@ def finish(figures: dict[str, Any], as_json: bool, title: str, per: str) -> int:
 
 
 __all__ = [
-    "Alarm", "EventScore", "Input", "Output", "figures", "finish", "nab_figures", "parser", "play", "rows_of", "single",
-    "write_alarms",
+    "Alarm", "EventScore", "Input", "Output", "config", "figures", "finish", "nab_figures", "parser", "play", "rows_of",
+    "single", "write_alarms",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     args = detection.parser("jumpstarter", __doc__.split("\n")[0]).parse_args(argv)
     try:
+        config = detection.config(args)
         services = datasets.jumpstarter(args.data)
     except OSError as e:
         print(f"cannot read {args.data}: {e}")
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
         detection.Input(s.name, names, services.ts, np.ascontiguousarray(services.values[:, i].T))
         for i, s in enumerate(services.labelled)
     ]
-    out = detection.play(subjects)
+    out = detection.play(subjects, config)
     if args.alarms:
         detection.write_alarms(args.alarms, "service", [s.name for s in services.labelled], out.alarms)
     figures = detection.figures(services.labelled, out)

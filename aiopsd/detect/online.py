@@ -1,9 +1,15 @@
-"""River models on selected series, behind the bank's verbs: the second tier, for what an envelope cannot see.
+"""Models on selected series, behind the bank's verbs: the second tier, for what an envelope cannot see.
 
 What enters is columns of samples; what leaves is scores with the meaning of every other detector's, and the samples
-that left the envelope of the model's statistic. A model's own score is never used as it is: several of river's
-saturate at exactly 1.0, so that a 9-sigma point looks like a 90-sigma one. The raw statistic behind it (residual of a
-forecast, distance in deviations, mass of a tree) goes through a range-break envelope of its own instead.
+that left the envelope of the model's statistic. A model is one of river's by name, or a pattern memory of `shapes`.
+A model's own score is never used as it is: several of river's saturate at exactly 1.0, so that a 9-sigma point looks
+like a 90-sigma one. The raw statistic behind it (residual of a forecast, distance in deviations, mass of a tree) goes
+through a range-break envelope of its own instead.
+
+A verdict of the second tier confirms: it raises what the bank says of the same series within about an hour; what stays
+unconfirmed may be worth less. Alone it makes no event unless its rule says so. How many series have a model is a matter
+of a budget of CPU, counted from each rule's cost and each series' own pace, so that the same samples always promote the
+same series.
 
 Known faults of river 0.26 that are survived here: GaussianScorer with a window raises on a rolling variance below
 zero, StandardAbsoluteDeviation raises on a score before its first learn, PredictiveAnomalyDetection learns while it
@@ -11,10 +17,11 @@ scores, models without a seed are not repeatable. A model that keeps failing is 
 """
 
 import collections
+import heapq
 import inspect
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,7 +34,8 @@ from aiopsd.config import OnlineRule
 from aiopsd.detect.bank import F64, HARM_HIGH, MENTION, Policy, RangeBank, Rows
 from aiopsd.detect.codec import Unencodable, decode, encode
 from aiopsd.detect.evidence import Series
-from aiopsd.detect.join import Seen
+from aiopsd.detect.join import HALF_LIFE, Seen
+from aiopsd.detect.shapes import MEMORIES, Day, Shape
 from aiopsd.detect.signals import Matcher
 from aiopsd.errors import ConfigError
 from aiopsd.model import Snapshot
@@ -35,6 +43,9 @@ from aiopsd.model import Snapshot
 SEED = 1  # of models that take one and were given none
 LEARNING = 60  # samples a model sees before it is asked: what an empty one says would spoil the envelope for long
 PATIENCE = 10  # samples in a row that a model may fail on before it is started anew
+RAISE = 3.0  # times, at most, that a verdict adds to the evidence it confirms
+PACED = 20  # samples after which a series' pace is known
+ASSUMED = 60.0  # s between its samples until then
 
 
 def make(name: str, params: Mapping[str, Any], path: str = "$") -> Any:
@@ -45,6 +56,11 @@ def make(name: str, params: Mapping[str, Any], path: str = "$") -> Any:
     Raises:
         ConfigError: river has no such class, or does not take these parameters.
     """
+    if name in MEMORIES:
+        try:
+            return MEMORIES[name](**params)
+        except (TypeError, ValueError) as e:
+            raise ConfigError(f"`{name}` does not take these parameters: {e}", f"{path}.params") from None
     found: Any = river
     try:
         parts = name.split(".")
@@ -87,20 +103,39 @@ def _seed(part: Any, depth: int = 4) -> None:
             _seed(inner, depth - 1)
 
 
+def kept(model: Any) -> Any:
+    """The model as plain data; `revived` makes it again."""
+    return ["memory", model.state()] if isinstance(model, Shape | Day) else ["river", encode(model)]
+
+
+def revived(name: str, params: Mapping[str, Any], data: Any) -> Any:
+    """The model that `kept` was given, of a rule with this name and these parameters."""
+    if data[0] == "river":
+        return decode(data[1])
+    model = make(name, params)
+    model.load(data[1])
+    return model
+
+
 def _last(model: Any) -> Any:
     """The step that decides: of a pipeline the last (a pipeline itself answers to every verb)."""
     return list(model.steps.values())[-1] if isinstance(model, Pipeline) else model
 
 
-def statistic(model: Any, x: dict[str, float], y: float) -> tuple[float, float | None]:
-    """(raw statistic: larger is stranger, nothing saturates; expected value if the model has one). Learns nothing."""
+def statistic(model: Any, x: dict[str, float], y: float, ts: float = 0.0) -> tuple[float | None, float | None]:
+    """(raw statistic: larger is stranger, nothing saturates; expected value if the model has one). Learns nothing.
+
+    The statistic is None where the model has nothing to say of this sample.
+    """
+    if isinstance(model, Shape | Day):
+        return model.statistic(ts, y)
     kind = _last(model)
     inner = getattr(kind, "anomaly_detector", None)
     if inner is not None and kind is model:  # a filter only compares with a threshold; ours is elsewhere
-        return statistic(inner, x, y)
+        return statistic(inner, x, y, ts)
     predictor = getattr(kind, "predictive_model", None)
     if predictor is not None:
-        return statistic(predictor, x, y)
+        return statistic(predictor, x, y, ts)
     if hasattr(kind, "forecast"):
         expected = float(model.forecast(1)[0])
         return abs(y - expected), expected
@@ -115,13 +150,16 @@ def statistic(model: Any, x: dict[str, float], y: float) -> tuple[float, float |
     return abs(y - expected), expected
 
 
-def learn(model: Any, x: dict[str, float], y: float) -> None:
+def learn(model: Any, x: dict[str, float], y: float, ts: float = 0.0) -> None:
     """One step of learning, by whichever signature the model has."""
+    if isinstance(model, Shape | Day):
+        model.learn(ts, y)
+        return
     kind = _last(model)
     inner = getattr(kind, "anomaly_detector", None)
     if inner is not None and kind is model:
         # not through the filter: with protection off, river 0.26 would never train what is inside
-        learn(inner, x, y)
+        learn(inner, x, y, ts)
     elif hasattr(kind, "forecast"):
         model.learn_one(y)
     elif hasattr(kind, "score_one") and not any(hasattr(kind, a) for a in ("gaussian", "sub_stat", "predictive_model")):
@@ -138,9 +176,16 @@ class _Row:
         self.slot = slot
         self.last = float("-inf")
         self.lags: collections.deque[float] = collections.deque(maxlen=lags)
-        self.n = 0
+        self.n = 0  # samples the model has learned
+        self.seen = 0  # and the series has shown since it has one
         self.mean = self.dev = 0.0
         self.failed = 0  # samples in a row
+        self.first = 0.0  # time of the first sample; with `last` and `n` the pace of the series
+
+    @property
+    def interval(self) -> float:
+        """Seconds between its samples, once that is known."""
+        return max((self.last - self.first) / (self.seen - 1), 1e-3) if self.seen >= PACED else ASSUMED
 
 
 class RiverDetector:
@@ -150,7 +195,7 @@ class RiverDetector:
     each for the scorers, 150 kB for LODA, up to a MB for trees.
     """
 
-    KIND, VERSION = "detect.online", 2
+    KIND, VERSION = "detect.online", 3
 
     def __init__(self, model: str, params: Mapping[str, Any], *, lags: int = 0, policy: Policy | None = None) -> None:
         self.model, self.params, self.lags = model, dict(params), lags
@@ -171,7 +216,7 @@ class RiverDetector:
             model = make(self.model, self.params, path)
             for y in (0.0, 1.0, 2.0):
                 self._try(learn, model, {"x": y}, y)
-            decode(encode(model))
+            revived(self.model, self.params, kept(model))
         except Unencodable as e:
             raise ConfigError(f"the state of `{self.model}` cannot be kept in a snapshot: {e}", path) from None
 
@@ -183,6 +228,16 @@ class RiverDetector:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def ready(self, row: int) -> bool:
+        """Whether the model has said enough of this row that its silence means something."""
+        state = self._rows.get(row)
+        return state is not None and float(self._bank.count[state.slot]) > self.policy.warm
+
+    def interval(self, row: int) -> float:
+        """Seconds between the samples of a row, or what is assumed until that is known."""
+        state = self._rows.get(row)
+        return ASSUMED if state is None else state.interval
 
     # ------------------------------------------------------------------ the verbs
 
@@ -200,7 +255,7 @@ class RiverDetector:
                 state = self._rows[row] = _Row(make(self.model, self.params), self._slot(), self.lags)
             if t <= state.last:
                 continue
-            x, raw, expected = self._look(state, v)
+            x, raw, expected = self._look(state, t, v)
             if raw is not None:
                 at.append(pos)
                 slots.append(state.slot)
@@ -232,7 +287,7 @@ class RiverDetector:
             if state is None or not math.isfinite(v) or t <= state.last:
                 continue
             faults = self.faults
-            _, raw, _ = self._look(state, v)
+            _, raw, _ = self._look(state, t, v)
             self.faults = faults
             if raw is not None:
                 scores[pos] = self._bank.score(np.array([state.slot], np.intp), np.array([t]), np.array([raw]))[0]
@@ -249,27 +304,30 @@ class RiverDetector:
         self._bank.mark(np.array([slot], np.intp), harm=HARM_HIGH)  # a small statistic is nothing strange
         return slot
 
-    def _look(self, state: _Row, v: float) -> tuple[dict[str, float], float | None, float | None]:
+    def _look(self, state: _Row, t: float, v: float) -> tuple[dict[str, float], float | None, float | None]:
         """(features, statistic, expected value); the statistic is None when the model has nothing to say."""
         x = {"x": v} | {f"x{i + 1}": lag for i, lag in enumerate(state.lags)}
         if state.n < LEARNING:
             return x, None, None
-        ok, found = self._try(statistic, state.model, x, v)
-        if not ok or not math.isfinite(found[0]):
+        ok, found = self._try(statistic, state.model, x, v, t)
+        if not ok or not (found[0] is None or math.isfinite(found[0])):
             self.faults += 1
             return x, None, None
         return x, found[0], found[1]
 
     def _learn(self, state: _Row, t: float, x: dict[str, float], v: float) -> None:
         if len(state.lags) == self.lags:
-            if not self._try(learn, state.model, x, v)[0]:
+            if not self._try(learn, state.model, x, v, t)[0]:
                 self.faults += 1
                 state.failed += 1
                 if state.failed >= PATIENCE:
                     state.model, state.failed, state.n = make(self.model, self.params), 0, 0
             else:
                 state.failed = 0
+        if state.seen == 0:
+            state.first = t
         state.n += 1
+        state.seen += 1
         gain = max(1 / state.n, 1e-3)
         off = v - state.mean
         if state.n > 20:
@@ -292,7 +350,7 @@ class RiverDetector:
     def snapshot(self) -> Snapshot:
         bank = self._bank.snapshot(self._slots)
         models = {
-            row: [encode(s.model), s.slot, s.last, list(s.lags), s.n, s.mean, s.dev, s.failed]
+            row: [kept(s.model), s.slot, s.last, list(s.lags), s.n, s.mean, s.dev, s.failed, s.first, s.seen]
             for row, s in sorted(self._rows.items())
         }
         meta = {
@@ -318,48 +376,112 @@ class RiverDetector:
         self._bank = RangeBank.resume(self.policy, bank)
         self._free, self._slots, self.faults = list(meta["free"]), meta["slots"], meta["faults"]
         self._rows = {}
-        for row, model, slot, last, lags, n, mean, dev, failed in meta["rows"]:
-            state = _Row(decode(model), slot, self.lags)
+        for row, model, slot, last, lags, n, mean, dev, failed, first, seen in meta["rows"]:
+            state = _Row(revived(self.model, self.params, model), slot, self.lags)
+            state.first, state.seen = first, seen
             state.last, state.n, state.mean, state.dev, state.failed = last, n, mean, dev, failed
             state.lags.extend(lags)
             self._rows[row] = state
 
 
-class Online:
-    """The configured rules over the series of a partition: which rows have a model, within each rule's budget."""
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """What the models of a row said, in envelope widths; it fades as the evidence of the join does."""
 
-    def __init__(self, rules: Sequence[OnlineRule], policy: Policy, path: str = "$.detect.online") -> None:
+    ts: float
+    evidence: float
+
+
+class Online:
+    """The configured rules over the series of a partition: which rows have a model, and what their verdicts confirm.
+
+    Rows that match wait in order of appearance; those before them have a model as long as `max_series` of the rule and
+    the CPU budget of all rules have room. The budget is looked at when a series appears, and at `balance`.
+    """
+
+    def __init__(
+        self, rules: Sequence[OnlineRule], policy: Policy, path: str = "$.detect.online", *, budget: float = math.inf
+    ) -> None:
+        """`budget`: share of a core that the models may take, by the rules' costs."""
         self.rules = tuple(rules)
+        self.budget = budget
+        self.theta = policy.theta
         self._matchers = [Matcher(r.match, f"{path}[{i}].match") for i, r in enumerate(rules)]
         self.detectors = [RiverDetector(r.model, r.params, lags=r.lags, policy=policy) for r in rules]
         for i, detector in enumerate(self.detectors):
             detector.check(f"{path}[{i}]")
         self._chosen: list[dict[int, str]] = [{} for _ in rules]  # row -> harmful direction
+        self._waiting: list[dict[int, str]] = [{} for _ in rules]
         self._watched = np.zeros(0, np.intp)  # rows of any rule, sorted
         self._counters: dict[int, tuple[float, float] | None] = {}  # row -> (time, value) of its last sample
+        self._verdicts: dict[int, Verdict] = {}  # of a model, the strongest of late
 
     @property
     def faults(self) -> int:
         """Samples that a model failed on, since the start."""
         return sum(d.faults for d in self.detectors)
 
+    @property
+    def share(self) -> float:
+        """Share of a core that the models take, by the rules' costs and the series' paces."""
+        pairs = zip(self.rules, self.detectors, self._chosen, strict=True)
+        return sum(_share(r, d, row) for r, d, chosen in pairs for row in chosen)
+
+    @property
+    def waiting(self) -> int:
+        """Series that match a rule and have no model for want of room."""
+        return sum(len(w) for w in self._waiting)
+
+    # ------------------------------------------------------------------ series come and go
+
     def appear(self, row: int, who: Series, counter: bool) -> None:
-        for i, matches in enumerate(self._matchers):
-            if len(self._chosen[i]) < self.rules[i].max_series and matches(who.labels):
-                self._chosen[i][row] = who.harm
-                self._watched = np.union1d(self._watched, [row])
-                if counter:
-                    self._counters.setdefault(row, None)
+        matching = [i for i, matches in enumerate(self._matchers) if matches(who.labels)]
+        for i in matching:
+            self._waiting[i][row] = who.harm
+        if matching and counter:
+            self._counters.setdefault(row, None)
+        self._promote()
 
     def vanish(self, row: int) -> None:
-        for i, chosen in enumerate(self._chosen):
-            if chosen.pop(row, None) is not None:
+        for i in range(len(self.rules)):
+            self._waiting[i].pop(row, None)
+            if self._chosen[i].pop(row, None) is not None:
                 self.detectors[i].forget(row)
-                self._watched = self._watched[self._watched != row]
         self._counters.pop(row, None)
+        self._verdicts.pop(row, None)
+        self._watch()
 
-    def step(self, rows: Rows, ts: F64, values: F64, skip: NDArray[np.bool_] | None = None) -> list[Seen]:
-        """Samples that a model found strange in a harmful direction, in order; `pos` is into these arrays."""
+    def balance(self) -> None:
+        """Hold the budget by the paces that are known by now: the newest models go first, room goes to who waits."""
+        load = self.share
+        for i in reversed(range(len(self.rules))):
+            chosen = self._chosen[i]
+            while chosen and load > self.budget:
+                row, harm = chosen.popitem()
+                load -= _share(self.rules[i], self.detectors[i], row)
+                self.detectors[i].forget(row)
+                self._waiting[i] = {row: harm, **self._waiting[i]}
+        self._promote()
+
+    def _promote(self) -> None:
+        load = self.share if math.isfinite(self.budget) else 0.0
+        for rule, detector, chosen, waiting in zip(
+            self.rules, self.detectors, self._chosen, self._waiting, strict=True
+        ):
+            while waiting and len(chosen) < rule.max_series:
+                row = next(iter(waiting))
+                load += _share(rule, detector, row)
+                if load > self.budget:
+                    break
+                chosen[row] = waiting.pop(row)
+        self._watch()
+
+    def _watch(self) -> None:
+        self._watched = np.array(sorted({row for chosen in self._chosen for row in chosen}), np.intp)
+
+    # ------------------------------------------------------------------ samples
+
+    def step(self, rows: Rows, ts: F64, values: F64, skip: NDArray[np.bool_] | None = None) -> list[tuple[Seen, bool]]:
+        """(sample that a model found strange, may it be an event alone), in order; `pos` is into these arrays."""
         at = np.flatnonzero(np.isin(rows, self._watched)) if len(self._watched) else np.zeros(0, np.intp)
         if not len(at):
             return []
@@ -367,16 +489,53 @@ class Online:
         v = self._rates(rows, ts, values[at])
         if skip is not None:
             v = np.where(skip[at], np.nan, v)
-        out: list[tuple[int, int, Seen]] = []
+        out: list[tuple[int, int, Seen, bool]] = []
         for i, chosen in enumerate(self._chosen):
             mine = np.flatnonzero(np.isin(rows, np.array(sorted(chosen), np.intp)))
             for s in self.detectors[i].step(rows[mine], ts[mine], v[mine])[1]:
                 harm = chosen[s.row]
-                if harm == "both" or harm == ("high" if s.up else "low"):
-                    pos = int(at[mine[s.pos]])
-                    out.append((pos, i, msgspec.structs.replace(s, pos=pos)))
+                alone = self.rules[i].alone and (harm == "both" or harm == ("high" if s.up else "low"))
+                pos = int(at[mine[s.pos]])
+                out.append((pos, i, msgspec.structs.replace(s, pos=pos), alone))
         out.sort(key=lambda t: t[:2])
-        return [s for _, _, s in out]
+        return [(s, alone) for _, _, s, alone in out]
+
+    def confirm(self, bank: Iterable[Seen], models: Iterable[tuple[Seen, bool]]) -> Iterator[Seen]:
+        """Both tiers' samples in order, as the join shall see them.
+
+        What the bank says of a row is raised by the verdict that its models gave within about an hour before, and
+        worth less when they are used to the series and gave none. A model's own sample comes out only where its rule
+        lets it stand alone.
+        """
+        for s, model, alone in heapq.merge(
+            ((s, False, False) for s in bank), ((s, True, alone) for s, alone in models), key=lambda t: t[0].pos
+        ):
+            if model:
+                left = self._left(s)
+                if s.evidence > left:
+                    self._verdicts[s.row] = Verdict(s.ts, min(s.evidence, 1.0))
+                if alone:
+                    yield s
+            elif s.evidence > MENTION and self._watched.size and (doubt := self._doubt(s.row)) is not None:
+                yield msgspec.structs.replace(s, evidence=s.evidence * (doubt + min(self._left(s) / self.theta, RAISE)))
+            else:
+                yield s
+
+    def _left(self, s: Seen) -> float:
+        """What is left of the last verdict on the row of this sample."""
+        verdict = self._verdicts.get(s.row)
+        if verdict is None:
+            return 0.0
+        return verdict.evidence * float(0.5 ** (max(s.ts - verdict.ts, 0.0) / max(HALF_LIFE, 6 * s.interval)))
+
+    def _doubt(self, row: int) -> float | None:
+        """What unconfirmed evidence of this row is worth; None: it has no model."""
+        found = None
+        for rule, detector, chosen in zip(self.rules, self.detectors, self._chosen, strict=True):
+            if row in chosen:
+                worth = rule.doubt if detector.ready(row) else 1.0
+                found = worth if found is None else min(found, worth)
+        return found
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:
         """Counters as rates; the first sample of a counter, and what is not newer than its last, is NaN."""
@@ -401,23 +560,35 @@ class Online:
         arrays: dict[str, Any] = {}
         for i, detector in enumerate(self.detectors):
             one = detector.snapshot()
-            rules.append([self._key(i), one.meta, [list(c) for c in self._chosen[i].items()]])
+            rows = [[list(c) for c in which[i].items()] for which in (self._chosen, self._waiting)]
+            rules.append([self._key(i), one.meta, *rows])
             arrays |= {f"{i}.{name}": a for name, a in one.arrays.items()}
-        return {"rules": rules, "counters": [[row, m] for row, m in sorted(self._counters.items())]}, arrays
+        meta = {
+            "rules": rules,
+            "counters": [[row, m] for row, m in sorted(self._counters.items())],
+            "verdicts": [[row, msgspec.to_builtins(v)] for row, v in sorted(self._verdicts.items())],
+        }
+        return meta, arrays
 
     def load(self, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Take over the models of rules that are still the same; others start anew."""
         here = {self._key(i): i for i in range(len(self.rules))}
         self._counters |= {row: None if m is None else (m[0], m[1]) for row, m in meta["counters"]}
-        for j, (key, data, chosen) in enumerate(meta["rules"]):
+        self._verdicts = {row: msgspec.convert(v, Verdict) for row, v in meta["verdicts"]}
+        for j, (key, data, chosen, waiting) in enumerate(meta["rules"]):
             if key in here:
                 i = here[key]
                 mine = {n.removeprefix(f"{j}."): a for n, a in arrays.items() if n.startswith(f"{j}.")}
                 self.detectors[i].load(
                     Snapshot(kind=RiverDetector.KIND, version=RiverDetector.VERSION, meta=data, arrays=mine)
                 )
-                self._chosen[i] = dict(chosen)
-        self._watched = np.array(sorted({row for chosen in self._chosen for row in chosen}), np.intp)
+                self._chosen[i], self._waiting[i] = dict(chosen), dict(waiting)
+        self._watch()
 
     def _key(self, i: int) -> str:
         return msgspec.json.encode(self.rules[i], order="sorted").decode()
+
+
+def _share(rule: OnlineRule, detector: RiverDetector, row: int) -> float:
+    """Share of a core that a row's model takes."""
+    return 1e-6 * rule.cost / detector.interval(row)

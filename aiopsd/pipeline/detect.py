@@ -10,7 +10,6 @@ the order of (record, sample), or at a record that moves the watermark past a bo
 records were cut once series have been evicted, so no output depends on them.
 """
 
-import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,7 +108,7 @@ class DetectStage:
         self._maintenance = Maintenance(d.maintenance)
         if len(rules) > MOST_POLICIES:
             raise ConfigError(f"at most {MOST_POLICIES} policies", "$.detect.policies")
-        self._online = Online(d.online, self._policy)
+        self._online = Online(d.online, self._policy, budget=d.online_budget)
         known = edges.KNOWN if config.topology.known_metrics else ()
         self._edges = edges.Edges((*config.topology.metrics, *known), self._mapper, config.topology.stale_after)
         models = [(i, m) for i, m in enumerate(d.drift.models) if d.drift.enabled]
@@ -363,6 +362,7 @@ class DetectStage:
         if before // self._evict_step != now // self._evict_step:
             # after a hole of the whole source nobody is late until everybody could speak
             self._evict(min(now, before + self._evict_step))
+            self._online.balance()
         if self._silence.boundary(before, now):
             bank = self._bank
             last, live = bank.last, self._known & ((bank.flags & ENDED) == 0)
@@ -437,8 +437,9 @@ class DetectStage:
             self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
         strange_to_models = self._online.step(rows, ts, values, skip)
-        for s in strange_to_models:
-            self._bank.watch(s.row, True)
+        for s, alone in strange_to_models:
+            if alone:
+                self._bank.watch(s.row, True)
         seen_by_bank = self._bank.step(rows, ts, values, skip)
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late
@@ -478,7 +479,7 @@ class DetectStage:
         fresh = iter(new)
         upcoming = next(fresh, None)
         cursor = first
-        for s in heapq.merge(seen(seen_by_bank.breaks), strange_to_models, key=lambda s: s.pos):
+        for s in self._online.confirm(seen(seen_by_bank.breaks), strange_to_models):
             while upcoming is not None and upcoming[0] <= s.pos:
                 cursor = self._advance(self._join, int(record[upcoming[0]]), cursor, marks, out)
                 self._join.appear(self._names[self._service[upcoming[1]]])

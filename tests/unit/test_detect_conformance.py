@@ -45,6 +45,9 @@ CANDIDATES = [
     river("loda", "anomaly.LODA", {"n_random_cuts": 40}, lags=2),
     river("predictive", "anomaly.PredictiveAnomalyDetection", {"predictive_model": {"model": "time_series.HoltWinters",
           "params": {"alpha": 0.3, "beta": 0.05}}}),
+    river("shape memory", "aiopsd.Shape", {"window": 8, "memory": 200}, length=300),
+    river("shape memory with its level", "aiopsd.Shape", {"window": 4, "memory": 150, "level": True}, length=300),
+    river("day memory", "aiopsd.Day", {"hours": 6, "days": 4}, length=1700),
     river("filter without protection", "anomaly.ThresholdFilter", {"anomaly_detector": {"model":
           "anomaly.GaussianScorer"}, "threshold": 0.9, "protect_anomaly_detector": False}),
 ]  # fmt: skip

@@ -14,7 +14,9 @@ from aiopsd.detect.bank import Policy, RangeBank
 from aiopsd.detect.codec import Unencodable, decode, encode
 from aiopsd.detect.drift import DriftPolicy, ErrorDrift, SeriesDrift, exp, log
 from aiopsd.detect.evidence import Series
+from aiopsd.detect.join import Seen
 from aiopsd.detect.online import LEARNING, Online, RiverDetector, learn, make
+from aiopsd.detect.shapes import Day, Shape
 from aiopsd.detect.signals import Matcher, Signals, by_name
 from aiopsd.errors import ConfigError
 
@@ -163,7 +165,7 @@ def test_models_are_repeatable_without_a_seed() -> None:
 
 
 def test_the_load_budget_takes_the_first_that_match() -> None:
-    """No more than `max_series` models per rule; a series that goes makes room for the next."""
+    """No more than `max_series` models per rule; a series that goes makes room for the one that waits longest."""
     online = Online([OnlineRule(match={"__name__": "x"}, max_series=2)], Policy())
     who = Series(service="s", metric="x", labels={"__name__": "x"})
     for row in range(4):
@@ -173,8 +175,135 @@ def test_the_load_budget_takes_the_first_that_match() -> None:
     assert len(online.detectors[0]) == 2
     online.vanish(0)
     online.appear(9, who, False)
-    online.step(np.array([9], np.intp), np.array([START]), np.ones(1))
+    later = np.array([2, 3, 9], np.intp)
+    online.step(later, np.full(3, START), np.ones(3))
     assert len(online.detectors[0]) == 2
+    assert online.waiting == 2
+
+
+def test_the_cpu_budget_goes_by_the_pace_of_the_series() -> None:
+    """Models take no more of a core than the budget, by cost and pace; who appears later waits, and moves up."""
+    rule = OnlineRule(match={"__name__": "x"}, model="aiopsd.Day", cost=6000.0)
+    online = Online([rule], Policy(), budget=0.00035)  # three series at a sample a minute
+    who = Series(service="s", metric="x", labels={"__name__": "x"})
+    for row in range(8):
+        online.appear(row, who, False)
+    assert (len(online.detectors[0]), online.waiting) == (0, 5)
+    rows = np.arange(8, dtype=np.intp)
+    for t in range(30):
+        online.step(rows, np.full(8, START + 300.0 * t), np.ones(8))
+    online.balance()  # five minutes apart: a fifth of what was assumed, and the new ones are assumed as before
+    assert online.waiting == 3
+    assert online.share <= online.budget
+    online.vanish(0)
+    online.vanish(7)
+    online.balance()
+    assert online.waiting == 1
+    fast = Online([rule], Policy(), budget=0.00035)
+    for row in range(3):
+        fast.appear(row, who, False)
+    for t in range(30):
+        fast.step(rows[:3], np.full(3, START + 20.0 * t), np.ones(3))
+    fast.balance()
+    assert fast.waiting == 2
+    assert fast.share <= fast.budget
+
+
+def said_by(evidence: float, ts: float, row: int = 0, channel: int = 0, pos: int = 0) -> Seen:
+    return Seen(pos, row, ts, 1.0, evidence, channel, True, 0.0, -1.0, 1.0, 1.0, 60.0, 0.0, [])
+
+
+def test_a_verdict_raises_what_the_bank_says_within_the_hour() -> None:
+    """A verdict raises the bank's evidence of its own row for about an hour, and makes nothing of its own."""
+    online = Online([OnlineRule(match={"__name__": "x"})], Policy())
+    who = Series(service="s", metric="x", labels={"__name__": "x"})
+    for row in (0, 1):
+        online.appear(row, who, False)
+    verdict = said_by(0.3, START, channel=-1)
+    bank = [said_by(0.1, START, pos=1), said_by(0.1, START, 1, pos=2), said_by(0.1, START + 1800, pos=3),
+            said_by(0.1, START + 36000, pos=4)]  # fmt: skip
+    out = list(online.confirm(bank, [(verdict, False)]))
+    assert [s.pos for s in out] == [1, 2, 3, 4]
+    theta = Policy().theta
+    assert out[0].evidence == pytest.approx(0.1 * (1 + 0.3 / theta))
+    assert out[1].evidence == 0.1
+    assert out[2].evidence == pytest.approx(0.1 * (1 + 0.15 / theta))
+    assert out[3].evidence == pytest.approx(0.1, rel=1e-4)
+    alone = list(online.confirm([], [(verdict, True)]))
+    assert [s.channel for s in alone] == [-1]
+
+
+def test_what_a_ready_model_leaves_unconfirmed_is_doubted() -> None:
+    """Below 1, `doubt` is what the bank's evidence is worth once the model knows the series, and not before."""
+    online = Online([OnlineRule(match={"__name__": "x"}, doubt=0.5)], Policy())
+    online.appear(0, Series(service="s", metric="x", labels={"__name__": "x"}), False)
+    (before,) = online.confirm([said_by(0.2, START)], [])
+    rng = np.random.default_rng(1)
+    for t in range(LEARNING + 60):
+        online.step(np.zeros(1, np.intp), np.array([START + 60.0 * t]), rng.normal(size=1))
+    (after,) = online.confirm([said_by(0.2, START)], [])
+    assert (before.evidence, after.evidence) == (0.2, 0.1)
+
+
+def test_a_shape_that_never_was_is_far_from_all() -> None:
+    """A hump upside down is far from every hump before it, one higher than all only when the level counts."""
+    wave = np.sin(np.arange(2000) * 2 * np.pi / 50)
+    rng = np.random.default_rng(2)
+    past = wave + 0.05 * rng.normal(size=2000)
+    shape, level = Shape(window=24, memory=1500), Shape(window=24, memory=1500, level=True)
+    for t, y in enumerate(past):
+        shape.learn(float(t), float(y))
+        level.learn(float(t), float(y))
+    usual, upside_down, higher = wave[:25], -np.abs(wave[:25]) * 3 + wave[0], wave[:25] + 5.0
+
+    def distance(memory: Shape, drawn: np.ndarray) -> float:
+        fresh = Shape(memory.window, memory.memory, memory.level)
+        fresh.load(memory.state())
+        for y in drawn[:-1]:
+            fresh.learn(0.0, float(y))
+        far, _ = fresh.statistic(0.0, float(drawn[-1]))
+        assert far is not None
+        return far
+
+    assert distance(shape, upside_down) > 5 * distance(shape, usual)
+    assert distance(shape, higher) < 1.5
+    assert distance(level, higher) > 3.0
+
+
+def test_shape_finds_the_nearest_window_exactly() -> None:
+    """The distance is that of the nearest earlier window, as a loop over all of them finds it."""
+    rng = np.random.default_rng(3)
+    x = 1e6 + rng.normal(size=400).cumsum()
+    for level in (False, True):
+        shape = Shape(window=10, memory=300, level=level)
+        for t, y in enumerate(x[:-1]):
+            shape.learn(float(t), float(y))
+        far, _ = shape.statistic(0.0, float(x[-1]))
+        now = x[-10:]
+        kept = x[-301:-10]
+        windows = [kept[i : i + 10] for i in range(len(kept) - 9)]
+        ground = 0.0 if level else 1.0
+        slow = min(
+            float(np.sqrt((((w - ground * w.mean()) - (now - ground * now.mean())) ** 2).mean())) for w in windows
+        )
+        assert far == pytest.approx(slow, rel=1e-4)
+
+
+def test_a_day_unlike_any_other_is_far_from_all() -> None:
+    """A quiet day among busy ones is told by its shape, though no hour of it leaves the range of the night."""
+    day = Day(hours=12, days=10)
+    hours = np.arange(12 * 24)
+    usual = 10 + 8 * np.sin(2 * np.pi * (hours % 24) / 24)
+    usual[-14:] = 4.0
+    rng = np.random.default_rng(4)
+    found = []
+    for t, y in enumerate(usual + 0.3 * rng.normal(size=len(usual))):
+        found.append(day.statistic(3600.0 * t, float(y))[0])
+        day.learn(3600.0 * t, float(y))
+    before = [f for f in found[100:-14] if f is not None]
+    assert found[:72] == [None] * 72
+    assert found[-1] is not None
+    assert found[-1] > 5 * max(before)
 
 
 def test_a_name_that_is_no_model_is_refused() -> None:

@@ -1,6 +1,7 @@
 """The stage of a partition: what an operator gets told, and what not."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ from aiopsd.config import Config, load
 from aiopsd.errors import ConfigError
 from aiopsd.model import Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
 from aiopsd.pipeline.detect import DetectStage, build
+
+RECIPES = Path(__file__).parent.parent.parent / "docs" / "how-to" / "tier-2"
 
 T0 = 1_700_006_400.0  # a midnight
 MINUTE = 60.0
@@ -449,7 +452,7 @@ def test_models_see_what_an_envelope_cannot() -> None:
     text = """
     detect:
       join: series
-      online: [{match: {__name__: beat}, model: time_series.SNARIMAX, params: {p: 12, d: 0, q: 0}}]
+      online: [{match: {__name__: beat}, model: time_series.SNARIMAX, params: {p: 12, d: 0, q: 0}, alone: true}]
     """
     rng = np.random.default_rng(6)
     values = [50 + 10 * np.sin(2 * np.pi * t / 12) + 0.3 * rng.normal() for t in range(900)]
@@ -457,3 +460,24 @@ def test_models_see_what_an_envelope_cannot() -> None:
     rows = [[(series("beat"), T0 + 300.0 * t, float(v))] for t, v in enumerate(values)]
     with_model = said(stage(text).step(records(rows)))
     assert any(e.evidence[0].channel == "online" for e in with_model)
+    silent = said(stage(text.replace(", alone: true", "")).step(records(rows)))
+    assert not any(x.channel == "online" for e in silent for x in e.evidence)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_recipes_of_the_second_tier_work(path: Path) -> None:
+    """Each shipped recipe loads, models the series it matches, and goes on from a snapshot in mid-stream."""
+    text = path.read_text(encoding="utf-8")
+    rng = np.random.default_rng(7)
+    rows = [[(series("v"), T0 + 300.0 * t, float(50 + 10 * np.sin(t / 40) + rng.normal()))] for t in range(1300)]
+    rows[1200] = [(series("v"), T0 + 300.0 * 1200, 120.0)]
+    everything = records(rows)
+    one = stage(text)
+    whole = one.step(everything)
+    assert any(isinstance(e, Append) for e in whole)
+    two = stage(text)
+    parts = two.step(everything[:1100])
+    three = build(load(text), "metrics", 2, two.snapshot())
+    parts += three.step(everything[1100:])
+    assert whole == parts
+    assert all(len(d) == 1 for d in three._online.detectors)
