@@ -180,6 +180,8 @@ class _Row:
         self.seen = 0  # and the series has shown since it has one
         self.mean = self.dev = 0.0
         self.failed = 0  # samples in a row
+        self.said = 0  # statistics so far
+        self.ready = math.inf  # time of the sample since which they are enough
         self.first = 0.0  # time of the first sample; with `last` and `n` the pace of the series
 
     @property
@@ -229,10 +231,10 @@ class RiverDetector:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def ready(self, row: int) -> bool:
-        """Whether the model has said enough of this row that its silence means something."""
+    def ready(self, row: int, ts: float) -> bool:
+        """Whether the model had said enough of this row by then that its silence means something."""
         state = self._rows.get(row)
-        return state is not None and float(self._bank.count[state.slot]) > self.policy.warm
+        return state is not None and ts > state.ready
 
     def interval(self, row: int) -> float:
         """Seconds between the samples of a row, or what is assumed until that is known."""
@@ -260,6 +262,9 @@ class RiverDetector:
                 at.append(pos)
                 slots.append(state.slot)
                 raws.append(raw)
+                state.said += 1
+                if state.said == self.policy.warm:
+                    state.ready = t
                 scale = max(1.2533 * state.dev, 0.05 * abs(state.mean), 1e-9)
                 context.append((state.mean if expected is None else expected, scale, t - state.last))
             self._learn(state, t, x, v)
@@ -349,13 +354,13 @@ class RiverDetector:
 
     def snapshot(self) -> Snapshot:
         bank = self._bank.snapshot(self._slots)
-        models = {
-            row: [kept(s.model), s.slot, s.last, list(s.lags), s.n, s.mean, s.dev, s.failed, s.first, s.seen]
-            for row, s in sorted(self._rows.items())
-        }
+        rows = []
+        for row, s in sorted(self._rows.items()):
+            state = [kept(s.model), s.slot, s.last, list(s.lags), s.n, s.mean, s.dev, s.failed]
+            rows.append([row, *state, s.first, s.seen, s.said, s.ready])
         meta = {
             "model": self.model,
-            "rows": [[row, *rest] for row, rest in models.items()],
+            "rows": rows,
             "free": list(self._free),
             "slots": self._slots,
             "bank": bank.meta,
@@ -376,9 +381,9 @@ class RiverDetector:
         self._bank = RangeBank.resume(self.policy, bank)
         self._free, self._slots, self.faults = list(meta["free"]), meta["slots"], meta["faults"]
         self._rows = {}
-        for row, model, slot, last, lags, n, mean, dev, failed, first, seen in meta["rows"]:
+        for row, model, slot, last, lags, n, mean, dev, failed, *rest in meta["rows"]:
             state = _Row(revived(self.model, self.params, model), slot, self.lags)
-            state.first, state.seen = first, seen
+            state.first, state.seen, state.said, state.ready = rest
             state.last, state.n, state.mean, state.dev, state.failed = last, n, mean, dev, failed
             state.lags.extend(lags)
             self._rows[row] = state
@@ -411,6 +416,8 @@ class Online:
             detector.check(f"{path}[{i}]")
         self._chosen: list[dict[int, str]] = [{} for _ in rules]  # row -> harmful direction
         self._waiting: list[dict[int, str]] = [{} for _ in rules]
+        # shares of a core, by the paces as of the last `balance`: what they are now depends on how the stream was cut
+        self._shares: list[dict[int, float]] = [{} for _ in rules]
         self._watched = np.zeros(0, np.intp)  # rows of any rule, sorted
         self._counters: dict[int, tuple[float, float] | None] = {}  # row -> (time, value) of its last sample
         self._verdicts: dict[int, Verdict] = {}  # of a model, the strongest of late
@@ -422,9 +429,11 @@ class Online:
 
     @property
     def share(self) -> float:
-        """Share of a core that the models take, by the rules' costs and the series' paces."""
-        pairs = zip(self.rules, self.detectors, self._chosen, strict=True)
-        return sum(_share(r, d, row) for r, d, chosen in pairs for row in chosen)
+        """Share of a core that the models take, by the rules' costs and the series' paces as of the last `balance`."""
+        return sum(self._share(i, row) for i, chosen in enumerate(self._chosen) for row in chosen)
+
+    def _share(self, i: int, row: int) -> float:
+        return self._shares[i].get(row, 1e-6 * self.rules[i].cost / ASSUMED)
 
     @property
     def waiting(self) -> int:
@@ -444,6 +453,7 @@ class Online:
     def vanish(self, row: int) -> None:
         for i in range(len(self.rules)):
             self._waiting[i].pop(row, None)
+            self._shares[i].pop(row, None)
             if self._chosen[i].pop(row, None) is not None:
                 self.detectors[i].forget(row)
         self._counters.pop(row, None)
@@ -452,24 +462,24 @@ class Online:
 
     def balance(self) -> None:
         """Hold the budget by the paces that are known by now: the newest models go first, room goes to who waits."""
+        for i, (rule, detector, chosen) in enumerate(zip(self.rules, self.detectors, self._chosen, strict=True)):
+            self._shares[i] |= {row: 1e-6 * rule.cost / detector.interval(row) for row in chosen}
         load = self.share
         for i in reversed(range(len(self.rules))):
             chosen = self._chosen[i]
             while chosen and load > self.budget:
                 row, harm = chosen.popitem()
-                load -= _share(self.rules[i], self.detectors[i], row)
+                load -= self._share(i, row)
                 self.detectors[i].forget(row)
                 self._waiting[i] = {row: harm, **self._waiting[i]}
         self._promote()
 
     def _promote(self) -> None:
-        load = self.share if math.isfinite(self.budget) else 0.0
-        for rule, detector, chosen, waiting in zip(
-            self.rules, self.detectors, self._chosen, self._waiting, strict=True
-        ):
+        load = self.share if any(self._waiting) else 0.0
+        for i, (rule, chosen, waiting) in enumerate(zip(self.rules, self._chosen, self._waiting, strict=True)):
             while waiting and len(chosen) < rule.max_series:
                 row = next(iter(waiting))
-                load += _share(rule, detector, row)
+                load += self._share(i, row)
                 if load > self.budget:
                     break
                 chosen[row] = waiting.pop(row)
@@ -516,7 +526,7 @@ class Online:
                     self._verdicts[s.row] = Verdict(s.ts, min(s.evidence, 1.0))
                 if alone:
                     yield s
-            elif s.evidence > MENTION and self._watched.size and (doubt := self._doubt(s.row)) is not None:
+            elif s.evidence > MENTION and self._watched.size and (doubt := self._doubt(s)) is not None:
                 yield msgspec.structs.replace(s, evidence=s.evidence * (doubt + min(self._left(s) / self.theta, RAISE)))
             else:
                 yield s
@@ -528,12 +538,12 @@ class Online:
             return 0.0
         return verdict.evidence * float(0.5 ** (max(s.ts - verdict.ts, 0.0) / max(HALF_LIFE, 6 * s.interval)))
 
-    def _doubt(self, row: int) -> float | None:
-        """What unconfirmed evidence of this row is worth; None: it has no model."""
+    def _doubt(self, s: Seen) -> float | None:
+        """What this evidence is worth when it is unconfirmed; None: its row has no model."""
         found = None
         for rule, detector, chosen in zip(self.rules, self.detectors, self._chosen, strict=True):
-            if row in chosen:
-                worth = rule.doubt if detector.ready(row) else 1.0
+            if s.row in chosen:
+                worth = rule.doubt if detector.ready(s.row, s.ts) else 1.0
                 found = worth if found is None else min(found, worth)
         return found
 
@@ -560,7 +570,7 @@ class Online:
         arrays: dict[str, Any] = {}
         for i, detector in enumerate(self.detectors):
             one = detector.snapshot()
-            rows = [[list(c) for c in which[i].items()] for which in (self._chosen, self._waiting)]
+            rows = [[list(c) for c in which[i].items()] for which in (self._chosen, self._waiting, self._shares)]
             rules.append([self._key(i), one.meta, *rows])
             arrays |= {f"{i}.{name}": a for name, a in one.arrays.items()}
         meta = {
@@ -575,20 +585,15 @@ class Online:
         here = {self._key(i): i for i in range(len(self.rules))}
         self._counters |= {row: None if m is None else (m[0], m[1]) for row, m in meta["counters"]}
         self._verdicts = {row: msgspec.convert(v, Verdict) for row, v in meta["verdicts"]}
-        for j, (key, data, chosen, waiting) in enumerate(meta["rules"]):
+        for j, (key, data, chosen, waiting, shares) in enumerate(meta["rules"]):
             if key in here:
                 i = here[key]
                 mine = {n.removeprefix(f"{j}."): a for n, a in arrays.items() if n.startswith(f"{j}.")}
                 self.detectors[i].load(
                     Snapshot(kind=RiverDetector.KIND, version=RiverDetector.VERSION, meta=data, arrays=mine)
                 )
-                self._chosen[i], self._waiting[i] = dict(chosen), dict(waiting)
+                self._chosen[i], self._waiting[i], self._shares[i] = dict(chosen), dict(waiting), dict(shares)
         self._watch()
 
     def _key(self, i: int) -> str:
         return msgspec.json.encode(self.rules[i], order="sorted").decode()
-
-
-def _share(rule: OnlineRule, detector: RiverDetector, row: int) -> float:
-    """Share of a core that a row's model takes."""
-    return 1e-6 * rule.cost / detector.interval(row)

@@ -37,7 +37,10 @@ detect:
   thresholds:
     - {{name: hot, match: {{__name__: cpu}}, above: 90, clear: 70, min_duration: 1m}}
     - {{name: gone, match: {{__name__: up}}, below: 1, severity: critical}}
+  online_budget: 0.00001
   online:
+    - {{match: {{__name__: cpu}}, model: aiopsd.Shape, params: {{window: 4, memory: 120}}, cost: 150, doubt: 0.5}}
+    - {{match: {{__name__: up}}, model: aiopsd.Day, alone: true}}
     - {{match: {{__name__: latency}}, model: anomaly.GaussianScorer, params: {{window_size: 40}}, max_series: 2}}
     - {{match: {{__name__: requests_total}}, model: time_series.HoltWinters, params: {{alpha: 0.3}}, lags: 1}}
   drift:

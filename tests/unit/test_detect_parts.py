@@ -241,7 +241,7 @@ def test_what_a_ready_model_leaves_unconfirmed_is_doubted() -> None:
     rng = np.random.default_rng(1)
     for t in range(LEARNING + 60):
         online.step(np.zeros(1, np.intp), np.array([START + 60.0 * t]), rng.normal(size=1))
-    (after,) = online.confirm([said_by(0.2, START)], [])
+    (after,) = online.confirm([said_by(0.2, START + 60.0 * t)], [])
     assert (before.evidence, after.evidence) == (0.2, 0.1)
 
 
