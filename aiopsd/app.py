@@ -40,6 +40,7 @@ from aiopsd.services import ServiceMapper
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
+from aiopsd.topology import FILE_PREFIX
 from aiopsd.web.server import build_app, serve
 from aiopsd.web.site import SITE
 
@@ -95,7 +96,7 @@ def topology_files(config: Config) -> list[TopologyUpdate]:
             text = Path(name).read_text(encoding="utf-8")
         except OSError as e:
             raise ConfigError(f"cannot read {name}: {e.strerror}", f"$.topology.files[{i}]") from None
-        updates.append(replace(load_topology_yaml(text, name), source=f"file:{name}"))
+        updates.append(replace(load_topology_yaml(text, name), source=FILE_PREFIX + name))
     return updates
 
 
@@ -263,6 +264,7 @@ class Daemon:
             clock=self.clock,
             topology=lambda: self.correlate.stage.topology,
             muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
+            group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
             version=__version__,
         )
         self.site = app[SITE]
@@ -281,9 +283,7 @@ class Daemon:
         self._phase = "delivering what was left"
         await self.deliverer.drain(DRAIN_SECONDS)
         await self.correlate.announce()
-        files = topology_files(config)
-        if files:
-            await self.journal.append(files)
+        await self._say_topology(config)
         self._phase = ""
 
         try:
@@ -365,6 +365,16 @@ class Daemon:
         self.metrics.reload_ok.set(1)
         self.metrics.reload_time.set(self.clock())
 
+    async def _say_topology(self, config: Config) -> None:
+        """What the configured files say, and that those which are configured no more say nothing."""
+        files = topology_files(config)
+        named = set(config.topology.files)
+        for name in self.correlate.stage.topology.files:
+            if name not in named:
+                files.append(TopologyUpdate(source=FILE_PREFIX + name, replace=True))
+        if files:
+            await self.journal.append(files)
+
     async def _reload(self) -> None:
         try:
             config, text = read(self.path)
@@ -381,9 +391,7 @@ class Daemon:
             self.site.swap(config)
             self.door.swap(config)
             self.config, self.text, self.home.text = config, text, text
-            files = topology_files(config)
-            if files:
-                await self.journal.append(files)
+            await self._say_topology(config)
         except ConfigError as e:
             self.metrics.reload_ok.set(0)
             self._log.error("reload refused, the old configuration stays", error=str(e))

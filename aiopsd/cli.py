@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from aiopsd import __version__
-from aiopsd.config import LogConfig, read
+from aiopsd.config import LogConfig, located, read
 from aiopsd.errors import AiopsdError, ConfigError
 
 # Records are acyclic and come by the ten thousand: the default of 700 walks them all again and again, which costs a
@@ -100,8 +100,13 @@ def check_config(args: argparse.Namespace) -> int:
     from aiopsd.app import check
 
     config, _ = read(args.config)
-    check(config)
-    print(f"{args.config}: fine ({len(config.sources)} sources, {len(config.receivers)} receivers)")
+    try:
+        check(config)
+    except ConfigError as e:
+        raise located(args.config, e) from None
+    parts = [(len(config.sources), "source"), (len(config.receivers), "receiver"), (len(config.packs), "rule pack")]
+    told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for n, word in parts)
+    print(f"{args.config}: fine ({told})")
     return 0
 
 

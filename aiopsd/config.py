@@ -8,7 +8,8 @@ part stays raw and is read by `plugin_config` when the plug-in is known.
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -164,9 +165,22 @@ class ServicesConfig(Section, frozen=True, kw_only=True):
     aliases: dict[str, str] = {}
 
 
+class EdgeRule(Section, frozen=True, kw_only=True):
+    """Which series name an edge of the service graph, and by which labels. First match wins; $name is a label."""
+
+    match: dict[str, str]  # label -> anchored RE2; __name__ is the metric
+    caller: str = ""  # "": the service that the series belongs to
+    callee: str = ""
+    kind: str = "calls"
+    callee_kind: str = ""  # what the callee is, where it is not a service: datastore, queue, node, zone, external
+    confidence: float = 0.9  # below what an operator writes: a metric knows calls, not whether they matter
+
+
 class TopologyConfig(Section, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()  # YAML files; always win, never age
     stale_after: Duration = Duration(86400.0)  # an edge not seen for so long no longer joins alerts
+    metrics: tuple[EdgeRule, ...] = ()  # edges from the labels of metrics; before the packs' and the known ones
+    known_metrics: bool = True  # read edges from service graphs of traces, from Istio and from Linkerd without a rule
 
 
 # --------------------------------------------------------------------------- detection
@@ -207,14 +221,46 @@ class ModelRule(Section, frozen=True, kw_only=True):
     """A watched model: the series that carry its error bits (0 or 1) or its input features."""
 
     name: str
-    errors: dict[str, str] = {}  # matchers of the error-bit series, watched by ADWIN
-    inputs: dict[str, str] = {}  # matchers of its input series, watched by the block CUSUM
+    errors: dict[str, str] = {}  # matchers of the error-bit series, watched for a rise of their rate
+    inputs: dict[str, str] = {}  # matchers of its input series, watched for changes of level and spread
 
 
 class DriftConfig(Section, frozen=True, kw_only=True):
     enabled: bool = True
     models: tuple[ModelRule, ...] = ()
-    adwin_delta: float = 0.002  # river's default; 0 false alarms on error bits at it, see docs
+    error_limit: float = 11.0  # log likelihood ratio that a rise of an error rate must pass; higher: later, surer
+
+
+class PolicyRule(Section, frozen=True, kw_only=True):
+    """What counts as normal for some series, and for how long. First match wins; what is left out is as in `detect`."""
+
+    match: dict[str, str]  # label -> anchored RE2; `service` is the service that the series belongs to
+    growth: float | None = None  # is a repeat an incident? near 0: yes, each time
+    adopt_after: Duration | None = None  # follow or resist a level shift?
+    memory: Duration | None = None
+    warmup: Duration | None = None
+    no_data: Duration | None = None  # 0: silence of these series is no event
+    flatline: Duration | None = None
+
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class MaintenanceRule(Section, frozen=True, kw_only=True):
+    """Planned work: samples of these series in it are neither scored nor learned, and their silence is no event.
+
+    Once, from `start` to `end`; or each week, on `days`, `from` a time of day `to` another (of the next day, when it is
+    not later).
+    """
+
+    match: dict[str, str]  # label -> anchored RE2; `service` is the service that the series belongs to
+    name: str = ""
+    start: datetime | None = None  # with its zone: 2026-01-31T22:00:00Z
+    end: datetime | None = None
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()  # empty: every day
+    from_: str | int | None = msgspec.field(default=None, name="from")  # "22:00"
+    to: str | int | None = None
+    zone: str = "UTC"  # of `from` and `to`, by its IANA name
 
 
 class DetectConfig(Section, frozen=True, kw_only=True):
@@ -225,8 +271,12 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     warmup: Duration = Duration(3600.0)  # a new series says nothing for so long, nor before 40 samples
     growth: float = 1.0  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
+    flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
+    adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
     join: Literal["service", "series"] = "service"
     evict_after: Duration = Duration(86400.0)  # a series silent for so long, and for its own lifetime, is forgotten
+    policies: tuple[PolicyRule, ...] = ()
+    maintenance: tuple[MaintenanceRule, ...] = ()
     signals: tuple[SignalRule, ...] = ()
     thresholds: tuple[ThresholdRule, ...] = ()
     online: tuple[OnlineRule, ...] = ()
@@ -306,6 +356,7 @@ class RulePack(Section, frozen=True, kw_only=True):
     alerts: tuple[AlertFamily, ...] = ()
     suppress: tuple[InhibitRule, ...] = ()
     enrich: tuple[Enrichment, ...] = ()
+    edges: tuple[EdgeRule, ...] = ()  # after the user's own topology.metrics
 
 
 class PackText(Section, frozen=True, kw_only=True):
@@ -347,6 +398,10 @@ class Config(Section, frozen=True, kw_only=True):
 
 
 T = TypeVar("T")
+
+
+class BrokenPack(ConfigError):
+    """A rule pack is wrong: the message names its own file and line."""
 
 
 def _dec_hook(kind: type, raw: object) -> object:
@@ -399,12 +454,13 @@ def load(text: str) -> Config:
     """Read and check a configuration.
 
     Raises:
-        ConfigError: not YAML, unknown key, wrong type or a broken rule between keys; `path` says where.
+        ConfigError: not YAML, a key given twice, unknown key, wrong type or a broken rule between keys; `path` says
+            where.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}") from None
+    return _checked(Marked(text, "configuration").value)
+
+
+def _checked(raw: Any) -> Config:
     config = _poured(plugin_config(Config, raw or {}, "$"))
     _check(config)
     return config
@@ -420,7 +476,7 @@ def rule_pack(pack: PackText) -> RulePack:
     try:
         found: RulePack = Marked(pack.text, pack.file).convert(RulePack)
     except ConfigError as e:
-        raise ConfigError(f"rule pack `{pack.name}`: {e}", e.path) from None
+        raise BrokenPack(f"rule pack `{pack.name}`: {e}", e.path) from None
     return found
 
 
@@ -435,6 +491,7 @@ def _poured(config: Config) -> Config:
         return config
     signals = [rule for _, pack in packs for rule in pack.signals]
     services = [rule for _, pack in packs for rule in pack.services]
+    edges = [rule for _, pack in packs for rule in pack.edges]
     inhibit = [
         replace(rule, name=f"{name}: {rule.name or i}") for name, pack in packs for i, rule in enumerate(pack.suppress)
     ]
@@ -442,6 +499,7 @@ def _poured(config: Config) -> Config:
         config,
         detect=replace(config.detect, signals=(*config.detect.signals, *signals)),
         services=replace(config.services, rules=(*config.services.rules, *services)),
+        topology=replace(config.topology, metrics=(*config.topology.metrics, *edges)),
         inhibit_rules=(*config.inhibit_rules, *inhibit),
     )
 
@@ -486,13 +544,17 @@ def read(path: Path) -> tuple[Config, str]:
     try:
         if not path.is_dir():
             text = path.read_text(encoding="utf-8")
-            return _complete(yaml.safe_load(text), text)
+            marked = Marked(text, str(path))
+            return _complete(marked.value, text, {}, marked)
         merged: dict[str, Any] = {}
+        told: dict[str, Marked | None] = {}  # top-level key -> the fragment it stands in; None: in several
         for part in sorted(path.glob("*.yaml")):
-            raw = yaml.safe_load(part.read_text(encoding="utf-8")) or {}
+            marked = Marked(part.read_text(encoding="utf-8"), str(part))
+            raw = marked.value or {}
             if not isinstance(raw, dict):
-                raise ConfigError("expected a mapping at the top", part.name)
+                raise marked.error("expected a mapping at the top", "$")
             for key, value in raw.items():
+                told[key] = None if key in told else marked
                 if key not in merged:
                     merged[key] = value
                 elif isinstance(value, list) and isinstance(merged[key], list):
@@ -500,26 +562,58 @@ def read(path: Path) -> tuple[Config, str]:
                 elif isinstance(value, dict) and isinstance(merged[key], dict):
                     twice = sorted(set(value) & set(merged[key]))
                     if twice:
-                        raise ConfigError(f"`{twice[0]}` is given twice ({part.name})", f"$.{key}.{twice[0]}")
+                        raise marked.error(f"`{twice[0]}` is given in another fragment too", f"$.{key}.{twice[0]}")
                     merged[key] = merged[key] | value
                 else:
-                    raise ConfigError(f"given twice ({part.name})", f"$.{key}")
-        return _complete(merged, yaml.safe_dump(merged, sort_keys=True))
+                    raise marked.error(f"`{key}` is given in another fragment too", f"$.{key}")
+        return _complete(merged, yaml.safe_dump(merged, sort_keys=True), told, None)
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}") from None
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"cannot read {path}: not UTF-8: {e}") from None
 
 
-def _complete(raw: Any, text: str) -> tuple[Config, str]:
-    """(configuration, text) with the packs of `rules` in it; one that holds its packs already is taken as it is."""
-    if isinstance(raw, dict) and raw.get("rules") and not raw.get("packs"):
-        plugin_config(Config, raw, "$")
-        packs = []
-        for i, folder in enumerate(raw["rules"]):
-            packs += [read_pack(found) for found in pack_folders(Path(folder), f"$.rules[{i}]")]
-        text = yaml.safe_dump(raw | {"packs": msgspec.to_builtins(packs)}, sort_keys=True, allow_unicode=True)
-    return load(text), text
+def _complete(raw: Any, text: str, told: dict[str, Marked | None], whole: Marked | None) -> tuple[Config, str]:
+    """(configuration, text) with the packs of `rules` in it; one that holds its packs already is taken as it is.
+
+    What is wrong is told with the line of the fragment that its top-level key stands in, or of the `whole` file.
+    """
+    try:
+        if isinstance(raw, dict) and raw.get("rules") and not raw.get("packs"):
+            plugin_config(Config, raw, "$")
+            packs = []
+            for i, folder in enumerate(raw["rules"]):
+                packs += [read_pack(found) for found in pack_folders(Path(folder), f"$.rules[{i}]")]
+            raw = raw | {"packs": msgspec.to_builtins(packs)}
+            text = yaml.safe_dump(raw, sort_keys=True, allow_unicode=True)
+        return _checked(raw), text
+    except ConfigError as e:
+        raise _located(e, told, whole) from None
+
+
+def _located(e: ConfigError, told: Mapping[str, Marked | None], whole: Marked | None) -> ConfigError:
+    """The error with the file and the line of its key, where a file has it."""
+    if isinstance(e, BrokenPack) or re.match(r"\S+:\d+: ", str(e)):
+        return e  # names a file of its own: a pack, a topology
+    key = re.split(r"[.\[]", e.path.removeprefix("$."), maxsplit=1)[0]
+    if key == "$" and (named := re.search(r"unknown field `([^`]+)`", str(e))):
+        key = named.group(1)
+    marked = whole or told.get(key)
+    return e if marked is None else marked.error(str(e), e.path)
+
+
+def located(path: Path, error: ConfigError) -> ConfigError:
+    """An error that came up when the configuration of `path` was used, with the file and the line of its key."""
+    try:
+        if not path.is_dir():
+            return _located(error, {}, Marked(path.read_text(encoding="utf-8"), str(path)))
+        told: dict[str, Marked | None] = {}
+        for part in sorted(path.glob("*.yaml")):
+            marked = Marked(part.read_text(encoding="utf-8"), str(part))
+            told |= {key: None if key in told else marked for key in marked.value or {}}
+        return _located(error, told, None)
+    except (OSError, ConfigError):
+        return error
 
 
 def pack_folders(folder: Path, path: str = "$.rules") -> list[Path]:

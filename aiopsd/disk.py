@@ -182,6 +182,36 @@ class Lane:
         self._pool.shutdown(wait=True)
 
 
+class Connections:
+    """Base of what keeps a database with two connections, each used by one lane only: the writer's and the reader's."""
+
+    _conn: sqlite3.Connection | None = None
+    _read_conn: sqlite3.Connection | None = None
+    _writer: Lane
+    _reader: Lane
+
+    def _close(self) -> None:
+        """In the writer's lane."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def _close_reader(self) -> None:
+        """In the reader's lane."""
+        if self._read_conn is not None:
+            self._read_conn.close()
+            self._read_conn = None
+
+    async def limit_pages(self, pages: int) -> None:
+        """Cap the file at so many pages of 4 KiB, to see it full; 0 lifts the cap."""
+
+        def cap() -> None:
+            assert self._conn is not None
+            self._conn.execute(f"PRAGMA max_page_count = {pages or 4294967294}").close()
+
+        await self._writer.run(cap)
+
+
 class GroupCommit(Generic[T, R]):
     """Many callers, one write: what waits while a write is under way goes into the next one together.
 

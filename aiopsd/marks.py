@@ -33,7 +33,7 @@ class Marked:
         except yaml.MarkedYAMLError as e:
             mark = e.problem_mark or e.context_mark
             raise ConfigError(f"{file}:{mark.line + 1 if mark else 1}: not YAML: {e.problem or e.context}") from None
-        except yaml.YAMLError as e:
+        except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: a date that is none
             raise ConfigError(f"{file}:1: not YAML: {e}") from None
 
     def line(self, path: str, word: str = "") -> int:

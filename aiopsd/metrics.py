@@ -43,6 +43,12 @@ class Metrics:
         self.series = Gauge("aiopsd_detect_series", "Live series in the bank.", ["source", "partition"], registry=r)
         self.anomalies = Counter("aiopsd_detect_anomalies", "Anomaly events emitted.", ["state"], registry=r)
         self.drifts = Counter("aiopsd_detect_drifts", "Drifts confirmed.", ["kind"], registry=r)
+        self.skipped = Counter(
+            "aiopsd_detect_maintenance_samples",
+            "Samples that came in a window of maintenance: neither scored nor learned.",
+            ["source"],
+            registry=r,
+        )
         self.detect_seconds = Histogram(
             "aiopsd_detect_slice_seconds", "Wall time of one detection slice.", buckets=_FAST, registry=r
         )
@@ -78,6 +84,11 @@ class Metrics:
         self.incidents = Gauge("aiopsd_incidents", "Incidents in memory, by state.", ["state"], registry=r)
         self.incidents_opened = Counter("aiopsd_incidents_opened", "Incidents opened.", registry=r)
         self.alerts_kept = Gauge("aiopsd_alerts", "Alerts in memory, by state.", ["state"], registry=r)
+        self.topology_nodes = Gauge("aiopsd_topology_nodes", "Vertices of the service graph.", registry=r)
+        self.topology_edges = Gauge("aiopsd_topology_edges", "Edges of the service graph.", registry=r)
+        self.topology_version = Gauge(
+            "aiopsd_topology_version", "Goes up with every change of the service graph.", registry=r
+        )
         self.bugs = Counter(
             "aiopsd_stage_bugs", "Journal records or timers whose handling failed by a bug of ours.", registry=r
         )

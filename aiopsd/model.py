@@ -88,6 +88,17 @@ class Entry(Noun, frozen=True, kw_only=True):
     partition: int | None = None  # None: by key, else round robin
 
 
+class Checked(Noun, frozen=True, kw_only=True):
+    """What a body of metrics brings: samples (or series that have some) to take, how many are refused, why the first.
+
+    As far as a cheap look at the door can tell: what is wrong inside a series of remote write is found when it is read.
+    """
+
+    taken: int
+    refused: int = 0
+    why: tuple[str, ...] = ()
+
+
 # --------------------------------------------------------------------------- evidence and events
 
 
@@ -114,6 +125,7 @@ class Evidence(Noun, frozen=True, kw_only=True):
     labels: Labels = {}
     channel: str = ""  # which envelope broke: x, resid, season, flatline, no-data, threshold, ...
     direction: Direction = Direction.HIGH
+    harm: str = ""  # direction that harms: high, low, both, none; "": as its kind has it
     level: float = 0.0
     normal: float = 0.0
     low: float = 0.0
@@ -520,7 +532,7 @@ class AuditEntry(Noun, frozen=True, kw_only=True, tag="audit"):
 class Append(Noun, frozen=True, kw_only=True, tag="append"):
     """Detect side: put this body into the journal, once per origin."""
 
-    body: Anomaly | DriftDetected | EvidenceDigest
+    body: Anomaly | DriftDetected | EvidenceDigest | TopologyUpdate
     origin: SourcePos
 
 

@@ -14,6 +14,7 @@ from aiopsd.model import (
     Alert,
     AuditEntry,
     Body,
+    Checked,
     Effect,
     Entry,
     Incident,
@@ -378,8 +379,8 @@ Clock = Callable[[], float]
 class Door(Protocol):
     """What HTTP handlers may ask of the runtime. An answer means that the record is safe."""
 
-    async def push_metrics(self, body: bytes, format: str) -> None:
-        """Check the body and append it to the metric log; returns when it is there.
+    async def push_metrics(self, body: bytes, format: str) -> Checked:
+        """Check the body and append it to the metric log; returns when it is there, with what was wrong in it.
 
         Raises:
             DecodeError: it can never be accepted (answer 400).

@@ -11,7 +11,9 @@ Two kinds of groups share the routing tree and the timers:
   dispatch/dispatch.go and notify/notify.go), key `{}/{team="a"}:{alertname="X"}`, dedup_key the SHA-256 of that key.
 * Without it, by incident: the group is (receiver, incident), however many routes lead there, and its dedup_key is the
   incident's, so that one problem is one item at the receiver from first page to resolution. The decision looks at the
-  incident's life (acknowledged, root changed, merged, reopened, resolved) beside the firing set.
+  incident's life (acknowledged, root changed, merged, reopened, resolved) beside the firing set. The first correction
+  of the cause that a page named does not wait for group_interval, only for group_wait after the page: metrics lag
+  behind alerts, and whoever was woken is at work.
 
 Differences from Alertmanager, on purpose. A tick of `group_interval` at which nothing can be due is skipped, not
 fired: it would append a record to the journal for nothing. A repeat is due when `repeat_interval` has elapsed *to* the
@@ -451,8 +453,11 @@ class Dispatcher:
                 acked_at = incident.acked_at if is_acked(incident, stamp) else 0.0
                 if any(log.acked_at != acked_at for log in logs):
                     self._arm(group, stamp)  # an acknowledgement is told at once, and so is its end
-                elif any(root_changed(log.root, incident) for log in logs):
-                    self._arm(group, self._next_tick(group, stamp))
+                elif changed := [log for log in logs if root_changed(log.root, incident)]:
+                    first = [log.at for log in changed if log.seq == 1]  # only the page went out so far
+                    tick = self._next_tick(group, stamp)
+                    soon = max(stamp, min(first) + self._wait(group.routes)) if first else tick
+                    self._arm(group, min(soon, tick))
             elif reason is NotifyReason.REOPENED and any(a.state is AlertState.FIRING for a in group.alerts.values()):
                 self._arm(group, stamp + self._wait(group.routes))
         return self._keys.get(incident.id, incident.dedup_key)
@@ -486,6 +491,12 @@ class Dispatcher:
     def next_incident(self) -> str:
         """The incident that the earliest flush is about; "" when it is none's, or nothing is due as things are."""
         return self._groups[self._timers[0][3]].incident if self.wake_at() is not None else ""
+
+    def postpone(self, due: float) -> None:
+        """Flush the group whose timer is the earliest at `due` instead."""
+        _, late, order, gid = heapq.heappop(self._timers)
+        self._groups[gid].due = due
+        heapq.heappush(self._timers, (due, late, order, gid))
 
     def flush_next(self) -> list[Effect]:
         """Flush the group whose timer is the earliest, at its own time."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from msgspec import field
 
 from aiopsd.config import (
+    BrokenPack,
     Duration,
     PackText,
     RulePack,
@@ -55,7 +56,7 @@ def check(pack: PackText) -> RulePack:
         _try(rules)
     except ConfigError as e:
         wrong = Marked(pack.text, pack.file).error(str(e), e.path)
-        raise ConfigError(f"rule pack `{pack.name}`: {wrong}", e.path) from None
+        raise BrokenPack(f"rule pack `{pack.name}`: {wrong}", e.path) from None
     return rules
 
 
@@ -79,6 +80,10 @@ def _try(rules: RulePack) -> None:
                     raise ConfigError(str(e), f"$.suppress[{i}].{key}[{j}]") from None
             if not texts:
                 raise ConfigError(f"`{key}` is empty: it would mean every alert", f"$.suppress[{i}]")
+    for i, edge in enumerate(rules.edges):
+        matcher(edge.match, f"$.edges[{i}].match")
+        if not edge.caller and not edge.callee:
+            raise ConfigError("an edge needs `caller` or `callee`", f"$.edges[{i}]")
     for i, more in enumerate(rules.enrich):
         matcher(more.match, f"$.enrich[{i}].match")
 
@@ -196,6 +201,7 @@ class Expect(Section, frozen=True, kw_only=True):
     suppressed: tuple[Labels, ...] = ()  # matchers: alerts that fire and of which no page tells
     told: tuple[Labels, ...] = ()  # matchers: alerts of which a page tells
     alerts: tuple[AlertSays, ...] = ()
+    edges: tuple[str, ...] = ()  # "caller kind callee": what the graph has at the end
 
 
 class PackTest(Section, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import re2
 
@@ -76,7 +77,7 @@ class ServiceMapper:
                     break
                 values.update((k, v or "") for k, v in match.groupdict().items())
             else:
-                name = _REFERENCE.sub(lambda m, v=values: _fill(m, v, labels), template)  # type: ignore[misc]
+                name = _REFERENCE.sub(partial(_fill, values=values, labels=labels), template)
                 if name:
                     return name
         return ""

@@ -55,6 +55,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     alerts: dict[str, Alert] = {}
     anomalies: list[Anomaly] = []
     told: dict[str, None] = {}  # fingerprints of alerts that a page told as firing
+    edges: set[str] = set()  # "caller kind callee" of the graph at the end
 
 
 class _Play:
@@ -151,6 +152,8 @@ def play(test: PackTest, config: Config, file: str = "tests.yaml") -> Outcome:
         last = at
     ends = [START + a.until for a in test.alerts if a.until is not None]
     playing.advance(max([last, *ends]) + TAIL)
+    graph = playing.correlate.topology.to_json()["edges"]
+    playing.out.edges.update(f"{e['caller']} {e['kind']} {e['callee']}" for e in graph)
     return playing.out
 
 
@@ -206,6 +209,10 @@ def failures(test: PackTest, out: Outcome) -> Iterator[tuple[str, str]]:
                 if want is not None and got != want:
                     text = f"{key.rpartition('.')[2]} is {got!r}, expected {want!r}: {labels_text(alert.labels)}"
                     yield f".expect.alerts[{i}].{key}", text
+
+    for i, edge in enumerate(expect.edges):
+        if edge not in out.edges:
+            yield f".expect.edges[{i}]", f"no edge `{edge}`; there are: {', '.join(sorted(out.edges)) or 'none'}"
 
 
 def _takes_part(wanted: Anomalous, event: Anomaly) -> bool:

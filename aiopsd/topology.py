@@ -12,15 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
 
-from aiopsd.errors import ConfigError
-from aiopsd.model import Edge, Node, TopologyUpdate
+from aiopsd.model import Node, TopologyUpdate
 
 if TYPE_CHECKING:
     import networkx as nx
 
 FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
+OPERATOR = "operator"  # the source of edges that verdicts drew: a person's word, so it does not age either
+LASTING = (FILE_PREFIX, OPERATOR)
+SHOWN = 12  # edges that the sentence of a diff names
+HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
+FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
+EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
 _WORD = re.compile(r"[a-z]+|\d+")
 _POD = re.compile(r"-[a-f0-9]{6,10}-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
@@ -31,7 +35,7 @@ class EdgeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     weight: float
-    confidence: float  # 1 - product of the sources' doubts
+    confidence: float  # 1 - product of the sources' doubts; a word fades to half until it leaves
     first_seen: float
     last_seen: float
     sources: tuple[str, ...]
@@ -42,10 +46,31 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
 
     added: tuple[tuple[str, str], ...] = ()
     removed: tuple[tuple[str, str], ...] = ()
-    nodes: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()  # new ones
+    gone: tuple[str, ...] = ()  # nodes
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.nodes)
+        return bool(self.added or self.removed or self.nodes or self.gone)
+
+    def __str__(self) -> str:
+        """`2 edges added, 1 removed: + web -> cart, + web -> pay, - web -> old`."""
+        signs = [f"+ {u} -> {v}" for u, v in self.added] + [f"- {u} -> {v}" for u, v in self.removed]
+        more = f" and {len(signs) - SHOWN} more" if len(signs) > SHOWN else ""
+        counts = f"{len(self.added)} edge{'s' if len(self.added) != 1 else ''} added, {len(self.removed)} removed"
+        return f"{counts}: {', '.join(signs[:SHOWN])}{more}" if signs else counts
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of the merged graph: to which version, when (stamp), by which source's word (or for want of it)."""
+
+    version: int
+    stamp: float
+    source: str
+    added: tuple[tuple[str, str], ...]
+    removed: tuple[tuple[str, str], ...]
+    nodes: tuple[str, ...]
+    gone: tuple[str, ...]
+    more: int  # edges and nodes that are not listed: a first graph of thousands is kept as a number
 
 
 class _Seen(msgspec.Struct):
@@ -69,9 +94,12 @@ class Topology:
     def __init__(self, stale_after: float, resume: dict[str, Any] | None = None) -> None:
         self.stale_after = stale_after
         self.version = 0
+        self._now = 0.0  # newest stamp seen: what the age of a word is measured against
         self._said: dict[str, dict[tuple[str, str], _Seen]] = {}
         self._nodes: dict[str, Node] = {}
         self._pinned: dict[str, str] = {}  # node -> the file that described it
+        self._described: dict[str, float] = {}  # node -> stamp of the last update that described it, files apart
+        self._history: deque[Change] = deque(maxlen=HISTORY)
         self._down: dict[str, dict[str, None]] = {}
         self._up: dict[str, dict[str, None]] = {}
         self._graph: nx.DiGraph[str] | None = None
@@ -87,12 +115,16 @@ class Topology:
             self._down = {u: dict.fromkeys(vs) for u, vs in resume["down"]}
             self._up = {v: dict.fromkeys(us) for v, us in resume["up"]}
             self._pinned = dict(resume["pinned"])
+            self._described = dict(resume.get("described", {}))
+            self._now = resume.get("now", 0.0)
+            self._history.extend(msgspec.convert(resume.get("history", []), list[Change]))
             self.version = resume["version"]
 
     # ----------------------------------------------------------------------- change
 
     def apply(self, update: TopologyUpdate, stamp: float) -> Diff:
         """Take what one source says at `stamp`; the difference it makes to the merged graph."""
+        self._now = max(self._now, stamp)
         said = self._said.setdefault(update.source, {})
         fresh: list[str] = []
         touched: dict[tuple[str, str], None] = {}
@@ -104,9 +136,16 @@ class Topology:
                 self._pinned[node.name] = update.source
             elif node.name in self._pinned:
                 continue
+            else:
+                self._described[node.name] = stamp
             if old != node:
                 self._nodes[node.name] = node
                 self._graph = None
+        if update.replace and update.source.startswith(FILE_PREFIX):
+            named = {node.name for node in update.nodes}
+            for name in [n for n, file in self._pinned.items() if file == update.source and n not in named]:
+                del self._pinned[name]
+                self._described[name] = stamp
         keep: dict[tuple[str, str], None] = {}
         for edge in update.edges:
             pair = (edge.caller, edge.callee)
@@ -125,21 +164,28 @@ class Topology:
         for pair in gone:
             if said.pop(pair, None) is not None:
                 touched[pair] = None
-        return self._settle(touched, fresh)
+        if not said:
+            del self._said[update.source]
+        return self._settle(touched, fresh, stamp, update.source)
 
     def expire(self, stamp: float) -> Diff:
-        """Drop what no source has named for `stale_after` seconds; files never age."""
+        """Drop edges, and nodes without one, that no source has named for `stale_after` seconds; files never age."""
+        self._now = max(self._now, stamp)
         touched: dict[tuple[str, str], None] = {}
         for source, said in self._said.items():
-            if source.startswith(FILE_PREFIX):
+            if source.startswith(LASTING):
                 continue
             for pair in [p for p, seen in said.items() if stamp - seen.last > self.stale_after]:
                 del said[pair]
                 touched[pair] = None
-        return self._settle(touched, [])
+                for name in pair:
+                    self._described.setdefault(name, stamp)  # one that nobody described lives as long again
+        for source in [s for s, said in self._said.items() if not said]:
+            del self._said[source]
+        return self._settle(touched, [], stamp, EXPIRED)
 
-    def _settle(self, touched: Iterable[tuple[str, str]], fresh: list[str]) -> Diff:
-        added, removed = [], []
+    def _settle(self, touched: Iterable[tuple[str, str]], fresh: list[str], stamp: float, source: str) -> Diff:
+        added, removed, gone = [], [], []
         for pair in touched:
             u, v = pair
             have = v in self._down.get(u, ())
@@ -156,16 +202,47 @@ class Topology:
                 removed.append(pair)
                 del self._down[u][v]
                 del self._up[v][u]
-        diff = Diff(added=tuple(sorted(added)), removed=tuple(sorted(removed)), nodes=tuple(sorted(set(fresh))))
+        if source == EXPIRED:
+            for name in [n for n in self._nodes if not self._down.get(n) and not self._up.get(n)]:
+                if name not in self._pinned and stamp - self._described.setdefault(name, stamp) > self.stale_after:
+                    del self._nodes[name], self._described[name]
+                    self._down.pop(name, None)
+                    self._up.pop(name, None)
+                    gone.append(name)
+        diff = Diff(
+            added=tuple(sorted(added)),
+            removed=tuple(sorted(removed)),
+            nodes=tuple(sorted(set(fresh))),
+            gone=tuple(sorted(gone)),
+        )
         if diff:
             self.version += 1
+            self._remember(diff, stamp, source)
             self._graph = None
             for cache in (self._near, self._below, self._above):
                 cache.clear()
-            if diff.nodes:
+            if diff.nodes or diff.gone:
                 self._resolved.clear()
                 self._folded = None
         return diff
+
+    def _remember(self, diff: Diff, stamp: float, source: str) -> None:
+        listed = [part[:LISTED] for part in (diff.added, diff.removed)]
+        names = [part[:LISTED] for part in (diff.nodes, diff.gone)]
+        whole = len(diff.added) + len(diff.removed) + len(diff.nodes) + len(diff.gone)
+        kept = sum(map(len, listed)) + sum(map(len, names))
+        self._history.append(
+            Change(
+                version=self.version,
+                stamp=stamp,
+                source=source,
+                added=listed[0],
+                removed=listed[1],
+                nodes=names[0],
+                gone=names[1],
+                more=whole - kept,
+            )
+        )
 
     # ----------------------------------------------------------------------- questions
 
@@ -174,6 +251,22 @@ class Topology:
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    @property
+    def history(self) -> Sequence[Change]:
+        """The last changes of the merged graph, oldest first."""
+        return tuple(self._history)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of the files that say something, sorted."""
+        said = {source for source in self._said if source.startswith(FILE_PREFIX)} | set(self._pinned.values())
+        return sorted(source.removeprefix(FILE_PREFIX) for source in said)
+
+    @property
+    def edges(self) -> int:
+        """How many edges the merged graph has."""
+        return sum(map(len, self._down.values()))
 
     @property
     def names(self) -> Sequence[str]:
@@ -201,8 +294,10 @@ class Topology:
             return None
         words.sort(key=lambda w: (not w[0].startswith(FILE_PREFIX), -w[1].last, w[0]))
         doubt = 1.0
-        for _, seen in words:
-            doubt *= 1.0 - min(1.0, max(0.0, seen.confidence))
+        for source, seen in words:
+            faded = 0.0 if source.startswith(LASTING) else (self._now - seen.last) / self.stale_after
+            trust = 1.0 - FADE * min(1.0, max(0.0, faded))
+            doubt *= 1.0 - min(1.0, max(0.0, seen.confidence * trust))
         best = words[0][1]
         return EdgeInfo(
             kind=best.kind,
@@ -212,6 +307,10 @@ class Topology:
             last_seen=max(seen.last for _, seen in words),
             sources=tuple(source for source, _ in words),
         )
+
+    def says(self, source: str, caller: str, callee: str) -> bool:
+        """Whether this source names this edge."""
+        return (caller, callee) in self._said.get(source, ())
 
     def near(self, name: str, hops: int) -> dict[str, int]:
         """Undirected distance of everything within `hops` of `name`, itself included with 0; nearest first.
@@ -340,13 +439,18 @@ class Topology:
         return self._graph
 
     def to_json(self) -> dict[str, Any]:
-        """Nodes and edges as plain data, in order of appearance."""
+        """Nodes and edges as plain data, in order of appearance.
+
+        `stale_at` is when an edge leaves if no source names it again; None: a file says it, it never ages.
+        """
         edges = []
         for u, vs in self._down.items():
             for v in vs:
                 info = self.edge(u, v)
                 if info is not None:
-                    edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info)})
+                    lasting = any(source.startswith(LASTING) for source in info.sources)
+                    stale_at = None if lasting else info.last_seen + self.stale_after
+                    edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info), "stale_at": stale_at})
         nodes = [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()]
         return {"version": self.version, "nodes": nodes, "edges": edges}
 
@@ -360,6 +464,7 @@ class Topology:
         """Plain data for `resume`."""
         return {
             "version": self.version,
+            "now": self._now,
             "nodes": [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()],
             "said": {
                 source: [[u, v, s.kind, s.weight, s.confidence, s.first, s.last] for (u, v), s in said.items()]
@@ -368,6 +473,8 @@ class Topology:
             "down": [[u, list(vs)] for u, vs in self._down.items() if vs],
             "up": [[v, list(us)] for v, us in self._up.items() if us],
             "pinned": dict(self._pinned),
+            "described": dict(self._described),
+            "history": msgspec.to_builtins(list(self._history)),
         }
 
 
@@ -378,50 +485,3 @@ def fold(name: str) -> str:
     True
     """
     return "-".join(w.lstrip("0") or "0" if w.isdigit() else w for w in _WORD.findall(name.casefold()))
-
-
-class _FileEdge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    caller: str
-    callee: str
-    kind: str = "calls"
-    weight: float = 1.0
-
-
-class _FileNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: str = "service"
-    labels: dict[str, str] = {}
-    calls: tuple[str, ...] = ()
-    runs_on: tuple[str, ...] = ()
-    located_in: tuple[str, ...] = ()
-
-
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    nodes: dict[str, _FileNode | None] = {}
-    edges: tuple[_FileEdge, ...] = ()
-
-
-def read_yaml(text: str, name: str) -> TopologyUpdate:
-    """A topology file as an update that replaces what the same file said before.
-
-    `nodes` maps a name to {kind, labels, calls, runs_on, located_in}, all optional; `edges` is a list of
-    {caller, callee, kind, weight}.
-
-    Raises:
-        ConfigError: not YAML, or not of this shape; names the key.
-    """
-    try:
-        raw = yaml.safe_load(text) or {}
-        data = msgspec.convert(raw, _File)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}", name) from None
-    except msgspec.ValidationError as e:
-        message, _, where = str(e).partition(" - at `$")
-        raise ConfigError(message, name + where.rstrip("`")) from None
-    nodes: dict[str, Node] = {}
-    edges = [Edge(caller=e.caller, callee=e.callee, kind=e.kind, weight=e.weight) for e in data.edges]
-    for key, given in data.nodes.items():
-        item = given or _FileNode()
-        nodes[key] = Node(name=key, kind=item.kind, labels=item.labels)
-        for kind, targets in (("calls", item.calls), ("runs_on", item.runs_on), ("located_in", item.located_in)):
-            edges += [Edge(caller=key, callee=other, kind=kind) for other in targets]
-    return TopologyUpdate(source=FILE_PREFIX + name, edges=tuple(edges), nodes=tuple(nodes.values()), replace=True)

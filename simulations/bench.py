@@ -1,4 +1,4 @@
-"""Benchmark: floors and ours in one run: decoding, scoring, memory at 100,000 and a million series, restart.
+"""Benchmark: floors and ours in one run: decoding, scoring, ranking, memory at 100,000 and a million series, restart.
 
 CPU time of this process (or of a child), never wall-clock, unless a line says so. `python -m simulations bench-daemon`
 does the same against the running daemon, over HTTP and Kafka, beside Prometheus, VictoriaMetrics and Alertmanager.
@@ -29,6 +29,7 @@ from aiopsd.pipeline import detect
 from simulations import wire
 from simulations.bench_decode import Line, Sample
 from simulations.bench_memory import START, heads
+from simulations.bench_rank import ranking
 
 F64 = NDArray[np.float64]
 
@@ -214,6 +215,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
     "bank": bank,
     "churn": lambda: churn(20_000),
     "churn-1m": lambda: churn(1_000_000),
+    "rank": ranking,
     "memory-100k": lambda: memory(100_000),
     "memory-1m": lambda: memory(1_000_000),
 }

@@ -113,7 +113,7 @@ def remote_write(series: int) -> Iterator[Line]:
     yield Line(
         "the slow way: one odd field in each body", cheapest(lambda: decoded(odd, 20, index), series), "us a sample"
     )
-    count = cheapest(lambda: [check_samples(v, "remote-write") for v in values], series)
+    count = cheapest(lambda: [check_samples(v, "remote-write").taken for v in values], series)
     yield Line("the check at the door", count, "us a sample")
     mapper = index.services
     parted = cheapest(lambda: [split_samples(v, "remote-write", 4, mapper) for v in values], series)

@@ -84,10 +84,10 @@ class Tap:
         self._step = stage._bank.step
         stage._bank.step = self.step
 
-    def step(self, rows: NDArray[np.intp], ts: F64, values: F64) -> Any:
+    def step(self, rows: NDArray[np.intp], ts: F64, values: F64, *more: Any) -> Any:
         """As RangeBank.step."""
         began = time.process_time()
-        outcome = self._step(rows, ts, values)
+        outcome = self._step(rows, ts, values, *more)
         self.cpu += time.process_time() - began
         self.calls += 1
         self.taken.append((outcome.scores, outcome.breaks))

@@ -1,5 +1,8 @@
 """Reader of the PetShop data set (arXiv 2311.04806): one scenario folder with graph.csv, noissue/, train/, test/.
 
+A folder without fault-free days of its own (the temporal ones, in the public copies) borrows those of the first that
+has them; say so when figures of it are shown.
+
 metrics.csv has three header rows (node, metric, statistic), a fourth with the index's name, then one row every five
 minutes: unix time and a value per column. Empty cells are no sample.
 """
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
 DAY = 86400.0
+NORMAL = Path("noissue") / "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,12 @@ class Scenario:
     nodes: tuple[str, ...]
     edges: tuple[tuple[str, str], ...]
     normal: Frame
+    borrowed: str  # folder whose fault-free days these are; "": its own
     issues: tuple[Issue, ...]
+
+    def inferred(self, node: str) -> bool:
+        """Names are those of AWS X-Ray, `name_type`: a remote or a client was only seen from its other end."""
+        return node.rsplit("_", 1)[-1] in ("remote", "client")
 
 
 def frame(path: Path) -> Frame:
@@ -68,8 +77,12 @@ def frame(path: Path) -> Frame:
     )
 
 
-def scenario(folder: Path) -> Scenario:
+def scenario(folder: Path, days: Path | None = None) -> Scenario:
     """One scenario folder, e.g. low_traffic; issues in the order train, test, by number.
+
+    Args:
+        folder: where it is.
+        days: the folder whose fault-free days stand in for its own.
 
     Raises:
         OSError: a file is missing.
@@ -95,14 +108,17 @@ def scenario(folder: Path) -> Scenario:
         name=folder.name,
         nodes=tuple(header[1:]),
         edges=tuple(edges),
-        normal=frame(folder / "noissue" / "metrics.csv"),
+        normal=frame((days or folder) / NORMAL),
+        borrowed=days.name if days is not None else "",
         issues=tuple(issues),
     )
 
 
 def scenarios(root: Path) -> list[Scenario]:
-    """Every scenario below `root` that has its own fault-free days."""
-    return [scenario(p.parent) for p in sorted(root.glob("*/graph.csv")) if (p.parent / "noissue/metrics.csv").exists()]
+    """Every scenario below `root`; none when no folder has fault-free days."""
+    folders = [path.parent for path in sorted(root.glob("*/graph.csv"))]
+    own = [f for f in folders if (f / NORMAL).exists()]
+    return [scenario(f, None if f in own else own[0]) for f in folders if own]
 
 
 def days_after(normal: Frame, issue: Issue) -> float:

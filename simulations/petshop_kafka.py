@@ -5,7 +5,8 @@
 clock that is the data's: the fault-free days in steps of a quarter of an hour, then it is stopped. Each issue begins
 with a copy of that data folder (and of the topic), shifted by whole days to follow the fault-free ones, row by row. The
 alert is the data set's own target (PetSite's latency or availability at the given time), through Kafka as well.
-"first" is the rank of the true root when the alert was decided, "end" after the issue's last row.
+"page" is the rank of the true root in the first notification of that alert, as a webhook received it; "soon" in the
+last one within five minutes of the alert; "end" in the API after the issue's last row.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,18 @@ import structlog
 import yaml
 
 from aiopsd.app import Daemon
-from aiopsd.model import Entry
+from aiopsd.model import Entry, Tick
+from aiopsd.routing import GROUP_WAIT
 from aiopsd.streams.kafka import KafkaStream
 from aiopsd.testing.kafka import Broker
 from aiopsd.web.site import rfc3339
 from simulations.petshop_data import Frame, Issue, Scenario, days_after, scenarios
+from simulations.process import Pager
 
 STEP_ROWS = 3  # rows of the fault-free days at once: their anomalies are stamped up to 10 minutes late
 TARGET = "TargetAlert"
 PARTITIONS = 4
+SOON = 300.0  # s after an alert: somebody is at work on it
 SETTLED = 0.5  # s without a new journal record: evidence was asked for and answered
 WAIT = 120.0  # s for anything that the daemon is waited for
 
@@ -44,20 +49,23 @@ class Outcome:
     """What the daemon made of one issue. Ranks begin at 1; 0: not among the causes, or no incident."""
 
     issue: Issue
-    first: int
+    page: int
+    soon: int
     end: int
     incidents: tuple[str, ...]  # those that opened in the issue, one line each
     seconds: float
 
 
-def configuration(broker: Broker, topic: str, data: Path, topology: Path) -> str:
-    """The shipped defaults and where things are."""
+def configuration(broker: Broker, topic: str, data: Path, topology: Path, pager: int) -> str:
+    """The shipped defaults, where things are, and one receiver."""
     servers = f'["{broker.address()}"]'
     return f"""
 data_dir: "{data}"
 http: {{listen: "127.0.0.1:0"}}
 snapshots: {{every: 7d}}
 topology: {{files: ["{topology}"]}}
+route: {{receiver: oncall}}
+receivers: [{{name: oncall, webhook_configs: [{{url: "http://127.0.0.1:{pager}/page"}}]}}]
 sources:
   - {{name: metrics, kind: metrics, kafka: {{bootstrap_servers: {servers}, topic: "{topic}-metrics",
       group_id: "{topic}"}}}}
@@ -108,6 +116,12 @@ class Player:
             if self.daemon.journal.end() != last:
                 last, since = self.daemon.journal.end(), time.monotonic()
             await asyncio.sleep(0.02)
+
+    async def tick(self, now: float) -> None:
+        """Let what is due by `now` happen: the daemon's own timers sleep in real time."""
+        self.now = now
+        await self.daemon.journal.append([Tick()])
+        await self.settled()
 
     async def incidents(self) -> dict[str, dict[str, Any]]:
         """Every incident as the API lists it, by id."""
@@ -194,13 +208,15 @@ async def create(broker: Broker, topic: str) -> None:
     await broker.create_topic(f"{topic}-alerts")
 
 
-async def fault_free(folder: Path, broker: Broker, scenario: Scenario) -> list[Batch]:
+async def fault_free(folder: Path, broker: Broker, scenario: Scenario, pager: Pager) -> list[Batch]:
     """Play the fault-free days into `folder`/data; what was written."""
     topic, frame = scenario.name, scenario.normal
     await create(broker, topic)
     (folder / "topology.yaml").write_text(topology(scenario), encoding="utf-8")
     config = folder / "aiopsd.yaml"
-    config.write_text(configuration(broker, topic, folder / "data", folder / "topology.yaml"), encoding="utf-8")
+    config.write_text(
+        configuration(broker, topic, folder / "data", folder / "topology.yaml", pager.port), encoding="utf-8"
+    )
     rows = range(len(frame.ts))
     batches = [batch(frame, rows[at : at + STEP_ROWS], 0.0) for at in range(0, len(rows), STEP_ROWS)]
     player = Player(broker, topic)
@@ -220,7 +236,9 @@ async def fault_free(folder: Path, broker: Broker, scenario: Scenario) -> list[B
     return batches
 
 
-async def play(folder: Path, broker: Broker, scenario: Scenario, issue: Issue, normal: list[Batch]) -> Outcome:
+async def play(
+    folder: Path, broker: Broker, scenario: Scenario, issue: Issue, normal: list[Batch], pager: Pager
+) -> Outcome:
     """One issue on a copy of the state after the fault-free days."""
     began = time.monotonic()
     topic = f"{scenario.name}-{issue.name.replace('/', '-')}"
@@ -228,7 +246,7 @@ async def play(folder: Path, broker: Broker, scenario: Scenario, issue: Issue, n
     data = folder / topic
     shutil.copytree(folder / "data", data)
     config = folder / f"{topic}.yaml"
-    config.write_text(configuration(broker, topic, data, folder / "topology.yaml"), encoding="utf-8")
+    config.write_text(configuration(broker, topic, data, folder / "topology.yaml", pager.port), encoding="utf-8")
     player = Player(broker, topic)
     shift = days_after(scenario.normal, issue)
     alert = {
@@ -250,16 +268,38 @@ async def play(folder: Path, broker: Broker, scenario: Scenario, issue: Issue, n
         async with asyncio.timeout(WAIT):
             while not target((await player.get("/api/v1/alerts?limit=1000"))["alerts"]):  # noqa: ASYNC110 - as a client asks
                 await asyncio.sleep(0.02)
-        await player.settled()
-        first = await player.rank(issue)
-        for row in (r for r in rows if issue.frame.ts[r] > issue.ts):
-            await player.feed(batch(issue.frame, [row], shift))
-        await player.settled()
+        begin = len(pager.pages)
+        rest = [r for r in rows if issue.frame.ts[r] > issue.ts]
+        given = [issue.ts, *(float(issue.frame.ts[r]) for r in rest)]
+        moments: dict[float, int | None] = {
+            t + after: None for t in given for after in (1.0, GROUP_WAIT - 2.0, GROUP_WAIT)
+        }
+        moments |= {float(issue.frame.ts[r]): r for r in rest}
+        for t in sorted(moments):
+            if (found := moments[t]) is not None:
+                await player.feed(batch(issue.frame, [found], shift))
+            await player.tick(t + shift)
+        told = [page for page in pager.pages[begin:] if target(page["data"]["alerts"])]
         end = await player.rank(issue)
         after = await player.incidents()
     shutil.rmtree(data)
     opened = [line(i) for key, i in after.items() if key not in before]
-    return Outcome(issue=issue, first=first, end=end, incidents=tuple(opened), seconds=time.monotonic() - began)
+    until = issue.ts + shift + SOON
+    soon = [page for page in told if datetime.fromisoformat(page["time"]).timestamp() <= until]
+    return Outcome(
+        issue=issue,
+        page=place(told[0], issue) if told else 0,
+        soon=place(soon[-1], issue) if soon else 0,
+        end=end,
+        incidents=tuple(opened),
+        seconds=time.monotonic() - began,
+    )
+
+
+def place(page: dict[str, Any], issue: Issue) -> int:
+    """Rank of the true root in a notification; 0: it is not named."""
+    causes = [c["service"] for c in page["data"]["incident"].get("roots", ())]
+    return causes.index(issue.root) + 1 if issue.root in causes else 0
 
 
 def target(found: list[dict[str, Any]]) -> bool:
@@ -278,6 +318,7 @@ async def run(data: Path, issues: int, only: str) -> list[Outcome]:
     """Play and print, issue by issue."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     outcomes = []
+    pager = Pager()
     with tempfile.TemporaryDirectory(prefix="petshop-") as name:
         broker = Broker(Path(name) / "kafka")
         await broker.start(60)
@@ -287,24 +328,26 @@ async def run(data: Path, issues: int, only: str) -> list[Outcome]:
                 chosen = [i for i in scenario.issues if only in i.name][: issues or None]
                 folder = Path(name) / scenario.name
                 folder.mkdir()
-                normal = await fault_free(folder, broker, scenario)
+                normal = await fault_free(folder, broker, scenario, pager)
                 for issue in chosen:
-                    outcome = await play(folder, broker, scenario, issue, normal)
+                    outcome = await play(folder, broker, scenario, issue, normal, pager)
                     outcomes.append(outcome)
                     print(
-                        f"{issue.name:14s} {issue.metric:12s} {issue.root}: rank {outcome.first or '-'} first,"
-                        f" {outcome.end or '-'} end; {len(outcome.incidents)} incidents opened, {outcome.seconds:.0f} s"
+                        f"{issue.name:14s} {issue.metric:12s} {issue.root}:"
+                        f" rank {outcome.page or '-'} paged,"
+                        f" {outcome.soon or '-'} soon, {outcome.end or '-'} end;"
+                        f" {len(outcome.incidents)} incidents opened, {outcome.seconds:.0f} s"
                     )
                     for said in outcome.incidents:
                         print(f"    {said}", flush=True)
         finally:
             broker.stop()
+            pager.close()
     return outcomes
 
 
-def share(outcomes: list[Outcome], most: int, *, end: bool) -> float:
+def share(ranks: Sequence[int], most: int) -> float:
     """Share of the issues whose root is among the first `most`."""
-    ranks = [o.end if end else o.first for o in outcomes]
     return sum(0 < r <= most for r in ranks) / len(ranks)
 
 
@@ -319,10 +362,11 @@ def main(argv: list[str]) -> int:
     if not outcomes:
         print(f"no scenario with issues and fault-free days in {args.data}")
         return 1
-    print(f"{'':24s}{'issues':>8s}{'top-1':>8s}{'top-3':>8s}   (when the alert was decided; at the end)")
+    print(f"{'top-1, top-3':16s}{'issues':>8s}{'page':>14s}{'soon':>14s}{'end':>14s}")
     for metric in (*sorted({o.issue.metric for o in outcomes}), ""):
         part = [o for o in outcomes if metric in ("", o.issue.metric)]
-        first = [share(part, most, end=False) for most in (1, 3)]
-        end = [share(part, most, end=True) for most in (1, 3)]
-        print(f"{metric or 'all':24s}{len(part):8d}{first[0]:8.3f}{first[1]:8.3f}; {end[0]:.3f} {end[1]:.3f}")
+        line = f"{metric or 'all':16s}{len(part):8d}"
+        for ranks in ([o.page for o in part], [o.soon for o in part], [o.end for o in part]):
+            line += f"{share(ranks, 1):8.3f}{share(ranks, 3):6.2f}"
+        print(line)
     return 0

@@ -2,27 +2,30 @@
 
 A case is two tables of the same columns (fault-free and faulty), a call graph and what a person was paged for. The
 fault-free part goes through the detect stage once; each fault starts from the snapshot of that state, shifted by whole
-days so that it follows (hours of the day stay). The page enters as an alert. Everything has its shipped default.
+days so that it follows (hours of the day stay). The page enters as an alert. Everything has its shipped default, and
+one receiver: what its first notification says is what a person read, the incident at the end is what the API shows.
 """
 
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.config import Config
+from aiopsd.config import Config, load
 from aiopsd.model import AlertBatch, AlertIn, Candidate, Edge, Incident, LogRecord, Node, Snapshot, TopologyUpdate
 from aiopsd.pipeline import correlate, detect
 from simulations import runner, wire
 
 F64 = NDArray[np.float64]
 DAY = 86400.0
+PAGING = load("route: {receiver: oncall}\nreceivers: [{name: oncall, webhook_configs: [{url: 'http://127.0.0.1:9/'}]}]")
+SOON = 300.0  # s after an alert: somebody is at work on it
 MOMENTS = 120.0  # s after the last row: what is due at once has happened, nothing has resolved
 
 
@@ -42,6 +45,21 @@ class Page:
     labels: dict[str, str]
     at: float
     since: float = math.nan  # NaN: `at`, however late it comes
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault. Cases with an equal `ground` share fault-free data, graph and nodes, which are then played once."""
+
+    name: str
+    ground: Hashable
+    normal: Table
+    fault: Table
+    edges: tuple[tuple[str, str], ...]
+    nodes: tuple[Node, ...]
+    page: Page | None  # None: nobody is told but by our own anomalies
+    truth: str
+    metric: str = ""  # name of the series that shows the cause, "" when nobody said
 
 
 @dataclass(frozen=True)
@@ -83,9 +101,9 @@ class Ground:
         edges: Sequence[tuple[str, str]],
         *,
         nodes: Sequence[Node] = (),
-        config: Config | None = None,
+        config: Config = PAGING,
     ) -> None:
-        self.config = config or Config()
+        self.config = config
         playing = runner.Run(self.config)
         start = float(normal.ts[0])
         made = tuple(Edge(caller=a, callee=b) for a, b in edges)
@@ -95,8 +113,8 @@ class Ground:
         self.detect: Snapshot = playing.detect.snapshot()
         self.correlate: Snapshot = playing.correlate.snapshot()
 
-    def play(self, fault: Table, page: Page | None, *, late: float = 0.0) -> tuple[Incident | None, runner.Run]:
-        """The incident that holds the page (without one: the one with most alerts) when the recording ends."""
+    def play(self, fault: Table, page: Page | None) -> "Played":
+        """The incident that holds the page; without one, the one with most alerts."""
         playing = runner.Run(self.config)
         playing.detect = detect.build(self.config, runner.SOURCE, 0, self.detect)
         playing.correlate = correlate.build(self.config, self.correlate)
@@ -107,7 +125,7 @@ class Ground:
         label = ""
         last = float(fault.ts[-1]) + shift + MOMENTS
         if page is not None:
-            at = page.at + shift + late
+            at = page.at + shift
             starts = at if math.isnan(page.since) else page.since + shift
             alert = AlertIn(labels=page.labels, starts_at=starts, ends_at=at + DAY)
             label = page.labels["alertname"]
@@ -123,9 +141,82 @@ class Ground:
         stage = playing.correlate
         if page is not None:
             home = next((a.incident for a in stage.alerts.values() if a.labels.get("alertname") == label), "")
-            return stage.incidents.get(home), playing
+            notes = playing.result.notifications
+            told = [n for n in notes if n.incident and any(a.labels.get("alertname") == label for a in n.alerts)]
+            soon = [n for n in told if n.stamp <= at + SOON]
+            said = told[0].incident.roots if told and told[0].incident else ()
+            update = soon[-1].incident.roots if soon and soon[-1].incident else said
+            after = told[0].stamp - at if told else math.inf
+            return Played(stage.incidents.get(home), said, update, after, playing)
         fresh = [i for key, i in stage.incidents.items() if key not in before and not i.merged_into and i.firing]
-        return max(fresh, key=lambda i: (len(i.alerts), -i.opened_at), default=None), playing
+        return Played(max(fresh, key=lambda i: (len(i.alerts), -i.opened_at), default=None), (), (), math.inf, playing)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of one fault."""
+
+    incident: Incident | None  # as it is when the recording ends
+    paged: tuple[Candidate, ...]  # causes in the first notification of the page
+    updated: tuple[Candidate, ...]  # causes in the last notification within SOON of the alert
+    after: float  # s from the alert to that notification
+    run: runner.Run
+
+    @property
+    def roots(self) -> tuple[Candidate, ...]:
+        return self.incident.roots if self.incident is not None else ()
+
+
+@dataclass
+class Player:
+    """Plays cases one after another; the fault-free part of equal grounds is played once."""
+
+    key: Hashable = None
+    ground: Ground | None = field(default=None, repr=False)
+
+    def play(self, case: Case) -> Played:
+        if self.ground is None or self.key != case.ground:
+            self.ground = Ground(case.normal, case.edges, nodes=case.nodes)
+            self.key = case.ground
+        return self.ground.play(case.fault, case.page)
+
+
+def row(case: Case, played: Played) -> dict[str, Any]:
+    """One line of a scorecard: where the cause stands in the page, in what followed it soon, and at the end.
+
+    When nobody was paged, all of them are the end.
+    """
+    end = outcome(played.roots, case.truth, case.metric)
+    page = outcome(played.paged, case.truth, case.metric) if case.page is not None else end
+    soon = outcome(played.updated, case.truth, case.metric) if case.page is not None else end
+    return {
+        "case": case.name,
+        "truth": case.truth,
+        "place": "-" if math.isinf(page.position) else page.position,
+        "top1": page.hit1,
+        "top3": page.hit3,
+        "soon": soon.hit1,
+        "end": "-" if math.isinf(end.position) else end.position,
+        "first": page.found[0].service if page.found else "",
+        "metric": page.found[0].metric if page.found else "",
+        "metric_right": page.first,
+        "confidence": page.found[0].confidence if page.found else 0.0,
+    }
+
+
+def figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Recall of the true root when paged (1, 3, 5), soon after (1), at the end (1); of its signal; ties averaged."""
+    place = np.array([math.inf if r["place"] == "-" else r["place"] for r in rows], np.float64)
+    return {
+        "top1": float(np.mean([r["top1"] for r in rows])),
+        "top3": float(np.mean([r["top3"] for r in rows])),
+        "top5": float(np.mean(place <= 5)),
+        "avg5": float(np.mean([np.mean(place <= k) for k in range(1, 6)])),
+        "soon_top1": float(np.mean([r["soon"] for r in rows])),
+        "end_top1": float(np.mean([r["end"] != "-" and r["end"] <= 1 for r in rows])),
+        "metric1": float(np.mean([r["metric_right"] for r in rows])),
+        "cases": float(len(rows)),
+    }
 
 
 def _rows(table: Table, rows: Iterable[int]) -> Table:

@@ -2,16 +2,14 @@
 
 `--data` holds <service>-<cpu|mem>/<run>/{normal,anomalous}.csv, a sample a second. As in the published tables the time
 of the fault is known: the page says that the front end is in trouble since the first faulty row, and comes at the end.
+`--stress` plays the first run of each with what monitoring systems lose, rename and delay (simulations/stress.py).
 """
 
 import argparse
-import math
+import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from simulations import recorded
+from simulations import recorded, stress
 
 # who calls whom, from the demo's public architecture (github.com/microservices-demo), not from the data
 CALLS = """front-end catalogue, front-end carts, front-end user, front-end orders, catalogue catalogue-db,
@@ -37,47 +35,53 @@ def table(path: Path) -> recorded.Table:
     return recorded.Table(tuple(columns), body[:, 0], body[:, kept])
 
 
+def case(path: Path, edges: tuple[tuple[str, str], ...]) -> recorded.Case:
+    """The run whose anomalous.csv this is."""
+    service, fault = path.parts[-3].rsplit("-", 1)
+    faulty = table(path)
+    labels = {"alertname": "objective missed", "service": "front-end", "severity": "critical"}
+    return recorded.Case(
+        name="/".join(path.parts[-3:-1]),
+        ground=path,
+        normal=table(path.parent / "normal.csv"),
+        fault=faulty,
+        edges=edges,
+        nodes=(),
+        page=recorded.Page(labels, float(faulty.ts[-1]), float(faulty.ts[0])),
+        truth=service,
+        metric=KINDS[fault],
+    )
+
+
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     parser = argparse.ArgumentParser(prog="simulations sockshop", description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--stress", nargs="?", const="", metavar="NAME", help="perturbed; only those named like this")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    edges = [(a, b) for a, b in (pair.split() for pair in CALLS.replace("\n", " ").split(","))]
-    rows: list[dict[str, Any]] = []
+    calls = tuple(pair.split() for pair in CALLS.replace("\n", " ").split(","))
+    edges = tuple((a, b) for a, b in calls)
     try:
-        found = sorted(Path(args.data).glob("*/*/anomalous.csv"), key=lambda p: (p.parts[-3], p.parts[-2]))
-        rows += [_case(path, edges) for path in found]
-    except (OSError, ValueError) as e:
+        found = sorted(args.data.glob("*/*/anomalous.csv"), key=lambda p: (p.parts[-3], p.parts[-2]))
+        cases = [case(path, edges) for path in found]
+    except (OSError, ValueError, KeyError) as e:
         print(f"cannot read {args.data}: {e}")
         return 2
-    if not rows:
+    if not cases:
         print(f"no case in {args.data}")
         return 2
-    place = np.array([r["place"] if r["place"] != "-" else math.inf for r in rows], np.float64)
-    figures = {f"ac{k}": float(np.mean(place <= k)) for k in (1, 3, 5)}
-    figures["avg5"] = float(np.mean([np.mean(place <= k) for k in range(1, 6)]))
-    figures["metric1"] = float(np.mean([r["metric_right"] for r in rows]))
-    recorded.show(rows, figures | {"cases": float(len(rows))}, args.json)
-    return 0
-
-
-def _case(path: Path, edges: list[tuple[str, str]]) -> dict[str, Any]:
-    service, fault = path.parts[-3].rsplit("-", 1)
-    faulty = table(path)
-    page = recorded.Page(
-        {"alertname": "objective missed", "service": "front-end", "severity": "critical"},
-        float(faulty.ts[-1]),
-        float(faulty.ts[0]),
+    if args.stress is not None:
+        first = {c.name.split("/")[0]: c for c in reversed(cases)}
+        table_of = stress.run([first[name] for name in sorted(first)], args.stress, quiet=args.json)
+        if args.json:
+            print(json.dumps(table_of))
+        return 0
+    player = recorded.Player()
+    rows = [recorded.row(each, player.play(each)) for each in cases]
+    recorded.show(
+        rows,
+        {{"top1": "ac1", "top3": "ac3", "top5": "ac5"}.get(k, k): v for k, v in recorded.figures(rows).items()},
+        args.json,
     )
-    incident, _ = recorded.Ground(table(path.parent / "normal.csv"), edges).play(faulty, page)
-    found = recorded.outcome(incident.roots if incident is not None else (), service, KINDS[fault])
-    return {
-        "case": "/".join(path.parts[-3:-1]),
-        "truth": service,
-        "place": "-" if math.isinf(found.position) else found.position,
-        "metric_right": found.first,
-        "first": found.found[0].service if found.found else "",
-        "metric": found.found[0].metric if found.found else "",
-        "confidence": found.found[0].confidence if found.found else 0.0,
-    }
+    return 0

@@ -34,6 +34,7 @@ from aiopsd.model import (
     fingerprint,
 )
 from aiopsd.pipeline import correlate
+from aiopsd.topology import FILE_PREFIX
 
 FOREVER = 30 * 86400.0  # s; a line says when it ends by a line of its own, not by silence
 AFTER = 3600.0  # s of virtual time after the last line, for second thoughts
@@ -61,6 +62,8 @@ class Player:
         self.stage = correlate.build(config)
         self.write = write
         self.seconds = 0.0
+        self._early: list[TopologyUpdate] = []  # before the first alert, whose time starts the clock
+        self._begun = False
         self._offset = 0
         self._lines: dict[str, list[Any]] = {}  # fingerprint -> the lines of its present firing
         self._home: dict[str, str] = {}  # fingerprint -> incident it was last assigned to
@@ -76,13 +79,22 @@ class Player:
             caller, callee = str(raw[0]), str(raw[1])
             edges.append(Edge(caller=caller, callee=callee, kind=EDGE_KINDS.get(nodes.get(callee, ""), "calls")))
         update = TopologyUpdate(
-            source="stream", edges=tuple(edges), nodes=tuple(Node(name=n, kind=k) for n, k in nodes.items())
+            source=FILE_PREFIX + "stream",  # said once, it does not age
+            edges=tuple(edges),
+            nodes=tuple(Node(name=n, kind=k) for n, k in nodes.items()),
         )
-        self._step(update, self.seconds)
+        if self._begun:
+            self._step(update, self.seconds)
+        else:
+            self._early.append(update)
 
     def alert(self, line: dict[str, Any], i: Any) -> None:
         """Take one alert line; `i` is what the answer calls it."""
-        self.seconds = max(self.seconds, float(line["t"]))
+        self.seconds = max(self.seconds, float(line["t"])) if self._begun else float(line["t"])
+        self._begun = True
+        for update in self._early:
+            self._step(update, self.seconds)
+        self._early.clear()
         labels = {k: str(line[k]) for k in LABELS if line.get(k)}
         labels["id"] = str(line.get("id", i))  # two that fire side by side have two label sets
         fp = fingerprint(labels)

@@ -12,12 +12,13 @@ from the symptom to it. No clock, no state, no chance: the same sets give the sa
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from aiopsd.correlate.place import name_of, place_of
+from aiopsd.evidence import RATES, harm_of, harmful, rejudged
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence, Link
 from aiopsd.topology import Topology
 
@@ -31,17 +32,27 @@ LOOK_THROUGH = 3  # steps through vertices that say nothing
 DIM = 0.35  # what is left of an explanation for each silent vertex between
 LATE = 30.0  # s; a cause may be seen so much later than its symptom
 LATE_SCALE = 60.0  # s; beyond that its share falls off
-SILENT_SHARE = 0.6  # share that unexplained callers hand to a common callee that says nothing, when all of them do
+# A callee that says nothing, whose callers are in trouble together: is it the cause, or is each in trouble by chance?
+UNSEEN = 2  # dependents of a node or zone that only labels of alerts know, for each that is in trouble
+SILENT = 0.3  # chance that what is the cause says nothing itself
+ALONE = 0.06  # chance that a vertex that nothing explains is in trouble on its own, in an incident of several
+PASSED = 0.5  # chance that trouble of a callee shows in a caller
+TOGETHER = 150.0  # s; symptoms of one silent cause start within this
+UNKNOWN = 0.01  # chance that the cause is not in the graph at all
+UNKNOWN_LEAST = 4  # unexplained vertices that start within LATE of each other, before something unknown is blamed
 SEVERITY = {"critical": 1.2, "error": 1.1, "warning": 1.0, "info": 0.6, "none": 0.4}
-WEIGHT = {"saturation": 1.0, "resource": 1.0, "other": 0.3, "traffic": 0.3}  # of evidence that is not a symptom
+WEIGHT = {"other": 0.3, "traffic": 0.3}  # of evidence of which nobody knows what it means
+FALLS = 0.5  # worth of a resource that is used less than normal: seldom a cause, often the loss of traffic
 SYMPTOMS = ("latency", "errors", "availability")
-RATES = ("errors", "availability")
+RESOURCES = ("resource", "saturation")  # a vertex has them of its own; they do not travel along calls
+ALERT = "alert"  # the kind of a symptom of which there is only an alert
 STATISTICS = ("statistic", "stat", "quantile", "agg", "aggregation", "percentile")
 BACK = 3600.0  # s; how far before a page its trouble is looked for
 FILLED = 0.3  # of the usual level; a rise by more is what fills up
 WEAK = 0.01  # worth of what is below STRONG
 _FILLS = re.compile(r"(?i)mem|heap|rss|disk|filesystem|inode|swap|descriptor|fds")
 _PERCENTILE = re.compile(r"(?i)(?:^|[^a-z0-9])(?:p\d{2,4}|0\.\d+|\d{2}(?:th)?|quantile|percentile)(?:$|[^a-z0-9])")
+_VALUE = itemgetter(1)
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
@@ -55,10 +66,78 @@ class Knowledge(msgspec.Struct, frozen=True, kw_only=True):
 
     `origin`: alertname -> log-ratio of its share at origins of incidents to its share among passed-on symptoms.
     `causes`: vertex -> how often operators confirmed it as a cause, minus how often they named another one.
+    `hosted`: node or zone -> vertices that labels of alerts have placed there, whether in this incident or before.
     """
 
     origin: dict[str, float] = {}
     causes: dict[str, float] = {}
+    hosted: Mapping[str, Mapping[str, None]] = {}
+
+
+class Heard:
+    """Evidence of a neighbourhood, arranged once for ranking often: what it says of each vertex is worked out once.
+
+    The evidence must not change, and neither may the vertices that are handed out: copy what you add to.
+    """
+
+    __slots__ = ("_key", "_levels", "_of", "_traffic", "_vertices", "evidence", "loud")
+
+    def __init__(self, evidence: Iterable[Evidence]) -> None:
+        self.evidence = tuple(evidence)
+        self.loud = [e for e in self.evidence if e.deviation > LOOKS]
+        self._of: dict[str, list[Evidence]] | None = None
+        self._levels: dict[str, float] | None = None
+        self._key: tuple[float, int, int] = (math.nan, 0, 0)
+        self._vertices: dict[str, _Vertex] = {}
+        self._traffic: dict[str, float] = {}
+
+    def of(self, service: str) -> Sequence[Evidence]:
+        """What was said of this service."""
+        if self._of is None:
+            self._of = {}
+            for e in self.evidence:
+                self._of.setdefault(e.service, []).append(e)
+        return self._of.get(service, ())
+
+    def usual(self, signature: str) -> float:
+        """Median of what is normal for such a resource among all services; 0 when there is none."""
+        if self._levels is None:
+            found: dict[str, list[float]] = {}
+            for e in self.evidence:
+                if e.kind in RESOURCES:
+                    found.setdefault(_signature(e), []).append(abs(e.normal))
+            self._levels = {name: sorted(values)[len(values) // 2] for name, values in found.items()}
+        return self._levels.get(signature, 0.0)
+
+    def said(self, topology: Topology, began: float, onset: float) -> tuple[dict[str, "_Vertex"], dict[str, float]]:
+        """(vertices of which something loud is said, requests of each that counts them).
+
+        Judged since `began` where that is before `onset`, since which the evidence was judged.
+        """
+        key = (began if began < onset else math.inf, id(topology), topology.version)
+        if key != self._key:
+            loud = self.loud
+            if began < onset:
+                near = [rejudged(e, began) for e in self.evidence if _stirred(e)]
+                loud = [e for e in near if e.deviation > LOOKS]
+            self._vertices, self._traffic = {}, {}
+            for e in loud:
+                if name := topology.resolve(e.service):
+                    _take_evidence(self._vertices, name, e)
+            for e in self.evidence:
+                if e.kind == "traffic":
+                    name = topology.resolve(e.service)
+                    self._traffic[name] = max(self._traffic.get(name, 0.0), e.traffic or e.normal)
+            self._key = key
+        return self._vertices, self._traffic
+
+
+def _stirred(e: Evidence) -> bool:
+    """Any of its recent samples may have been off: cheap, and nearly never wrong about what is loud."""
+    if len(e.recent) < 4:
+        return e.deviation > LOOKS
+    near = LOOKS * min(e.scale, 0.1 if abs(e.normal) > 1.5 else 0.001) if e.kind in RATES else LOOKS * e.scale
+    return max(e.recent, key=_VALUE)[1] > e.normal + near or min(e.recent, key=_VALUE)[1] < e.normal - near
 
 
 class _Symptom(NamedTuple):
@@ -90,13 +169,24 @@ class _Vertex:
         self.weak = 0.0
         self.passes = 0.0  # log-odds that its alerts stand at an origin
         self.alerts: list[Alert] = []
-        self.evidence: list[tuple[float, Evidence]] = []
+        self.evidence: list[tuple[float, Evidence]] = []  # (gain, evidence)
+
+    def copy(self) -> "_Vertex":
+        other = _Vertex()
+        other.symptoms, other.means, other.own, other.weak = (
+            self.symptoms.copy(),
+            self.means.copy(),
+            self.own,
+            self.weak,
+        )
+        other.evidence = self.evidence.copy()
+        return other
 
 
 def rank(
     alerts: Sequence[Alert],
     topology: Topology,
-    evidence: Sequence[Evidence] = (),
+    evidence: Sequence[Evidence] | Heard = (),
     changes: Sequence[ChangeEvent] = (),
     *,
     onset: float,
@@ -116,21 +206,21 @@ def rank(
         feedback: what history knows of names and services.
     """
     known = feedback or Knowledge()
-    began = _began(evidence, topology, page, onset)
-    if began < onset:
-        evidence = [_judged_from(e, began) for e in evidence]
-        onset = began
-    vertices, under, traffic = _collect(alerts, evidence, topology, page, known, onset)
+    heard = evidence if isinstance(evidence, Heard) else Heard(evidence)
+    began = _began(heard, topology, page, onset)
+    vertices, under, traffic = _collect(alerts, heard, topology, page, known, began, onset)
+    onset = began
     if not vertices:
         return ()
-    graph = _Graph(topology, under)
-    total = dict.fromkeys(sorted(vertices), 0.0)
+    graph = _Graph(topology, under, known.hosted)
+    names = sorted(vertices)
+    total = dict.fromkeys(names, 0.0)
     why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
     kinds = sorted({k for v in vertices.values() for k in v.symptoms})
     for kind in kinds:
-        blame = {n: v.symptoms[kind].strength for n, v in sorted(vertices.items()) if kind in v.symptoms}
+        blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
         shares = {u: s for u in blame if (s := _shares(u, kind, vertices, graph, traffic))}
-        _silent_causes(blame, shares, kind, vertices, graph)
+        _silent_causes(blame, shares, kind, vertices, graph, traffic)
         for name, value in _flow(blame, shares).items():
             total[name] = total.get(name, 0.0) + value
         for u, parts in shares.items():
@@ -151,16 +241,17 @@ def rank(
         total[name] *= _prior(name, topology)
     first = {n: _first(v) for n, v in vertices.items()}
     order = sorted(total, key=lambda n: (-round(total[n], 9), first.get(n, math.inf), n))
-    for vertex in vertices.values():
-        vertex.evidence.sort(key=lambda item: (-item[0], _signature(item[1])))
-    _fill_first(vertices, evidence)
+    for name in order[:limit]:
+        if name in vertices:
+            vertices[name].evidence.sort(key=lambda item: (-item[0], _signature(item[1])))
+            _fill_first(vertices[name], heard)
     return _candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page)
 
 
 # --------------------------------------------------------------------------- since when
 
 
-def _began(evidence: Sequence[Evidence], topology: Topology, page: Alert | None, onset: float) -> float:
+def _began(heard: Heard, topology: Topology, page: Alert | None, onset: float) -> float:
     """When the trouble really began: a page may come long after its own service left the normal.
 
     Lead-in is what was there before; taken from the time of a late page, all of the trouble would count as lead-in.
@@ -169,10 +260,11 @@ def _began(evidence: Sequence[Evidence], topology: Topology, page: Alert | None,
         return onset
     where = place_of(page, topology).vertex
     best, began = (0.0, ""), onset
-    for e in [e for e in evidence if e.service == where or e.service == page.service]:
-        if e.kind not in SYMPTOMS or len(e.recent) < 4:
+    for e in heard.of(where) if where == page.service else (*heard.of(where), *heard.of(page.service)):
+        if e.kind in RESOURCES or e.kind == "traffic" or e.scale <= 0.0 or len(e.recent) < 4:
             continue
-        bad = _bad(e, onset)
+        harm = harm_of(e)
+        bad = [harmful((v - e.normal) / e.scale, harm) for _, v in e.recent]
         at = next((i for i in range(len(bad) - 1, -1, -1) if bad[i] > STRONG), -1)
         if at < 0 or (bad[at], e.metric) <= best:
             continue
@@ -183,70 +275,30 @@ def _began(evidence: Sequence[Evidence], topology: Topology, page: Alert | None,
     return began if onset - BACK <= began < onset else onset
 
 
-def _bad(e: Evidence, onset: float) -> list[float]:
-    """Deviation of each recent sample in the harmful direction."""
-    scale = _ruler(e, onset)
-    if scale <= 0.0:
-        return [0.0] * len(e.recent)
-    sign = -1.0 if e.kind == "availability" else 1.0
-    off = [sign * (v - e.normal) / scale for _, v in e.recent]
-    return [abs(x) for x in off] if e.kind in ("resource", "traffic", "other") else [max(0.0, x) for x in off]
-
-
-def _judged_from(e: Evidence, began: float) -> Evidence:
-    """The same series, judged as if asked about the time since `began`."""
-    if len(e.recent) < 4:
-        return e
-    bad = _bad(e, began)
-    times = [t for t, _ in e.recent]
-    now = [i for i, t in enumerate(times) if t >= began] or [len(times) - 1]
-    before = sorted(bad[i] for i in range(len(times)) if i not in now)
-    at = sorted(now, key=lambda i: (-bad[i], i))[math.ceil(len(now) / 4) - 1]
-    scale = _ruler(e, began)
-    return replace(
-        e,
-        level=e.recent[at][1],
-        deviation=bad[at],
-        lead_in=before[len(before) // 2] if len(before) >= 2 else e.lead_in,
-        scale=scale,
-        onset=next((times[i] for i in now if bad[i] > 1.0), e.onset),
-    )
-
-
-def _ruler(e: Evidence, onset: float) -> float:
-    """Scale of a series; of a share of requests what it did before the onset, at least 0.1 point.
-
-    A share that is nearly always 100 % has no spread of its own, and 5 % of its level is an outage, not a scale.
-    """
-    if e.kind not in RATES or not e.recent:
-        return e.scale
-    point = 0.1 if abs(e.normal) > 1.5 else 0.001
-    before = sorted(abs(v - e.normal) for t, v in e.recent if t < onset - 1.0)
-    spread = max(1.4826 * before[len(before) // 2], before[int(0.7 * len(before))]) if len(before) >= 4 else 0.0
-    return min(e.scale, max(point, spread)) if e.scale > 0.0 else max(point, spread)
-
-
 # --------------------------------------------------------------------------- what is said of each vertex
 
 
 def _collect(
     alerts: Sequence[Alert],
-    evidence: Sequence[Evidence],
+    heard: Heard,
     topology: Topology,
     page: Alert | None,
     known: Knowledge,
+    began: float,
     onset: float,
 ) -> tuple[dict[str, _Vertex], dict[str, dict[str, None]], dict[str, float]]:
     """(vertices that have something to say, node and zone below each as labels tell, requests of each)."""
-    vertices: dict[str, _Vertex] = {}
-    traffic: dict[str, float] = {}
+    heard_of, traffic = heard.said(topology, began, onset)
+    vertices = {name: vertex.copy() for name, vertex in heard_of.items()}
     under: dict[str, dict[str, None]] = {}
     told: list[tuple[str, Evidence]] = []
     for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
         place = place_of(alert, topology)
         if not place.vertex:
             continue
-        vertex = vertices.setdefault(place.vertex, _Vertex())
+        vertex = vertices.get(place.vertex)
+        if vertex is None:
+            vertex = vertices[place.vertex] = _Vertex()
         vertex.alerts.append(alert)
         for host in place.under:
             under.setdefault(place.vertex, {})[host] = None
@@ -255,23 +307,10 @@ def _collect(
             _take_alert(vertex, alert)
         vertex.passes += max(-4.0, min(4.0, known.origin.get(name_of(alert), 0.0)))
     if told:
-        said = {e.service for _, e in told}
-        seen = {_who(e) for e in evidence if e.service in said}  # a digest is fuller than the alert
-        told = [(v, e) for v, e in told if _who(e) not in seen]
-    for name, e in told:
-        if name:
-            _take_evidence(vertices, traffic, name, e, onset)
-    for e in evidence:
-        kind, name = e.kind, e.service
-        if e.deviation <= LOOKS:  # most of what a digest brings is calm
-            if kind == "traffic" and name in topology:
-                traffic[name] = max(traffic.get(name, 0.0), e.traffic or e.normal)
-                continue
-            if kind != "traffic" and (kind not in RATES or -0.001 < e.level - e.normal < 0.001):
-                continue
-        name = topology.resolve(name)
-        if name:
-            _take_evidence(vertices, traffic, name, e, onset)
+        seen = {_who(e) for service in {e.service for _, e in told} for e in heard.of(service)}
+        for name, e in told:
+            if name and _who(e) not in seen:  # an answer is fuller than the alert
+                _take_evidence(vertices, name, e)
     where = place_of(page, topology).vertex if page is not None else ""
     if where in vertices:
         _prefer(vertices, where)
@@ -284,66 +323,66 @@ def _who(e: Evidence) -> tuple[object, ...]:
 
 def _prefer(vertices: dict[str, _Vertex], where: str) -> None:
     """Symptoms of another kind than what the page's own service shows most count less."""
-    shown = {k: s for k, s in vertices[where].symptoms.items() if k in SYMPTOMS}
+    shown = {k: s for k, s in vertices[where].symptoms.items() if k != ALERT}
     if not shown:
         return
     kind = max(shown, key=lambda k: (shown[k].strength, k))
     for vertex in vertices.values():
         for other, symptom in vertex.symptoms.items():
-            if other in SYMPTOMS and other != kind:
+            if other not in (ALERT, kind):
                 vertex.symptoms[other] = symptom._replace(strength=symptom.strength * OTHER_KIND)
 
 
 def _take_alert(vertex: _Vertex, alert: Alert) -> None:
     """An alert without numbers is a symptom by its severity."""
     strength = SEVERITY.get(alert.labels.get("severity", ""), 1.0)
-    have = vertex.symptoms.get("alert")
+    have = vertex.symptoms.get(ALERT)
     name = alert.labels.get("alertname", "an alert")
     onset = alert.starts_at if have is None else min(have.onset, alert.starts_at)
     if have is None or strength > have.strength:
-        vertex.symptoms["alert"] = _Symptom(strength, onset, 0.0, name, 0.0, None)
+        vertex.symptoms[ALERT] = _Symptom(strength, onset, 0.0, name, 0.0, None)
     elif onset < have.onset:
-        vertex.symptoms["alert"] = have._replace(onset=onset)
+        vertex.symptoms[ALERT] = have._replace(onset=onset)
 
 
-def _take_evidence(
-    vertices: dict[str, _Vertex], traffic: dict[str, float], name: str, e: Evidence, onset: float
-) -> None:
-    deviation, lead = e.deviation, e.lead_in
-    ruler = _ruler(e, onset)
-    if 0.0 < ruler < e.scale:
-        deviation, lead = deviation * e.scale / ruler, lead * e.scale / ruler
-    if e.kind == "traffic":
-        traffic[name] = max(traffic.get(name, 0.0), e.traffic or e.normal)
-        if deviation <= STRONG:
-            return
-    gain = math.log1p(min(max(0.0, deviation), CAP)) - math.log1p(max(0.0, min(lead, CAP)))
+def _take_evidence(vertices: dict[str, _Vertex], name: str, e: Evidence) -> None:
+    if e.kind == "traffic" and e.deviation <= STRONG:
+        return
+    gain = math.log1p(min(max(0.0, e.deviation), CAP)) - math.log1p(max(0.0, min(e.lead_in, CAP)))
     if gain <= 0.0:
         return
     vertex = vertices.get(name)
     if vertex is None:
         vertex = vertices[name] = _Vertex()
-    if deviation <= STRONG:
+    if e.deviation <= STRONG:
         vertex.weak = max(vertex.weak, WEAK * gain)
         return
-    vertex.evidence.append((gain, e))
-    symptom = _Symptom(gain, e.onset, abs(e.level - e.normal), _signature(e), deviation, e)
-    if e.kind in SYMPTOMS:
-        # percentiles do not add up along a call; where there is a mean, it is the physical quantity
-        mean = not _is_percentile(e)
-        have = vertex.symptoms.get(e.kind)
-        if have is None or (mean, gain, symptom.metric) > (vertex.means.get(e.kind, False), have.strength, have.metric):
-            vertex.symptoms[e.kind] = symptom
-            vertex.means[e.kind] = mean
-    elif e.kind in ("resource", "saturation"):
+    if e.kind in RESOURCES:
+        if e.level < e.normal and harm_of(e) == "both":
+            gain *= FALLS
+        symptom = _Symptom(gain, e.onset, abs(e.level - e.normal), _signature(e), e.deviation, e)
         if vertex.own is None or (gain, symptom.metric) > (vertex.own.strength, vertex.own.metric):
             vertex.own = symptom
+    elif e.kind == "traffic":
+        vertex.weak = max(vertex.weak, gain * WEIGHT["traffic"])
     else:
-        vertex.weak = max(vertex.weak, gain * WEIGHT.get(e.kind, 0.3))
+        kind = e.kind
+        if kind not in SYMPTOMS:  # nobody knows what it means, but it can be compared with itself elsewhere
+            kind, gain = f"{e.kind} {e.metric}", gain * WEIGHT["other"]
+        symptom = _Symptom(gain, e.onset, abs(e.level - e.normal), _signature(e), e.deviation, e)
+        # percentiles do not add up along a call; where there is a mean, it is the physical quantity
+        mean = not _is_percentile(e)
+        have = vertex.symptoms.get(kind)
+        if have is None or (mean, gain, symptom.metric) > (vertex.means.get(kind, False), have.strength, have.metric):
+            vertex.symptoms[kind] = symptom
+            vertex.means[kind] = mean
+    vertex.evidence.append((gain, e))
 
 
 def _signature(e: Evidence) -> str:
     """Metric with the labels that say which statistic it is: only equal signatures can be subtracted."""
+    if not e.labels:
+        return e.metric
     return "/".join((e.metric, *(e.labels[k] for k in STATISTICS if k in e.labels)))
 
 
@@ -357,21 +396,41 @@ def _is_percentile(e: Evidence) -> bool:
 class _Graph:
     """The topology plus the nodes and zones that labels name."""
 
-    def __init__(self, topology: Topology, under: Mapping[str, Mapping[str, None]]) -> None:
+    def __init__(
+        self, topology: Topology, under: Mapping[str, Mapping[str, None]], hosted: Mapping[str, Mapping[str, None]]
+    ) -> None:
         self.topology = topology
+        self.hosted = hosted
         self.under = under
         self.over: dict[str, dict[str, None]] = {}
+        self._callees: dict[str, tuple[str, ...]] = {}
         for vertex, hosts in under.items():
             for host in hosts:
                 self.over.setdefault(host, {})[vertex] = None
 
-    def callees(self, name: str) -> Iterable[str]:
-        own = self.topology.callees(name)
-        more = self.under.get(name)
-        return dict.fromkeys((*own, *more)) if more else own
+    def callees(self, name: str) -> tuple[str, ...]:
+        known = self._callees.get(name)
+        if known is None:
+            own, more = self.topology.callees(name), self.under.get(name)
+            known = self._callees[name] = tuple(dict.fromkeys((*own, *more))) if more else tuple(own)
+        return known
 
-    def callers(self, name: str) -> Iterable[str]:
-        return dict.fromkeys((*self.topology.callers(name), *self.over.get(name, ())))
+    def callers(self, name: str) -> Sequence[str]:
+        own, more = self.topology.callers(name), self.over.get(name)
+        return tuple(dict.fromkeys((*own, *more))) if more else own
+
+    def dependents(self, name: str, troubled: Sequence[str]) -> tuple[Sequence[str], int]:
+        """Those in trouble that tell of this silent vertex, and how many depend on it, the quiet ones included.
+
+        Labels of alerts place what alerts on its node or zone, and nobody else: where they alone tell, as many as are
+        in trouble are taken for well, more when more have been seen there before. Where the topology tells, it counts.
+        """
+        drawn = self.topology.callers(name)
+        told = [u for u in troubled if u in drawn]
+        if len(told) >= 2:
+            return told, len(drawn)
+        seen = dict.fromkeys((*drawn, *self.hosted.get(name, ()), *troubled))
+        return troubled, max(len(seen), UNSEEN * len(troubled))
 
 
 def _shares(
@@ -380,8 +439,10 @@ def _shares(
     """What part of the symptom of `u` each callee explains; silent vertices are looked through."""
     mine = vertices[u].symptoms[kind]
     parts: dict[str, float] = {}
+    front = [(c, 1.0) for c in graph.callees(u) if c in vertices or c not in traffic]
+    if not front:
+        return {}
     seen = {u}
-    front = [(c, 1.0) for c in graph.callees(u)]
     for _ in range(LOOK_THROUGH):
         further: list[tuple[str, float]] = []
         for c, dim in front:
@@ -392,7 +453,7 @@ def _shares(
             its = other.symptoms.get(kind) if other is not None else None
             if its is not None:
                 f = min(1.0, its.strength / mine.strength)
-                if its.metric == mine.metric and mine.shift > 0.0 and kind != "alert":
+                if its.metric == mine.metric and mine.shift > 0.0 and kind != ALERT:
                     calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
                     f = min(1.0, 2.0 * f) * min(1.0, its.shift * calls / mine.shift)
                 when = its.onset
@@ -404,7 +465,7 @@ def _shares(
             elif c in traffic:
                 continue  # it speaks, and is well
             else:
-                further += [(d, dim * DIM) for d in graph.callees(c)]
+                further += [(d, dim * DIM) for d in graph.callees(c) if d in vertices or d not in traffic]
                 continue
             f *= dim * math.exp(-max(0.0, when - mine.onset - LATE) / LATE_SCALE)
             if f > 0.01:
@@ -420,32 +481,57 @@ def _shares(
 
 
 def _silent_causes(
-    blame: dict[str, float],
+    blame: Mapping[str, float],
     shares: dict[str, dict[str, float]],
     kind: str,
     vertices: Mapping[str, _Vertex],
     graph: _Graph,
+    traffic: Mapping[str, float],
 ) -> None:
-    """Several unexplained vertices that depend on one that says nothing: it is the likelier cause."""
-    loose = [u for u in blame if u not in shares or sum(shares[u].values()) < 0.2]
-    if len(loose) < 2:
-        return
+    """Several vertices in trouble together that depend on one that says nothing: by Bayes, is it the cause?
+
+    For it: its callers show trouble as callers of a failing callee do. Against it: each of them is in trouble on its
+    own, or by what explains it already; and the callers that are well.
+    """
     over: dict[str, list[str]] = {}
-    for u in loose:
+    for u in blame:
         for c in graph.callees(u):
-            if c not in vertices:
+            if c not in vertices and c not in traffic:
                 over.setdefault(c, []).append(u)
-    for c in sorted(over, key=lambda c: (-len(over[c]), c)):
-        callers = [u for u in over[c] if u not in shares]
+    found = []
+    for c, callers in over.items():
+        first = min(vertices[u].symptoms[kind].onset for u in callers)
+        callers = [u for u in callers if vertices[u].symptoms[kind].onset <= first + TOGETHER]
         if len(callers) < 2:
             continue
-        onsets = [vertices[u].symptoms[kind].onset for u in callers]
-        if max(onsets) - min(onsets) > 5 * LATE:
-            continue
-        n = len(list(graph.callers(c)))
-        part = SILENT_SHARE * (len(callers) - 0.5) / (n + 0.5)
+        callers, all_ = graph.dependents(c, callers)
+        n = len(callers)
+        reach = (n + 1) / (all_ + 2)  # share of its callers that its trouble reaches, as seen
+        odds = math.log(SILENT) + n * math.log(reach) + (all_ - n) * math.log(1.0 - reach)
         for u in callers:
-            shares[u] = {c: part}
+            odds -= math.log(max(ALONE, PASSED * min(1.0, sum(shares.get(u, {}).values()))))
+        if odds > -3.0:
+            found.append((-odds, c, callers))
+    taken: set[str] = set()
+    for odds, c, callers in sorted(found):
+        callers = [u for u in callers if u not in taken]
+        if len(callers) < 2:
+            continue
+        taken.update(callers)
+        _hand_to(c, callers, HANDED / (1.0 + math.exp(odds)), shares)
+    loose = [u for u in blame if u not in taken and sum(shares.get(u, {}).values()) < 0.2]
+    if kind == ALERT and len(loose) >= UNKNOWN_LEAST:
+        onsets = [vertices[u].symptoms[kind].onset for u in loose]
+        if max(onsets) - min(onsets) <= LATE:
+            odds = -math.log(UNKNOWN) - len(loose) * (math.log(PASSED) - math.log(ALONE))
+            _hand_to("", loose, HANDED / (1.0 + math.exp(odds)), shares)
+
+
+def _hand_to(cause: str, callers: Iterable[str], share: float, shares: dict[str, dict[str, float]]) -> None:
+    """Let this cause explain `share` of each caller, and what explained them before the rest."""
+    for u in callers:
+        parts = {c: f * (1.0 - share) for c, f in shares.get(u, {}).items()}
+        shares[u] = parts | {cause: share}
 
 
 def _flow(blame: Mapping[str, float], shares: Mapping[str, Mapping[str, float]], rounds: int = 16) -> dict[str, float]:
@@ -492,26 +578,17 @@ def _changes(
 # --------------------------------------------------------------------------- candidates and their explanation
 
 
-def _fill_first(vertices: Mapping[str, _Vertex], evidence: Sequence[Evidence]) -> None:
+def _fill_first(vertex: _Vertex, heard: Heard) -> None:
     """Where something fills up (memory, disk) the processor is busy too, but not the other way round: name the filling.
 
     Only a rise that is large against what this metric is elsewhere counts: a small service doubles easily.
     """
-    found = {_signature(e) for v in vertices.values() for _, e in v.evidence if _FILLS.search(e.metric)}
-    if not found:
-        return
-    metrics = {name.split("/", 1)[0] for name in found}
-    levels: dict[str, list[float]] = {}
-    for e in evidence:
-        if e.metric in metrics and e.kind in ("resource", "saturation"):
-            levels.setdefault(_signature(e), []).append(abs(e.normal))
-    usual = {name: sorted(values)[len(values) // 2] for name, values in levels.items() if name in found}
-    for vertex in vertices.values():
-        for i, (_, e) in enumerate(vertex.evidence):
-            level = usual.get(_signature(e))
-            if level is not None and e.level - e.normal > FILLED * level:
+    for i, (_, e) in enumerate(vertex.evidence):
+        if e.level > e.normal and _FILLS.search(e.metric) and e.kind in RESOURCES:
+            usual = heard.usual(_signature(e))
+            if usual > 0.0 and e.level - e.normal > FILLED * usual:
                 vertex.evidence.insert(0, vertex.evidence.pop(i))
-                break
+                return
 
 
 def _first(vertex: _Vertex) -> float:
@@ -583,6 +660,8 @@ def confidence(share: float, lead: float) -> float:
 
 
 def _kind(name: str, topology: Topology, graph: _Graph) -> str:
+    if not name:
+        return "unknown"
     kind = topology.kind(name)
     if kind in ("node", "host", "machine"):
         return "node"
@@ -669,6 +748,10 @@ def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Map
     other = vertices.get(c)
     its = (other.symptoms.get(kind) or other.own) if other is not None else None
     left = f"{u} ({mine.text})" if mine is not None and mine.text else u
+    if not c:
+        return (
+            f"{left} began with others that depend on nothing in common with it; something unknown explains {share:.0%}"
+        )
     if its is None:
         return f"{left} {how} {c}, which says nothing; it may explain {share:.0%}"
     gap = (mine.onset if mine is not None else its.onset) - its.onset
@@ -684,7 +767,11 @@ def _reason(
     onset: float,
 ) -> str:
     explains = sorted(u for u, parts in why.items() if name in parts)
-    if vertex is None:
+    if not name:
+        text = (
+            f"{_list(explains)} are in trouble together and depend on nothing in common: the cause is not in the graph"
+        )
+    elif vertex is None:
         text = f"{name} says nothing itself, but {_list(explains)} depend on it and nothing else explains them"
     else:
         facts = []

@@ -21,7 +21,7 @@ from aiopsd.decode.columns import Batch
 from aiopsd.decode.series import SeriesIndex, parse_key, route, shown
 from aiopsd.decode.times import LATEST, parse_time
 from aiopsd.errors import DecodeError, DecodeReason
-from aiopsd.model import LogRecord
+from aiopsd.model import Checked, LogRecord
 from aiopsd.services import ServiceMapper
 
 Number = float | str | None  # null is a gap; a text is "NaN", "Infinity", "-Infinity" or a number
@@ -67,6 +67,7 @@ _raws = msgspec.json.Decoder(list[Raw])
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _Bad = list[tuple[DecodeReason, str, int]]
+TOLD = 3  # refusals whose reason an answer gives; the rest is counted
 _PLAIN_KEY = b'{"name":%b,"labels":%b,'
 _MARKS = (b'"value":', b'"ts":')
 
@@ -357,8 +358,8 @@ def _elements(body: bytes) -> tuple[list[Raw], bool]:
         raise _refusal(e) from None
 
 
-def check(body: bytes, limit: int) -> int:
-    """Number of samples that can be taken; see `samples.SampleFormat`."""
+def check(body: bytes, limit: int) -> Checked:
+    """Samples that can be taken and that cannot; see `samples.SampleFormat`."""
     if len(body) > limit:
         raise DecodeError(DecodeReason.TOO_LARGE, f"{len(body)} bytes, at most {limit} are taken")
     raws, listed = _elements(body)
@@ -375,7 +376,7 @@ def check(body: bytes, limit: int) -> int:
             if points:
                 parse_key(_key(item))
             count += len(points)
-            bad += [(reason, where + _series(item) + detail, n) for reason, detail, n in found[:1]]
+            bad += [(reason, where + _series(item) + detail, n) for reason, detail, n in found]
         except DecodeError as e:
             bad.append((e.reason, where + e.detail, 1))
         except _BROKEN as e:
@@ -383,7 +384,8 @@ def check(body: bytes, limit: int) -> int:
             bad.append((refusal.reason, where + refusal.detail, 1))
     if bad and not count:
         raise DecodeError(bad[0][0], bad[0][1])
-    return count
+    told = tuple(f"{reason}: {detail}" for reason, detail, _ in bad[:TOLD])
+    return Checked(taken=count, refused=sum(n for _, _, n in bad), why=told)
 
 
 def split(body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:

@@ -11,6 +11,7 @@ Specification: https://prometheus.io/docs/specs/prw/remote_write_spec/
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import cramjam
 import numpy as np
@@ -20,7 +21,7 @@ from aiopsd.decode.columns import Batch
 from aiopsd.decode.series import SeriesIndex, checked, pack, parse_key, route, shown, split_labels, texts, varint
 from aiopsd.decode.times import LATEST
 from aiopsd.errors import DecodeError, DecodeReason
-from aiopsd.model import Labels, LogRecord
+from aiopsd.model import Checked, Labels, LogRecord
 from aiopsd.services import ServiceMapper
 
 MAX_BODY = 64 * 1024 * 1024  # after decompression, of a record in a log
@@ -61,7 +62,16 @@ class _Frames:
 
     __slots__ = ("begin", "end", "first", "start", "stop", "ts", "values")
 
-    def __init__(self, start, begin, end, stop, first, ts, values) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        start: NDArray[Any],
+        begin: NDArray[Any],
+        end: NDArray[Any],
+        stop: NDArray[Any],
+        first: NDArray[Any],
+        ts: NDArray[Any],
+        values: NDArray[Any],
+    ) -> None:
         self.start, self.begin, self.end, self.stop, self.first = start, begin, end, stop, first
         self.ts, self.values = ts, values
 
@@ -381,14 +391,14 @@ def _messages(some: Sequence[bytes], records: Sequence[LogRecord], first: int, i
             out.refuse(record, e.reason, e.detail)
 
 
-def check(body: bytes, limit: int) -> int:
+def check(body: bytes, limit: int) -> Checked:
     """Number of TimeSeries, 0 when none has a sample or a histogram; see `samples.SampleFormat`.
 
     The full parser only frames the TimeSeries, in a twentieth of the time that reading them takes: what is wrong inside
     one is refused with its name when it is decoded.
     """
     series = _all_payloads(decompress(body, limit))
-    return len(series) if any(map(_speaks, series)) else 0
+    return Checked(taken=len(series) if any(map(_speaks, series)) else 0)
 
 
 def _speaks(payload: bytes) -> bool:

@@ -18,7 +18,7 @@ from aiopsd.decode import json_metrics, remote_write
 from aiopsd.decode.columns import Batch
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.errors import ConfigError, DecodeError, DecodeReason
-from aiopsd.model import LogRecord, Reject
+from aiopsd.model import Checked, LogRecord, Reject
 from aiopsd.services import ServiceMapper
 
 
@@ -43,8 +43,8 @@ class SampleFormat(Protocol):
         """
         ...
 
-    def check(self, body: bytes, limit: int) -> int:
-        """How much a body brings, in samples or in series that have some; 0: nothing, and nothing to refuse.
+    def check(self, body: bytes, limit: int) -> Checked:
+        """How much a body brings, as far as a cheap look can tell; nothing taken: nothing, and nothing to refuse.
 
         Raises:
             DecodeError: nothing of it can ever be taken, or it is larger than `limit` bytes.
@@ -113,7 +113,7 @@ def _format_of(record: LogRecord) -> str:
     return record.format
 
 
-def check_samples(body: bytes, format: str, limit: int = MAX_BYTES) -> int:
+def check_samples(body: bytes, format: str, limit: int = MAX_BYTES) -> Checked:
     """At the door: what a body brings, cheaply (`SampleFormat.check`); bad series are found when they are decoded.
 
     Raises:

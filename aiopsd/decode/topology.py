@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-import yaml
 
-from aiopsd.errors import ConfigError, DecodeError, DecodeReason
+from aiopsd.errors import DecodeError, DecodeReason
+from aiopsd.marks import Marked
 from aiopsd.model import Edge, Labels, Node, TopologyUpdate
 
 
@@ -96,12 +96,10 @@ def load_topology_yaml(text: str, path: str) -> TopologyUpdate:
           orders-db: {kind: datastore, labels: {team: shop}}
 
     Raises:
-        ConfigError: not YAML, or a key that is wrong; the path names file and key.
+        ConfigError: not YAML, or a key that is wrong or given twice; names file, line and key.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: a date that is none
-        raise ConfigError(f"not YAML: {e}", path) from None
+    marked = Marked(text, path)
+    raw = marked.value
     try:
         file = _convert({} if raw is None else raw, _File, "$")
         edges = list(_edges(file.edges, "$.edges"))
@@ -115,7 +113,7 @@ def load_topology_yaml(text: str, path: str) -> TopologyUpdate:
             for relation in _RELATIONS:
                 edges += _related(name, relation, getattr(service, relation), f"{where}.{relation}")
     except _Wrong as e:
-        raise ConfigError(e.args[0], f"{path}: {e.args[1]}") from None
+        raise marked.error(e.args[0], e.args[1]) from None
     return TopologyUpdate(source=path, edges=tuple(edges), nodes=tuple(nodes), replace=True)
 
 

@@ -26,7 +26,7 @@ other samples stood beside it in the array: the bank is batch-invariant bit for 
 purpose: their vector loops may round differently from their scalar tails.)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -55,8 +55,8 @@ _TINY = np.float32(1e-30)
 _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, _LEAD = (
     0, 1, 2, 3, 4, 7, 10, 11, 12, 13, 14, 15, 16, 17,
 )  # fmt: skip
-# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, was the last one
-# above it, the farthest of the run under way
+# of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a
+# row were above it, the farthest of the run under way
 _HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
 _FIELDS = 25
 _SEASON, _HOUR = 2, np.int8(3)  # indices into CHANNELS
@@ -178,9 +178,21 @@ class RangeBank:
 
     KIND, VERSION = "detect.bank", 4
 
-    def __init__(self, policy: Policy | None = None, capacity: int = 256, *, follow: bool = False) -> None:
-        """`follow`: a row that breaks is watched from then on, until `watch(row, False)`."""
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        capacity: int = 256,
+        *,
+        follow: bool = False,
+        others: Sequence[Policy] = (),
+    ) -> None:
+        """`follow`: a row that breaks is watched from then on, until `watch(row, False)`. `others`: see `obey`."""
         self.policy = policy or Policy()
+        policies = (self.policy, *others)
+        self._memory = np.array([p.memory / _LN2 for p in policies], np.float32)
+        self._growth = np.array([p.growth for p in policies], np.float32)
+        self._warm_seconds = np.array([p.warm_seconds for p in policies], np.float32)
+        self._varied = len(policies) > 1
         self.follow = follow
         self.on_hours: Callable[[Hours], None] | None = None  # told of the hours that end, row by row in order
         self.capacity = 0
@@ -193,6 +205,7 @@ class RangeBank:
         self.ring_p = np.zeros(0, np.uint8)
         self.hour = np.zeros(0, np.int8)
         self.flags = np.zeros(0, np.uint8)
+        self.rule = np.zeros(0, np.uint8)  # which policy a row obeys: follows from its labels, so no snapshot keeps it
         self._scratch = np.zeros(0, np.intp)
         self._grow(capacity)
 
@@ -212,6 +225,7 @@ class RangeBank:
             wider[..., :old] = was
             setattr(self, name, wider)
         self._scratch = np.zeros(capacity, np.intp)
+        self.rule = np.concatenate((self.rule, np.zeros(capacity - old, np.uint8)))
         self.d[0, old:] = -np.inf
         self.hour[old:] = -1
         self.flags[old:] = HARM_BOTH
@@ -225,6 +239,11 @@ class RangeBank:
         if harm is not None:
             flags = (flags & ~np.uint8(HARM_BOTH)) | np.uint8(harm)
         self.flags[rows] = flags
+
+    def obey(self, row: int, policy: int) -> None:
+        """Memory, growth and time of warm-up of the row are those of `others[policy - 1]`; 0: the bank's own."""
+        self.ensure(row + 1)
+        self.rule[row] = policy
 
     def watch(self, row: int, on: bool) -> None:
         """A watched row reports every sample in `Breaks`, inside or not: somebody waits for it to calm down."""
@@ -241,6 +260,7 @@ class RangeBank:
         self.ring_p[rows] = 0
         self.hour[rows] = -1
         self.flags[rows] = HARM_BOTH
+        self.rule[rows] = 0
 
     @property
     def last(self) -> F64:
@@ -272,15 +292,16 @@ class RangeBank:
 
     # ------------------------------------------------------------------ the verbs
 
-    def step(self, rows: Rows, ts: F64, values: F64) -> Outcome:
+    def step(self, rows: Rows, ts: F64, values: F64, skip: NDArray[np.bool_] | None = None) -> Outcome:
         """Score each sample against what was there before it, then learn it. A row may occur more than once.
 
         Args:
             rows: intp[n]; rows beyond the capacity are made.
             ts: float64[n] UTC seconds; a sample at or before its row's last is ignored (senders retry).
             values: float64[n]; NaN and infinite samples are ignored, a staleness marker ends the series.
+            skip: bool[n]; of these only is known that they came: neither scored nor learned (maintenance).
         """
-        return self._run(rows, ts, values, learn=True)
+        return self._run(rows, ts, values, learn=True, skip=skip)
 
     def learn(self, rows: Rows, ts: F64, values: F64) -> None:
         """Take samples into the state."""
@@ -296,7 +317,7 @@ class RangeBank:
         out: F64 = self._run(rows, ts, values, learn=False).scores.astype(np.float64)
         return out
 
-    def _run(self, rows: Rows, ts: F64, values: F64, *, learn: bool) -> Outcome:
+    def _run(self, rows: Rows, ts: F64, values: F64, *, learn: bool, skip: NDArray[np.bool_] | None = None) -> Outcome:
         n = len(rows)
         run = _Run(n)
         if n:
@@ -309,13 +330,17 @@ class RangeBank:
                     for a in range(0, size, _CHUNK):
                         if part is None:
                             b = min(a + _CHUNK, n)
-                            self._round(run, np.arange(a, b), rows[a:b], ts[a:b], values[a:b], learn)
+                            out = None if skip is None else skip[a:b]
+                            self._round(run, np.arange(a, b), rows[a:b], ts[a:b], values[a:b], learn, out)
                         else:
                             at = part[a : a + _CHUNK]
-                            self._round(run, at, rows[at], ts[at], values[at], learn)
+                            out = None if skip is None else skip[at]
+                            self._round(run, at, rows[at], ts[at], values[at], learn, out)
         return run.outcome()
 
-    def _round(self, run: "_Run", pos: Rows, rows: Rows, ts: F64, v: F64, learn: bool) -> None:
+    def _round(
+        self, run: "_Run", pos: Rows, rows: Rows, ts: F64, v: F64, learn: bool, skip: NDArray[np.bool_] | None
+    ) -> None:
         """One pass over unique rows. `pos` are the samples' places in the call."""
         policy = self.policy
         at = _place(rows)
@@ -324,6 +349,11 @@ class RangeBank:
         in_time = (ts >= 0) & (ts < LAST_TIME)
         fresh = ts > last
         use = finite & fresh & in_time
+        if skip is not None and skip.any():
+            passed = use & skip
+            self.d[0][rows[passed]] = ts[passed]
+            self.d[1][rows[passed]] = v[passed]
+            use &= ~skip
         if not use.all():
             if learn:
                 stale = (v.view(np.uint64) == STALE_BITS) & fresh
@@ -415,7 +445,8 @@ class RangeBank:
 
         # ---- evidence against the envelopes as they were
         live = k > policy.warm // 4
-        act = (k > policy.warm) & (s[_AGE] >= policy.warm_seconds)
+        warm_seconds = self._warm_seconds[self.rule[rows]] if self._varied else policy.warm_seconds
+        act = (k > policy.warm) & (s[_AGE] >= warm_seconds)
         all_live, all_act = bool(live.all()), bool(act.all())
         floor = level * np.float32(1e-9) + _TINY
         all_young = bool((days == 0).all())
@@ -511,14 +542,13 @@ class RangeBank:
 
         # ---- learn
         s[_HELD] = np.maximum(held, evidence)
-        if policy.memory > 0:
-            tau = np.float32(policy.memory / _LN2)
-            forget = dt32 / (tau + dt32)
-        else:
-            forget = np.minimum(np.float32(_LN2 / policy.samples), dt32 * np.float32(_LN2 / (14 * 86400)))
+        forget = np.minimum(np.float32(_LN2 / policy.samples), dt32 * np.float32(_LN2 / (14 * 86400)))
+        if self._varied or policy.memory > 0:
+            tau = self._memory[self.rule[rows]] if self._varied else self._memory[0]
+            forget = np.where(tau > 0, dt32 / (tau + dt32), forget)
         half = forget * np.float32(0.5)
         birth = np.flatnonzero(k == policy.warm // 4 + 1)
-        grow = np.float32(policy.growth)
+        grow = self._growth[self.rule[rows]] if self._varied else self._growth[0]
         for c, y in enumerate((x, resid, seasonal)):
             lo, hi = s[_LO + c], s[_HI + c]
             if len(birth):
@@ -633,12 +663,13 @@ class RangeBank:
 
         above = ready & (ratio > 1)
         h[4] = np.where(above & (hit == 0), bar * np.float32(BAR_STEP), bar)
-        h[5] = above
+        h[5] = np.where(above, np.minimum(hit + 1, np.float32(ADOPTED)), np.float32(0))
         h[6] = np.where(ready, np.maximum(run, ratio), np.float32(0))
         h[0] = np.minimum(count + 1, np.float32(1e6))
         share = 1 / h[0]
         clip = np.where(count > 20, CLIP * scale, np.float32(3e38))
-        h[1] = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
+        moved = recent + np.maximum(share, np.float32(1 / 20)) * np.minimum(np.maximum(off, -clip), clip)
+        h[1] = np.where(h[5] >= ADOPTED, mean, moved)  # a level that stays is no spike: what follows is judged by it
         young = count < 30
         slow = np.maximum(share, np.float32(1 / 100))
         for i, was, distance in ((2, dev, size), (3, day_dev, day_size)):
@@ -737,7 +768,9 @@ class RangeBank:
         return Snapshot(kind=self.KIND, version=self.VERSION, meta={"rows": n}, arrays=arrays)
 
     @classmethod
-    def resume(cls, policy: Policy, snapshot: Snapshot, *, follow: bool = False) -> "RangeBank":
+    def resume(
+        cls, policy: Policy, snapshot: Snapshot, *, follow: bool = False, others: Sequence[Policy] = ()
+    ) -> "RangeBank":
         """A bank that goes on exactly where the snapshot was taken.
 
         Raises:
@@ -746,7 +779,7 @@ class RangeBank:
         if (snapshot.kind, snapshot.version) != (cls.KIND, cls.VERSION):
             raise ValueError(f"not a {cls.KIND} version {cls.VERSION}: {snapshot.kind} version {snapshot.version}")
         n = int(snapshot.meta["rows"])
-        bank = cls(policy, max(n, 1), follow=follow)
+        bank = cls(policy, max(n, 1), follow=follow, others=others)
         for name in _ARRAYS:
             getattr(bank, name)[..., :n] = snapshot.arrays[name]
         return bank
@@ -757,6 +790,7 @@ BAR_LEAST = 4.5  # and of one that has been quiet for long
 BAR_STEP = 1.5  # times higher after each alarm
 BAR_LOG = 0.405  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
 PART = 0.3  # of all that the series has shown; a distance smaller than this part of it counts in proportion
+ADOPTED = 4  # hours in a row beyond the bar after which their level is the recent one
 CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody

@@ -35,8 +35,8 @@ _PLAIN = {
     "collections.Counter": collections.Counter,
     "functools.partial": functools.partial,
     "random.Random": random.Random,
-    "copyreg.__newobj__": copyreg.__newobj__,  # type: ignore[attr-defined]
-    "copyreg._reconstructor": copyreg._reconstructor,  # type: ignore[attr-defined]
+    "copyreg.__newobj__": copyreg.__newobj__,  # type: ignore[attr-defined]  # typeshed leaves out what pickle writes
+    "copyreg._reconstructor": copyreg._reconstructor,  # type: ignore[attr-defined]  # as above
     "builtins.object": object,
     "builtins.tuple": tuple,
     "builtins.str": str,

@@ -1,38 +1,75 @@
-"""Changes for good: of a series (block CUSUM over its hours) and of a model's errors (ADWIN on its error bits).
+"""Changes for good: of a series (sums over its hours, after Page 1954) and of a model's errors (over its error bits).
 
 What enters is the hours that ended in the bank, or error bits; what leaves is confirmed drifts, one per change: after
 a confirmation the reference starts anew.
 
-Series. The mean of an hour, less what this hour of day usually shows, is scaled by its own robust deviation, lengthened
-for the correlation between neighbouring hours, clipped, and summed in a two-sided CUSUM (Page 1954); a second CUSUM
-over the logarithm of the spread within the hour finds changes of variance. Classical detectors on raw samples
-(ADWIN, Page-Hinkley, KSWIN) raise five to fourteen drifts per series and week on real metrics, this about 0.2.
+Series. The mean of an hour, less what this hour of day usually shows, less what a spike in it explains (a spike raises
+the spread within the hour as much as the mean), is scaled by its own robust deviation and clipped. It feeds two sums:
+a slow one, lengthened for the correlation between neighbouring hours, for small and gradual changes; and a fast one,
+for series whose hours are nearly independent, which speaks after three hours on one side. A third sum, over the
+logarithm of the spread within the hour, finds changes of variance.
+
+What tells a lasting change from a series that wanders is the series' own past. Every sum remembers how high it has
+climbed without anything coming of it; the limit rises with that, and with every drift, and sinks over months. A series
+that is back where it was within four days of a drift had an incident: it goes on as before, and nothing is told.
+
+Errors. The bits feed two sums of log likelihood ratios, for a rate that rose a little and one that rose much. What was
+seen since a sum left zero is no part of the reference until it is back there.
 """
 
-import collections
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from river import drift as river_drift
 
 from aiopsd.detect.bank import F32, F64, Hours, Rows
-from aiopsd.detect.codec import decode, encode
 
-_NB, _MU, _SD, _LV, _LVD, _UP, _DN, _VU, _VD, _RHO, _PZ, _SHIFT = range(12)
-_FIELDS = 12
+Mask = NDArray[np.bool_]
+
+# rows of the float32 state: hours counted, level, deviation, log spread, its deviation, three sums (their sign is the
+# side), what was confirmed and the hours of the day have not learnt yet
+_N, _MU, _SD, _LV, _LVD, _SUM, _SHIFT = 0, 1, 2, 3, 4, 5, 8
+_FIELDS = 9
+# of the float16 state: correlation of neighbouring hours and the last hour, of the level and of the spread; the highest
+# that each sum has climbed, and climbs now; hours on one side (signed)
+_RHO, _LAST, _RHO_V, _LAST_V, _PEAK, _TOP, _RUN = 0, 1, 2, 3, 4, 7, 10
+_HALVES = 11
+_SLOW, _FAST, _SPREAD = range(3)  # the sums
+
+WARM = 96.0  # hours of a new reference before it may speak
+SURE = 264.0  # hours after which a limit is what it says: eleven days have seen a weekend; before, it is up to twice
+LISTEN = 48.0  # hours after which excursions are remembered: the scale is too rough before
+FOLLOW = 500.0  # hours, the memory of level and scale: three weeks
+FADE = np.float32(1 - 1 / 60)  # of remembered excursions, a day
+AGAIN = np.float32(2.2)  # times what counts as an excursion of this series, after each drift
+LEAK = np.float32(0.7)  # of a sum for each hour on the other side: what returns was no change
+CLIP, CLIP_FAST = np.float32(3.0), np.float32(4.0)  # deviations that one hour may count
+SPIKE = np.float32(1.3)  # times the usual spread; what is above it is not held for a change of level
+DENSE = 4.0  # samples that make the mean and the spread of an hour a statistic
+LONE = 3.0  # an hour of fewer samples asks for a higher limit: a single sample is no mean
+HOURS = 3.0  # on one side before the fast sum may speak: less is an incident
+CORRELATED = np.float32(0.1)  # a correlation below is that of chance
+LARGEST = np.float32(1e4)  # of a sum; fits float16
 _LN2 = np.float32(0.6931471805599453)
+_PI = np.float32(1.2533)  # deviation over mean absolute deviation, sqrt(pi / 2)
 
 
 class DriftPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the block CUSUM. k: slack in deviations; h, hv: decision limits; warm: hours before it may speak."""
+    """Of the three sums (slow, fast, spread).
 
-    k: float = 0.75
-    h: float = 10.0
-    hv: float = 14.0
-    warm: int = 72
-    days: int = 3  # of the hour-of-day baseline before an hour counts
+    slack: deviations of an hour that count for nothing. limit: what a sum must pass. free: share of the limit that an
+    excursion may reach without raising it. rise: how much every unit above that raises it. days: of the hour-of-day
+    baseline before an hour counts.
+    """
+
+    slack: tuple[float, float, float] = (0.6, 1.25, 0.75)
+    limit: tuple[float, float, float] = (10.0, 3.4, 14.0)
+    free: tuple[float, float, float] = (0.5, 0.7, 0.5)
+    rise: tuple[float, float, float] = (4.0, 3.0, 3.0)
+    days: int = 3
 
 
 class Drifts(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +79,21 @@ class Drifts(msgspec.Struct, frozen=True, kw_only=True):
     rows: Rows
     ts: F64
     since: F64  # about when the sum began to rise
-    variance: NDArray[np.bool_]  # of the spread, as opposed to the level
+    variance: Mask  # of the spread, as opposed to the level
     before: F64
     after: F64
     statistic: F64
     threshold: F64
+
+
+class Rise(msgspec.Struct, frozen=True, kw_only=True):
+    """A confirmed rise of an error rate."""
+
+    before: float
+    after: float  # of the samples since it began
+    since: float
+    statistic: float
+    threshold: float
 
 
 def log(x: F32) -> F32:
@@ -65,28 +112,64 @@ def log(x: F32) -> F32:
     return out
 
 
-class SeriesDrift:
-    """Block CUSUM over many series. State per row, 64 bytes:
+def exp(x: F32) -> F32:
+    """Exponential by + - * / alone, to 1e-5 between -80 and 80: as `log`.
 
-    f: float32[12, rows]     hours counted, level, deviation, log spread, its deviation, four sums, correlation, shift
-    start: uint32[4, rows]   when each of the four sums left zero (UTC seconds)
+    >>> bool(abs(exp(np.array([2.0], np.float32))[0] / np.exp(2.0) - 1) < 1e-5)
+    True
+    """
+    x = np.minimum(np.maximum(x, np.float32(-80)), np.float32(80))
+    k = np.rint(x / _LN2)
+    r = x - k * _LN2
+    tail = np.float32(1 / 6) + r * (np.float32(1 / 24) + r * np.float32(1 / 120))
+    p = 1 + r * (1 + r * (np.float32(1 / 2) + r * tail))
+    out: F32 = np.ldexp(p, k.astype(np.int32))
+    return out
+
+
+class SeriesDrift:
+    """Sums over the hours of many series. State per row, 70 bytes:
+
+    f: float32[9, rows]      hours counted, level, deviation, log spread, its deviation, three sums, shift
+    g: float16[11, rows]     correlations, last hours, highest and present excursions, hours on one side
+    start: uint32[3, rows]   when each of the sums left zero (UTC seconds)
     """
 
     def __init__(self, policy: DriftPolicy | None = None, capacity: int = 0) -> None:
         self.policy = policy or DriftPolicy()
         self.f = np.zeros((_FIELDS, capacity), np.float32)
-        self.start = np.zeros((4, capacity), np.uint32)
+        self.g = np.zeros((_HALVES, capacity), np.float16)
+        self.start = np.zeros((3, capacity), np.uint32)
         self._found: list[tuple[NDArray[Any], ...]] = []
 
+    @property
+    def bytes_per_row(self) -> int:
+        return 4 * _FIELDS + 2 * _HALVES + 4 * 3
+
     def ensure(self, rows: int) -> None:
-        more = max(rows, 2 * self.f.shape[1]) - self.f.shape[1] if rows > self.f.shape[1] else 0
-        if more:
-            self.f = np.concatenate((self.f, np.zeros((_FIELDS, more), np.float32)), axis=1)
-            self.start = np.concatenate((self.start, np.zeros((4, more), np.uint32)), axis=1)
+        had = self.f.shape[1]
+        if rows > had:
+            for name in _ARRAYS:
+                a = getattr(self, name)
+                more = np.zeros((len(a), max(rows, 2 * had) - had), a.dtype)
+                setattr(self, name, np.concatenate((a, more), axis=1))
 
     def reset(self, rows: Rows) -> None:
-        self.f[:, rows] = 0
-        self.start[:, rows] = 0
+        rows = rows[rows < self.f.shape[1]]
+        for name in _ARRAYS:
+            getattr(self, name)[:, rows] = 0
+
+    def arrays(self, rows: int) -> dict[str, NDArray[Any]]:
+        """State of the rows below `rows`, for a snapshot; copies."""
+        self.ensure(rows)
+        return {name: np.ascontiguousarray(getattr(self, name)[:, :rows]) for name in _ARRAYS}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where `arrays` was taken."""
+        n = arrays["f"].shape[1]
+        self.ensure(n)
+        for name in _ARRAYS:
+            getattr(self, name)[:, :n] = arrays[name]
 
     def __call__(self, hours: Hours) -> None:
         """Take hours that ended (rows are unique among them); `take` tells what they confirmed."""
@@ -108,120 +191,229 @@ class SeriesDrift:
     def _hour(self, hours: Hours) -> tuple[NDArray[Any], ...]:
         policy = self.policy
         at = np.flatnonzero(hours.days >= policy.days)
-        rows, ts, count = hours.rows[at], hours.ts[at], hours.count[at]
-        s = self.f[:, rows]
-        s[_NB] = np.minimum(s[_NB] + 1, np.float32(1e6))
-        n = s[_NB]
+        rows, count, days = hours.rows[at], hours.count[at], hours.days[at]
+        mean, base, within = hours.mean[at], hours.base[at], hours.spread[at]
+        s, g, start = self.f[:, rows], self.g[:, rows].astype(np.float32), self.start[:, rows]
+        s[_N] = np.minimum(s[_N] + 1, np.float32(1e6))
+        n = s[_N]
+        midnight = n % 24 == 0
         # after a confirmed shift the hours of the day follow at their own pace, each once a day; what they have not
         # learnt yet is no second drift
-        learnt = np.maximum(1 / (hours.days[at] + np.float32(1)), np.float32(0.1))
-        s[_SHIFT] = np.where(n % 24 == 0, s[_SHIFT] * (1 - learnt), s[_SHIFT])
-        m = hours.mean[at] - hours.base[at] - s[_SHIFT]
-        gain = np.maximum(1 / n, np.float32(1 / 500))
-        scale = np.maximum(s[_SD] * np.float32(1.2533), np.float32(1e-12))
-        z = np.minimum(np.maximum((m - s[_MU]) / scale, np.float32(-3)), np.float32(3))
-        varied = (count >= 4) & (hours.spread[at] > 0)
-        lv = log(hours.spread[at])
-        vscale = np.maximum(s[_LVD] * np.float32(1.2533), np.float32(0.05))
-        zv = np.minimum(np.maximum((lv - s[_LV]) / vscale, np.float32(-3)), np.float32(3))
-        act = n > policy.warm
-        rho = np.minimum(np.maximum(s[_RHO], np.float32(0)), np.float32(0.95))
-        inflate = np.sqrt((1 + rho) / (1 - rho))
-        zz, slack = z / inflate, np.float32(policy.k) / inflate
-        sec = ts.astype(np.uint32)
-        start = self.start[:, rows]
-        for i, (field, push) in enumerate(
-            ((_UP, zz - slack), (_DN, -zz - slack), (_VU, zv - np.float32(policy.k)), (_VD, -zv - np.float32(policy.k)))
-        ):
-            ok = act if i < 2 else act & varied
-            was = s[field]
-            to = np.where(ok, np.maximum(was + push, np.float32(0)), np.where(act, was, np.float32(0)))
-            start[i] = np.where((was <= 0) & (to > 0), sec, start[i])
-            s[field] = to
-        level, spread = np.maximum(s[_UP], s[_DN]), np.maximum(s[_VU], s[_VD])
-        of_level = level > policy.h
-        drifted = of_level | (spread > policy.hv)
-
-        # learn, with what a change can teach bounded; the CUSUM must see it against the old reference
-        keep = ~drifted
+        learnt = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
+        s[_SHIFT] = np.where(midnight, s[_SHIFT] * (1 - learnt), s[_SHIFT])
+        g[_PEAK : _PEAK + 3] = np.where(midnight, g[_PEAK : _PEAK + 3] * FADE, g[_PEAK : _PEAK + 3])
+        dense = count >= DENSE
         grown = n > 20
-        rate = np.minimum(gain * 3, np.float32(0.1))
-        pair = np.minimum(np.maximum(z * s[_PZ], np.float32(-2)), np.float32(2))
-        s[_RHO] = np.where(keep, s[_RHO] + rate * (pair - s[_RHO]), s[_RHO])
-        s[_PZ] = np.where(keep, z, s[_PZ])
-        mu, sd = s[_MU].copy(), s[_SD].copy()
-        s[_MU] = np.where(keep, mu + gain * np.where(grown, z * scale, m - mu), mu)
-        off = np.abs(m - s[_MU])
-        s[_SD] = np.where(keep, sd + gain * (np.where(grown, np.minimum(off, 4 * sd), off) - sd), sd)
+
+        # ---- how far this hour is from the reference, in deviations
+        m = mean - base - s[_SHIFT]
+        gain = np.maximum(1 / n, np.float32(1 / FOLLOW))
+        scale = np.maximum(s[_SD] * _PI, np.float32(1e-12))
+        spiky = np.where(dense & grown & (s[_LV] != 0), np.maximum(within - SPIKE * exp(s[_LV]), 0), 0)
+        off = m - s[_MU]
+        far = np.maximum(np.abs(off) - spiky, 0) / scale
+        far = np.where(off < 0, -far, far)
+        z, z_fast = _clip(far, CLIP), _clip(far, CLIP_FAST)
+        # a spread far below the deviation between hours is rounding, not a change
+        lv = log(np.maximum(within, np.float32(0.05) * scale))
+        varied = dense & (np.maximum(within, scale) > np.float32(1e-11))
+        z_spread = _clip((lv - s[_LV]) / np.maximum(s[_LVD] * _PI, np.float32(0.05)), CLIP)
+
+        # ---- the sums
+        rho = _clip01(g[_RHO])
+        rho_fast = np.maximum(rho - CORRELATED, 0)
+        long = np.sqrt((1 + rho) / (1 - rho))
+        longer = (1 + rho_fast) / (1 - rho_fast)
+        long_spread = np.sqrt((1 + _clip01(g[_RHO_V])) / (1 - _clip01(g[_RHO_V])))
+        heard = n > LISTEN
+        sec = hours.ts[at].astype(np.uint32)
+        slack = [np.float32(k) for k in policy.slack]
+        for i, push, k, ok in (
+            (_SLOW, z / long, slack[_SLOW] / long, heard),
+            (_FAST, z_fast / longer, slack[_FAST], heard),
+            (_SPREAD, z_spread / long_spread, slack[_SPREAD] / long_spread, heard & varied),
+        ):
+            was = s[_SUM + i]
+            sign = np.sign(np.where(was != 0, was, push))
+            size, push = np.abs(was), push * sign
+            to = np.where(push < 0, size * LEAK, size) + push - k
+            to = np.where(ok, np.minimum(np.maximum(to, 0), LARGEST), size)
+            start[i] = np.where((was == 0) & (to > 0), sec, start[i])
+            s[_SUM + i] = sign * to
+            # an excursion is over when half of it is gone
+            top = g[_TOP + i]
+            over = ok & (top > 0) & (to <= np.float32(0.5) * top)
+            g[_PEAK + i] = np.where(over, np.maximum(g[_PEAK + i], top), g[_PEAK + i])
+            g[_TOP + i] = np.where(ok, np.where(over, to, np.maximum(top, to)), top)
+        run = g[_RUN]
+        sign = np.sign(np.where(s[_SUM + _FAST] != 0, s[_SUM + _FAST], z_fast))
+        beyond = z_fast / longer * sign > np.float32(0.5)
+        run = np.where(beyond, np.where(run * sign > 0, run, 0) + sign, 0)
+        g[_RUN] = _clip(run, np.float32(1000))
+
+        # ---- the verdict
+        sums = np.abs(s[_SUM : _SUM + 3])
+        unsure = 1 + np.maximum(1 - n / np.float32(SURE), 0)
+        few = np.maximum(1, np.float32(LONE) / count)
+        limits = np.stack([
+            (np.float32(limit) * (few if i == _SLOW else np.float32(1))
+             + np.float32(rise) * np.maximum(g[_PEAK + i] - np.float32(free * limit), 0)) * unsure
+            for i, (limit, free, rise) in enumerate(zip(policy.limit, policy.free, policy.rise, strict=True))
+        ])  # fmt: skip
+        spoke = (sums > limits) & (n > WARM)
+        spoke[_FAST] &= dense & (np.abs(g[_RUN]) >= HOURS)
+        of_level = spoke[_SLOW] | spoke[_FAST]
+        drifted = of_level | spoke[_SPREAD]
+
+        # ---- learn, with what a change can teach bounded; the sums must see it against the old reference
+        keep = ~drifted
         vkeep = keep & varied
-        vlevel = s[_LV].copy()
-        s[_LV] = np.where(vkeep, np.where(vlevel == 0, lv, vlevel + gain * (lv - vlevel)), vlevel)
+        rate = np.minimum(gain * 3, np.float32(0.1))
+        for i, j, this, which in ((_RHO, _LAST, z, keep), (_RHO_V, _LAST_V, z_spread, vkeep)):
+            pair = _clip(this * g[j], np.float32(2))
+            g[i] = np.where(which, g[i] + rate * (pair - g[i]), g[i])
+            g[j] = np.where(which, this, g[j])
+        mu, sd, level = s[_MU].copy(), s[_SD].copy(), s[_LV].copy()
+        s[_MU] = np.where(keep, mu + gain * np.where(grown, z * scale, off), mu)
+        away = np.abs(m - s[_MU])
+        s[_SD] = np.where(keep, sd + gain * (np.where(grown, np.minimum(away, 4 * sd), away) - sd), sd)
+        s[_LV] = np.where(vkeep, np.where(level == 0, lv, level + gain * (lv - level)), level)
         s[_LVD] = np.where(vkeep, s[_LVD] + gain * (np.abs(lv - s[_LV]) - s[_LVD]), s[_LVD])
+        back = keep & (n >= HOURS) & (n <= WARM) & (s[_SHIFT] * s[_MU] < 0)
+        back &= np.abs(s[_MU]) > np.float32(0.5) * np.abs(s[_SHIFT])
 
         hit = np.flatnonzero(drifted)
-        which = np.where(
-            of_level[hit],
-            np.where(s[_UP, hit] >= s[_DN, hit], 0, 1),
-            np.where(s[_VU, hit] >= s[_VD, hit], 2, 3),
-        )
+        first = np.where(spoke[_SLOW, hit], _SLOW, np.where(spoke[_FAST, hit], _FAST, _SPREAD))
         variance = ~of_level[hit]
         out = (
             hours.pos[at][hit],
             rows[hit],
-            ts[hit],
-            start[which, hit].astype(np.float64),
+            hours.ts[at][hit],
+            start[first, hit].astype(np.float64),
             variance,
-            np.where(variance, _exp(vlevel[hit]), hours.mean[at][hit] - m[hit] + mu[hit]).astype(np.float64),
-            np.where(variance, hours.spread[at][hit], hours.mean[at][hit]).astype(np.float64),
-            np.where(variance, spread[hit], level[hit]).astype(np.float64),
-            np.where(variance, policy.hv, policy.h).astype(np.float64),
+            np.where(variance, exp(level[hit]), (mean - m + mu)[hit]).astype(np.float64),
+            np.where(variance, within[hit], mean[hit]).astype(np.float64),
+            sums[first, hit].astype(np.float64),
+            limits[first, hit].astype(np.float64),
         )
-        shift = s[_SHIFT, hit] + np.where(variance, np.float32(0), m[hit] - mu[hit])
-        s[:, hit] = 0
+        shift = s[_SHIFT, hit] + np.where(variance, np.float32(0), off[hit])
+        least = np.array(policy.limit, np.float32)[:, None]
+        peak = np.minimum(AGAIN * np.maximum(np.maximum(g[_PEAK : _PEAK + 3, hit], sums[:, hit]), least), LARGEST)
+        anew = np.flatnonzero(drifted | back)
+        kept = g[_PEAK : _PEAK + 3, anew].copy()
+        s[:, anew], g[:, anew], start[:, anew] = 0, 0, 0
+        g[_PEAK : _PEAK + 3, anew] = kept
+        g[_PEAK : _PEAK + 3, hit] = peak
         s[_SHIFT, hit] = shift
-        start[:, hit] = 0
-        self.f[:, rows] = s
-        self.start[:, rows] = start
+        self.f[:, rows], self.g[:, rows], self.start[:, rows] = s, g.astype(np.float16), start
         return out
 
 
-def _exp(x: F32) -> F64:
-    """Element by element: the few drifts may cost a Python call."""
-    return np.array([float(np.e**v) for v in x.tolist()])
+_ARRAYS = ("f", "g", "start")
+
+
+def _clip(x: F32, most: np.float32) -> F32:
+    out: F32 = np.minimum(np.maximum(x, -most), most)
+    return out
+
+
+def _clip01(rho: F32) -> F32:
+    out: F32 = np.minimum(np.maximum(rho, np.float32(0)), np.float32(0.95))
+    return out
+
+
+class _Bits(msgspec.Struct):
+    """One error stream. Counts are of samples, errors, and errors right after an error."""
+
+    samples: float = 0.0  # of the reference
+    errors: float = 0.0
+    pairs: float = 0.0
+    sums: list[float] = []
+    since: float = 0.0  # what was seen since a sum left zero is no part of the reference
+    seen: int = 0
+    wrong: int = 0
+    wrong_pairs: int = 0
+    last: bool = False
+    wait: int = 0  # samples that are only learned
+    top: float = 0.0  # as of the series: how high the present excursion and those before it have climbed
+    peak: float = 0.0
 
 
 class ErrorDrift:
-    """River's ADWIN on the error bits of models; only a rise of the error rate is a drift.
+    """Whether the error rate of a model rose for good; a fall is learnt and never told.
 
-    Of the binary detectors measured, ADWIN alone had no false alarm on a steady error rate and found every doubling.
+    `limit` is of the log likelihood ratio: about the logarithm of the samples between two false alarms. River's ADWIN
+    on the same bits is later, and takes bursts for drift (`python -m simulations drift` prints both).
     """
 
-    def __init__(self, delta: float) -> None:
-        self.delta = delta
-        self._rows: dict[int, tuple[Any, collections.deque[float]]] = {}
+    FIRST, SETTLE = 60, 1000  # samples that are only learned: of a new stream, and after a drift
+    REFERENCE = 4000.0  # samples; the reference forgets the older ones
+    ODDS = (1.6, 3.0)  # of an error, times those of the reference: what each of the sums waits for
+    SURE, YOUNG = 1.5, 800.0  # standard errors that the reference's rate may be too low by chance; more below YOUNG
+    LEAST = 40  # samples; a burst of errors is an incident
+    FREE, RISE = 0.7, 2.0  # an excursion above this share of the limit raises it by so much a unit
+
+    def __init__(self, limit: float = 11.0) -> None:
+        self.limit = limit
+        self._rows: dict[int, _Bits] = {}
 
     def forget(self, row: int) -> None:
         self._rows.pop(row, None)
 
-    def update(self, row: int, ts: float, bit: float) -> tuple[float, float, float] | None:
-        """(rate before, rate now, time of the window's first sample) when the rate rose; above 0.5 is an error."""
-        if row not in self._rows:
-            adwin = river_drift.ADWIN(delta=self.delta)  # type: ignore[no-untyped-call]
-            self._rows[row] = adwin, collections.deque(maxlen=_REMEMBERED)
-        detector, times = self._rows[row]
-        times.append(ts)
-        before = float(detector.estimation)
-        detector.update(1.0 if bit > 0.5 else 0.0)
-        if detector.drift_detected and detector.estimation > before:
-            window = max(1, min(int(detector.width), len(times)))
-            return before, float(detector.estimation), times[-window]
-        return None
+    def update(self, row: int, ts: float, bit: float) -> Rise | None:
+        """Take one bit (above 0.5 is an error); the rise that it confirms, if any."""
+        s = self._rows.get(row)
+        if s is None:
+            s = self._rows[row] = _Bits(sums=[0.0] * len(self.ODDS), wait=self.FIRST)
+        wrong = bit > 0.5
+        pair = wrong and s.last
+        s.last = wrong
+        if s.wait > 0:
+            s.wait -= 1
+            self._refer(s, 1, wrong, pair)
+            return None
+        rate = (s.errors + 0.5) / (s.samples + 1)
+        # errors that come in bursts say less each: by as much as their sum varies more than that of independent ones
+        stick = min(max(((s.pairs + rate) / (s.errors + 1) - rate) / (1 - rate), 0.0), 0.98)
+        burst = (1 + stick) / (1 - stick)
+        sure = self.SURE * (1 + 3 * max(1 - s.samples / self.YOUNG, 0.0))
+        usual = min(rate + sure * math.sqrt(rate * (1 - rate) / s.samples), 0.9)
+        if s.seen == 0:
+            s.since = ts
+        s.seen += 1
+        s.wrong += wrong
+        s.wrong_pairs += pair
+        for i, times in enumerate(self.ODDS):
+            odds = times * usual / (1 - usual)
+            risen = odds / (1 + odds)
+            ratio = math.log(risen / usual) if wrong else math.log((1 - risen) / (1 - usual))
+            s.sums[i] = max(0.0, s.sums[i] + ratio / burst)
+        sum_ = max(s.sums)
+        s.top = max(s.top, sum_)
+        if sum_ == 0:
+            s.peak = max(s.peak, s.top)
+            self._refer(s, s.seen, s.wrong, s.wrong_pairs)
+            s.seen = s.wrong = s.wrong_pairs = 0
+            s.top = 0.0
+            return None
+        limit = self.limit + self.RISE * max(s.peak - self.FREE * self.limit, 0.0)
+        if sum_ <= limit or s.seen < self.LEAST:
+            return None
+        found = Rise(before=rate, after=s.wrong / s.seen, since=s.since, statistic=sum_, threshold=limit)
+        self._rows[row] = _Bits(sums=[0.0] * len(self.ODDS), last=wrong, wait=self.SETTLE, peak=s.peak)
+        return found
+
+    def _refer(self, s: _Bits, samples: int, errors: int, pairs: int) -> None:
+        s.samples += samples
+        s.errors += errors
+        s.pairs += pairs
+        if s.samples > self.REFERENCE:
+            keep = self.REFERENCE / s.samples
+            s.samples, s.errors, s.pairs = self.REFERENCE, s.errors * keep, s.pairs * keep
 
     def snapshot(self) -> list[Any]:
-        return [[row, encode(adwin), list(times)] for row, (adwin, times) in sorted(self._rows.items())]
+        return [[row, msgspec.to_builtins(s)] for row, s in sorted(self._rows.items())]
 
     def load(self, data: list[Any]) -> None:
-        self._rows = {row: (decode(d), collections.deque(times, maxlen=_REMEMBERED)) for row, d, times in data}
-
-
-_REMEMBERED = 4096  # sample times per error stream, to date the beginning of a drift
+        """Go on where `snapshot` was taken."""
+        self._rows = {row: msgspec.convert(s, _Bits) for row, s in data}

@@ -3,7 +3,6 @@
 What enters is views of the bank's rows and their labels; what leaves is `model.Evidence` and text. Nothing is decided.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -11,8 +10,10 @@ import msgspec
 import numpy as np
 
 from aiopsd.detect.bank import View
+from aiopsd.evidence import RATES, Judged, harmful, judge, rate_ruler
 from aiopsd.model import Direction, Evidence, Labels
 
+BAND = 4.0  # scales from normal; a series that is further out has left what is normal, whatever its envelope learned
 KEEP_PER_SERVICE = 64  # evidences of one service in a digest: the digest is one journal record
 
 
@@ -29,26 +30,11 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 Describe = Callable[[int], Series]
 
 
-def harmful(deviation: float, harm: str) -> float:
-    """Deviation in the harmful direction, 0 when it goes the harmless way.
-
-    >>> harmful(-3.0, "low"), harmful(-3.0, "high"), harmful(-3.0, "both")
-    (3.0, 0.0, 3.0)
-    """
-    if harm == "high":
-        return max(deviation, 0.0)
-    if harm == "low":
-        return max(-deviation, 0.0)
-    return abs(deviation) if harm == "both" else 0.0
-
-
 def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
     """Evidence of every row of the view, sub-threshold included, worst first within its service.
 
-    The recent samples from `since` on are what is judged: the level is the one that a quarter of them reach or pass in
-    the harmful direction, not the single worst sample. What the samples before `since` showed already is the lead-in;
-    when none is left, the slow memory of what left the ring stands for them. A row without a recent sample is judged by
-    its last one.
+    The recent samples are judged as `evidence.judge` says; when the ring holds none from before `since`, the slow
+    memory of what left it stands for the lead-in.
     """
     by_service: dict[str, list[Evidence]] = {}
     for i in range(len(view.rows)):
@@ -59,24 +45,17 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
         known = ~np.isnan(view.recent_ts[i])
         times = view.recent_ts[i][known].tolist()
         values = view.recent[i][known].tolist()
-        bad = [harmful((v - normal) / scale, who.harm) for v in values]
-        now = [k for k, t in enumerate(times) if t >= since] or ([len(times) - 1] if times else [])
-        before = [k for k, t in enumerate(times) if t < since and k not in now[:1]]
-        if now:
-            worst_first = sorted(now, key=lambda k: (-bad[k], k))
-            at = worst_first[math.ceil(len(now) / 4) - 1]
-            level, deviation = values[at], bad[at]
+        if who.kind in RATES:
+            scale = rate_ruler(normal, [v for t, v in zip(times, values, strict=True) if t < since], scale)
+        if times:
+            found = judge(times, values, normal, scale, who.harm, since)
         else:
-            level, deviation = float(view.mean[i]), 0.0
-        if len(before) >= 2:
-            lead = sorted(bad[k] for k in before)[len(before) // 2]
-        else:
-            lead = harmful(float(view.lead[i]) / scale, who.harm)
-        onset = 0.0
-        for k in range(len(times) - 1, -1, -1):
-            if bad[k] < 1.0:
-                break
-            onset = times[k]
+            found = Judged(float(view.mean[i]), 0.0, None, 0.0)
+        lead = found.lead if found.lead is not None else harmful(float(view.lead[i]) / scale, who.harm)
+        low, high = float(view.low[i]), float(view.high[i])
+        if found.deviation > BAND:  # the envelope has learned of this trouble meanwhile; what is normal has not
+            high = min(high, normal + BAND * scale) if found.level >= normal else high
+            low = max(low, normal - BAND * scale) if found.level < normal else low
         by_service.setdefault(who.service, []).append(
             Evidence(
                 service=who.service,
@@ -84,15 +63,16 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
                 kind=who.kind,
                 labels=who.labels,
                 channel="x",
-                direction=Direction.HIGH if level >= normal else Direction.LOW,
-                level=level,
+                direction=Direction.HIGH if found.level >= normal else Direction.LOW,
+                harm=who.harm,
+                level=found.level,
                 normal=normal,
-                low=float(view.low[i]),
-                high=float(view.high[i]),
+                low=low,
+                high=high,
                 scale=scale,
-                deviation=deviation,
+                deviation=found.deviation,
                 score=float(view.score[i]),
-                onset=onset,
+                onset=found.onset,
                 lead_in=lead,
                 traffic=float(view.mean[i]) if who.kind == "traffic" else 0.0,
                 recent=tuple(zip(times, values, strict=True)),
@@ -100,10 +80,10 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
         )
     out: list[Evidence] = []
     for service in sorted(by_service):
-        found = sorted(by_service[service], key=_worst_first)
-        out += found[:KEEP_PER_SERVICE]
+        ranked = sorted(by_service[service], key=_worst_first)
+        out += ranked[:KEEP_PER_SERVICE]
         # traffic weighs the edges of the graph: keep it even when it is calm
-        out += [e for e in found[KEEP_PER_SERVICE:] if e.kind == "traffic"][:8]
+        out += [e for e in ranked[KEEP_PER_SERVICE:] if e.kind == "traffic"][:8]
     return out
 
 

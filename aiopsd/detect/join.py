@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from aiopsd.detect.bank import CHANNELS, MENTION, Breaks
+from aiopsd.detect.bank import CHANNELS, MENTION, SLOTS, Breaks
 from aiopsd.detect.evidence import Describe, summary
 from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, labels_text
 
@@ -147,8 +147,8 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
-            recent = [(t, v) for t, v in pairs if t == t]
-        yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]
+            recent = [*[(t, v) for t, v in pairs if t == t][1 - SLOTS :], (ts, value)]  # the break itself is drawn
+        yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]  # the rest of the columns
 
 
 class Record(msgspec.Struct):
@@ -187,6 +187,8 @@ class Join:
         self.sizes: dict[str, int] = {}  # series of each service
         self.records: dict[str, Record] = {}  # of subjects that had an event of late
         self._timers: list[tuple[float, str]] = []
+        self.adopt_after = ADOPT
+        self.adopt: dict[int, float] = {}  # row -> seconds, where its policy says otherwise
         self.touched: set[int] = set()  # rows followed or released since the caller last cleared this
 
     # ------------------------------------------------------------------ series come and go
@@ -196,6 +198,7 @@ class Join:
 
     def vanish(self, row: int, service: str) -> None:
         """The series was evicted."""
+        self.adopt.pop(row, None)
         left = self.sizes.get(service, 0) - 1
         if left > 0:
             self.sizes[service] = left
@@ -242,11 +245,10 @@ class Join:
         self._take(subject, s)
         return self._judge(subject, s.ts)
 
-    @staticmethod
-    def _calm(entry: Entry, s: Seen) -> None:
+    def _calm(self, entry: Entry, s: Seen) -> None:
         """A followed series said something unremarkable: is it still outside of what was normal at its onset?"""
         outside = s.value > entry.high if entry.up else s.value < entry.low
-        if outside and s.ts - entry.onset <= ADOPT:
+        if outside and s.ts - entry.onset <= self.adopt.get(s.row, self.adopt_after):
             entry.bad = max(entry.bad, s.ts)
             entry.interval = s.interval
 

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import river
+from numpy.typing import NDArray
 from river.compose import Pipeline
 
 from aiopsd.config import OnlineRule
@@ -357,13 +358,15 @@ class Online:
                 self._watched = self._watched[self._watched != row]
         self._counters.pop(row, None)
 
-    def step(self, rows: Rows, ts: F64, values: F64) -> list[Seen]:
+    def step(self, rows: Rows, ts: F64, values: F64, skip: NDArray[np.bool_] | None = None) -> list[Seen]:
         """Samples that a model found strange in a harmful direction, in order; `pos` is into these arrays."""
         at = np.flatnonzero(np.isin(rows, self._watched)) if len(self._watched) else np.zeros(0, np.intp)
         if not len(at):
             return []
         rows, ts = rows[at], ts[at]
         v = self._rates(rows, ts, values[at])
+        if skip is not None:
+            v = np.where(skip[at], np.nan, v)
         out: list[tuple[int, int, Seen]] = []
         for i, chosen in enumerate(self._chosen):
             mine = np.flatnonzero(np.isin(rows, np.array(sorted(chosen), np.intp)))

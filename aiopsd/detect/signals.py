@@ -14,6 +14,9 @@ from aiopsd.config import SignalRule
 from aiopsd.errors import ConfigError
 
 NAME = "__name__"
+_OPTIONS = re2.Options()
+_OPTIONS.dot_nl = True  # a label may hold a line break
+_OPTIONS.log_errors = False  # RE2 would write to stderr by itself
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,9 +37,10 @@ class Matcher:
         self._parts = []
         for label, pattern in match.items():
             try:
-                self._parts.append((label, re2.compile(f"(?s:{pattern})")))
+                self._parts.append((label, re2.compile(pattern, _OPTIONS)))
             except re2.error as e:
-                raise ConfigError(f"not an RE2 expression: {pattern!r} ({e})", f"{path}.{label}") from None
+                why = e.args[0].decode(errors="replace") if e.args and isinstance(e.args[0], bytes) else str(e)
+                raise ConfigError(f"not an RE2 expression: {pattern!r} ({why})", f"{path}.{label}") from None
 
     def __call__(self, labels: Mapping[str, str]) -> bool:
         return all(p.fullmatch(labels.get(label, "")) is not None for label, p in self._parts)

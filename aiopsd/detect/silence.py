@@ -5,7 +5,7 @@ whose series stopped is one event, and when more than half of the partition is s
 What enters is the bank's times of last samples at a watermark; what leaves is which services are silent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,14 +35,55 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[int, ...] = ()
 
 
-class Silence:
-    """`after`: seconds of silence that count; 0: off."""
+class Hushes:
+    """What was told of each service: once when it begins, again when it has grown by half, and when it is over."""
 
-    def __init__(self, after: float) -> None:
-        self.after = after
-        self.step = max(after / 4, 15.0)  # of the watermark between two checks
+    def __init__(self) -> None:
+        self.told: dict[str, Hush] = {}
+
+    def tell(self, out: list[Change], name: str, rows: Rows, since: F64) -> None:
+        """`rows` are those that it is about now; `since`: per row of the bank, when it began."""
+        hush = self.told.get(name)
+        if hush is None:
+            if len(rows):
+                hush = self.told[name] = Hush(name, float(since[rows].min()), len(rows))
+                out.append(Change(hush=hush, state="firing", rows=tuple(rows.tolist())))
+        elif not len(rows):
+            del self.told[name]
+            hush.revision += 1
+            out.append(Change(hush=hush, state="resolved"))
+        elif len(rows) >= 1.5 * hush.told:
+            hush.told = len(rows)
+            hush.revision += 1
+            out.append(Change(hush=hush, state="firing", rows=tuple(rows.tolist())))
+
+    def by_service(
+        self, out: list[Change], rows: Rows, since: F64, service: NDArray[np.int32], names: list[str]
+    ) -> None:
+        """`tell` for each service that has such rows, or had."""
+        found: dict[str, list[int]] = {}
+        for row, s in zip(rows.tolist(), service[rows].tolist(), strict=True):
+            found.setdefault(names[s], []).append(row)
+        for name in sorted(set(self.told) | set(found)):
+            if name:  # "" is the source
+                self.tell(out, name, np.array(found.get(name, []), np.intp), since)
+
+    def snapshot(self) -> list[Any]:
+        return [msgspec.to_builtins(h) for _, h in sorted(self.told.items())]
+
+    def load(self, data: Sequence[Any]) -> None:
+        self.told = {h.service: h for h in msgspec.convert(data, list[Hush])}
+
+
+class Silence:
+    """`after`: seconds of silence that count; 0: off. `others`: what the policies of some series say instead."""
+
+    def __init__(self, after: float, others: Sequence[float] = ()) -> None:
+        terms = [term for term in (after, *others) if term > 0]
+        self.after = max(terms, default=0.0)
+        self.step = max(min(terms, default=0.0) / 4, 15.0)  # of the watermark between two checks
         self.suspended = float("-inf")  # no judgement before this watermark
-        self._hushes: dict[str, Hush] = {}
+        self._hushes = Hushes()
 
     def boundary(self, before: float, now: float) -> bool:
         """Does the watermark's way from `before` to `now` call for a check?"""
@@ -59,12 +100,14 @@ class Silence:
         live: NDArray[np.bool_],
         service: NDArray[np.int32],
         names: list[str],
+        after: F64 | None = None,
     ) -> list[Change]:
         """What changed at the watermark `now`, which was `before` until this record; arrays have an element per row.
 
         Args:
             last: time of each row's last sample. count, age: samples seen and seconds between the first and the last.
-            live: rows that hold a series which has not said goodbye (a staleness marker).
+            live: rows that hold a series which has not said goodbye (a staleness marker) and is not under maintenance.
+            after: seconds of silence that count, per row, 0: none; None: the same for all.
         """
         if now - before > max(2 * self.step, self.after):
             self.suspended = now + self.after  # the source itself had a hole: let everybody speak first
@@ -72,41 +115,24 @@ class Silence:
             return []
         interval = age / np.maximum(count - 1, 1)
         judged = live & (count >= _SAMPLES)
-        silent = judged & (now - last > np.maximum(self.after, _INTERVALS * interval))
+        if after is not None:
+            judged &= after > 0
+        silent = judged & (now - last > np.maximum(self.after if after is None else after, _INTERVALS * interval))
         rows = np.flatnonzero(silent)
         out: list[Change] = []
         whole = 2 * len(rows) > int(judged.sum()) and len(set(service[rows].tolist())) > 1
-        self._tell(out, "", rows if whole else rows[:0], last)
-        by_service: dict[str, list[int]] = {}
-        for row, s in zip(rows.tolist(), service[rows].tolist(), strict=True):
-            by_service.setdefault(names[s], []).append(row)
-        for name in sorted(set(self._hushes) | set(by_service)):
-            if name == "" or (whole and name not in self._hushes):
-                continue  # said by the event of the source already
-            self._tell(out, name, np.array(by_service.get(name, []), np.intp), last)
+        self._hushes.tell(out, "", rows if whole else rows[:0], last)
+        if whole:  # what is said by the event of the source is not said of each service
+            rows = rows[np.isin(service[rows], [s for s, name in enumerate(names) if name in self._hushes.told])]
+        self._hushes.by_service(out, rows, last, service, names)
         return out
-
-    def _tell(self, out: list[Change], name: str, rows: Rows, last: F64) -> None:
-        hush = self._hushes.get(name)
-        if hush is None:
-            if len(rows):
-                hush = self._hushes[name] = Hush(name, float(last[rows].min()), len(rows))
-                out.append(Change(hush=hush, state="firing", rows=tuple(rows.tolist())))
-        elif not len(rows):
-            del self._hushes[name]
-            hush.revision += 1
-            out.append(Change(hush=hush, state="resolved"))
-        elif len(rows) >= 1.5 * hush.told:
-            hush.told = len(rows)
-            hush.revision += 1
-            out.append(Change(hush=hush, state="firing", rows=tuple(rows.tolist())))
 
     def snapshot(self) -> dict[str, Any]:
         return {
             "suspended": self.suspended if self.suspended > float("-inf") else None,
-            "hushes": [msgspec.to_builtins(h) for _, h in sorted(self._hushes.items())],
+            "hushes": self._hushes.snapshot(),
         }
 
     def load(self, data: Mapping[str, Any]) -> None:
         self.suspended = float("-inf") if data["suspended"] is None else data["suspended"]
-        self._hushes = {h.service: h for h in msgspec.convert(data["hushes"], list[Hush])}
+        self._hushes.load(data["hushes"])

@@ -9,7 +9,7 @@ Timers are exact: before a record is handled, every timer due at or before its s
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,9 @@ from msgspec.structs import replace
 from aiopsd import incidents as lifecycle
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement, Revision
-from aiopsd.correlate.rootcause import rank
+from aiopsd.correlate.rootcause import Heard, rank
+from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
+from aiopsd.evidence import joined
 from aiopsd.incidents import IllegalMove, Move
 from aiopsd.model import (
     AckIncident,
@@ -62,7 +64,7 @@ from aiopsd.routing import Dispatcher
 from aiopsd.rules import NOISE, Rules
 from aiopsd.services import ServiceMapper
 from aiopsd.silences import SilenceBook
-from aiopsd.topology import Topology
+from aiopsd.topology import EXPIRED, Diff, Topology
 
 VERSION = 1
 RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
@@ -70,11 +72,16 @@ LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record p
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
 ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
+# s after an incident opened, or got its first alert: evidence is asked for again, because metrics lag behind alerts.
+# The first is just before the end of the default group_wait, so that the page knows what there is to know.
+ASK_AGAIN = (25.0, 120.0, 300.0, 600.0)
+ASK_EVERY = 60.0  # s; what is new of an incident has its evidence asked for again at most so often
+ANSWER_WAIT = 2.0  # s; a first page that is due sooner than so long after the question waits for the answer
 ANOMALY_LABEL = "aiopsd_kind"
 MANUAL = "resolved by an operator"
 
 # kinds of timers, in the order in which they fire when due together
-_END, _QUIET, _ACK, _RANK, _FORGET_ALERT, _FORGET_INCIDENT, _SWEEP = range(7)
+_END, _QUIET, _ACK, _RANK, _FORGET_ALERT, _FORGET_INCIDENT, _SWEEP, _ASK = range(8)
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
 
 
@@ -92,6 +99,7 @@ class CorrelateStage:
         silences: SilenceBook,
         dispatcher: Dispatcher,
         retraining: Retraining,
+        verdicts: Verdicts,
         trainers: Sequence[str],
         resume: dict[str, Any] | None,
     ) -> None:
@@ -103,6 +111,7 @@ class CorrelateStage:
         self.silences = silences
         self.dispatcher = dispatcher
         self.retraining = retraining
+        self.verdicts = verdicts
         self.trainers = tuple(trainers)
         self.alerts: dict[str, Alert] = {}
         self.incidents: dict[str, Incident] = {}
@@ -110,7 +119,11 @@ class CorrelateStage:
         self.offset = -1
         self.now = 0.0
         self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
+        self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
         self._asked: dict[str, int] = {}  # incident -> number of services at the last question
+        self._asked_at: dict[str, float] = {}  # incident -> when it was first asked about since it opened or paged
+        self._asked_last: dict[str, float] = {}  # incident -> when it was last asked about
+        self._answered = False  # a detect side has ever said anything: a question is worth waiting for
         self._last_fired: dict[str, float] = {}  # incident -> stamp of the last move from firing to none
         self._timers: list[tuple[float, int, str]] = []
         self._ends: dict[str, float] = {}  # alert -> due of its one live end timer; others in the heap are stale
@@ -120,6 +133,7 @@ class CorrelateStage:
         self._touched_incidents: dict[str, None] = {}
         self._news: dict[str, None] = {}  # alerts that routing has not heard of yet: told once a record
         self._reopened: dict[str, None] = {}
+        self._unasked: dict[str, None] = {}  # incidents that opened or got their first alert in this record
         self._firing: dict[str, dict[str, int]] = {}  # incident -> severity -> alerts that fire; follows from alerts
         self._members: dict[str, set[str]] = {}  # incident -> its fingerprints, as a set; follows from incidents
         if resume is not None:
@@ -184,6 +198,9 @@ class CorrelateStage:
                 "changes": msgspec.to_builtins(list(self.changes.values())),
                 "digests": {k: msgspec.to_builtins(v) for k, v in self._digests.items()},
                 "asked": dict(self._asked),
+                "asked_at": dict(self._asked_at),
+                "asked_last": dict(self._asked_last),
+                "answered": self._answered,
                 "last_fired": dict(self._last_fired),
                 "timers": [list(t) for t in self._timers],
                 "ends": dict(self._ends),
@@ -193,6 +210,7 @@ class CorrelateStage:
                 "silences": self.silences.snapshot(),
                 "dispatcher": self.dispatcher.snapshot(),
                 "retraining": self.retraining.snapshot(),
+                "verdicts": self.verdicts.snapshot(),
             },
         )
 
@@ -205,6 +223,9 @@ class CorrelateStage:
         self.changes = {c.id: c for c in msgspec.convert(meta["changes"], list[ChangeEvent])}
         self._digests = {k: msgspec.convert(v, dict[str, Evidence]) for k, v in meta["digests"].items()}
         self._asked = dict(meta["asked"])
+        self._asked_at = dict(meta.get("asked_at", {}))
+        self._asked_last = dict(meta.get("asked_last", {}))
+        self._answered = bool(meta.get("answered", True))
         self._last_fired = dict(meta["last_fired"])
         self._timers = [(float(d), int(k), str(key)) for d, k, key in meta["timers"]]
         self._ends = dict(meta["ends"])
@@ -249,6 +270,9 @@ class CorrelateStage:
         """Flush what is due; what a page says of its cause is ranked by then, however short the group_wait."""
         while (wake := self.dispatcher.wake_at()) is not None and wake <= self.now:
             incident_id = self.dispatcher.next_incident()
+            if (until := self._answer_due(incident_id)) > self.now:
+                self.dispatcher.postpone(until)
+                continue
             if self._ranking.pop(incident_id, None) is not None:
                 self._rank(incident_id)
                 self._flush()
@@ -259,6 +283,13 @@ class CorrelateStage:
                 self._out.append(effect)
                 if isinstance(effect, Notify):
                     self._notified(effect)
+
+    def _answer_due(self, incident_id: str) -> float:
+        """Until when a first page of this incident waits for its evidence; the past when it need not."""
+        incident = self.incidents.get(incident_id)
+        if incident is None or incident.paged or not self._answered:
+            return 0.0
+        return self._asked_at.get(incident_id, 0.0) + ANSWER_WAIT
 
     def _notified(self, effect: Notify) -> None:
         note = effect.notification
@@ -310,6 +341,8 @@ class CorrelateStage:
             if self._ranking.get(key) == when:
                 del self._ranking[key]
                 self._rank(key)
+        elif kind == _ASK:
+            self._ask_again(key, when)
         elif kind == _FORGET_ALERT:
             alert = self.alerts.get(key)
             if alert is not None and alert.state is AlertState.RESOLVED:
@@ -329,7 +362,7 @@ class CorrelateStage:
                     self._forget_incident(key)
         elif kind == _SWEEP:
             self._timer(self.now + SWEEP_EVERY, _SWEEP, "")
-            self._topology_changed(self.topology.expire(self.now), "expired")
+            self._topology_changed(self.topology.expire(self.now), EXPIRED)
             horizon = self.now - self.config.correlate.change_window - self.config.correlate.retention
             for change in [c for c in self.changes.values() if c.ts < horizon]:
                 del self.changes[change.id]
@@ -339,7 +372,10 @@ class CorrelateStage:
     def _forget_incident(self, key: str) -> None:
         incident = self.incidents.pop(key)
         self._digests.pop(key, None)
+        self._heard.pop(key, None)
         self._asked.pop(key, None)
+        self._asked_at.pop(key, None)
+        self._asked_last.pop(key, None)
         self._last_fired.pop(key, None)
         self._members.pop(key, None)
         self.grouper.forget(key)
@@ -451,6 +487,8 @@ class CorrelateStage:
             if not late and incident.late and incident.state is not IncidentState.RESOLVED:
                 incident = replace(incident, late=False)
         reopened = incident.state is IncidentState.RESOLVED
+        if not incident.alerts or reopened or not (alert.anomaly or self._has_page(incident)):
+            self._unasked[incident_id] = None
         incident = replace(
             incident,
             state=lifecycle.move(incident.state, Move.ALERT),
@@ -468,6 +506,10 @@ class CorrelateStage:
         self._news[alert.fingerprint] = None
         self._want_rank(incident_id)
 
+    def _has_page(self, incident: Incident) -> bool:
+        """It holds an alert that somebody else decided, not only our anomalies."""
+        return any((a := self.alerts.get(fp)) is not None and not a.anomaly for fp in incident.alerts)
+
     def _resolve_alert(self, alert: Alert, ended: float) -> None:
         alert = replace(alert, state=AlertState.RESOLVED, ends_at=ended, updated_at=self.now)
         self._keep(alert)
@@ -483,6 +525,7 @@ class CorrelateStage:
 
     def _on_anomaly(self, event: Anomaly) -> None:
         """An anomaly is an alert with a fixed label set; its severity does not name it, so that it may change."""
+        self._answered = True
         labels = {
             "alertname": "AiopsdAnomaly",
             "service": event.service,
@@ -628,6 +671,7 @@ class CorrelateStage:
             alert = self.alerts.get(fp)
             if alert is not None and alert.incident == source_id:
                 self._keep(replace(alert, incident=target_id, group_reason=f"merged: {reason}"))
+        started = min(source.started_at, target.started_at)
         state = target.state
         if state is IncidentState.RESOLVED and source.firing:
             state = lifecycle.move(state, Move.ALERT)
@@ -637,7 +681,7 @@ class CorrelateStage:
                 state=state,
                 resolved_at=0.0 if state is not IncidentState.RESOLVED else target.resolved_at,
                 merged_from=(*target.merged_from, source_id),
-                started_at=min(source.started_at, target.started_at),
+                started_at=started,
             ),
             tuple(dict.fromkeys((*target.alerts, *source.alerts))),
         )
@@ -648,7 +692,16 @@ class CorrelateStage:
             firing=0,
             resolved_at=source.resolved_at or self.now,
         )
-        self._digests.setdefault(target_id, {}).update(self._digests.pop(source_id, {}))
+        kept = self._digests.setdefault(target_id, {})
+        for incident_id in (source_id, target_id):
+            self._heard.pop(incident_id, None)
+        for key, e in self._digests.pop(source_id, {}).items():
+            old = kept.get(key)
+            if old is None:
+                kept[key] = e
+            else:  # the ruler of the incident that was asked about first
+                pair = (e, old) if source.opened_at < target.opened_at else (old, e)
+                kept[key] = joined(*pair, started)
         self._ranking.pop(source_id, None)
         self._put(source)
         self._put(target)
@@ -704,12 +757,14 @@ class CorrelateStage:
             return
         window = self.config.correlate.change_window
         changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= self.now]
-        self._ask(incident)
+        stale = self._asked_last.get(incident_id, 0.0) + ASK_EVERY <= self.now
+        if stale or self._asked.get(incident_id) != len(incident.services):
+            self._ask(incident)
         try:
             roots = rank(
                 alerts,
                 self.topology,
-                tuple(self._digests.get(incident_id, {}).values()),
+                self._evidence(incident_id),
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
@@ -718,6 +773,7 @@ class CorrelateStage:
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             self._audit(incident_id, "root", "the ranking failed; the causes shown are the last ones", reason=repr(e))
             return
+        roots = self.verdicts.corrected(roots, _shown(alerts), self.now)
         if not roots or roots == incident.roots:
             return
         before, after = incident.root, roots[0]
@@ -733,14 +789,41 @@ class CorrelateStage:
             )
         self._tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
 
+    def _evidence(self, incident_id: str) -> Heard:
+        heard = self._heard.get(incident_id)
+        if heard is None:
+            heard = self._heard[incident_id] = Heard(self._digests.get(incident_id, {}).values())
+        return heard
+
     def _ask(self, incident: Incident) -> None:
-        """Ask for the evidence of the neighbourhood when the incident opened or reached another service."""
-        if self._asked.get(incident.id) == len(incident.services):
-            return
+        """Ask for the evidence of the neighbourhood as it is now."""
         self._asked[incident.id] = len(incident.services)
+        self._asked_last[incident.id] = self.now
         question = self._question(incident)
         if question is not None:
             self._out.append(question)
+
+    def _ask_first(self, incident_id: str) -> None:
+        """It opened, or a person is about to hear of it: ask at once, and later again."""
+        incident = self.incidents.get(self._living(incident_id))
+        if incident is None or incident.state not in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED):
+            return
+        self._asked_at[incident.id] = self.now
+        self._ask(incident)
+        self._timer(self.now + ASK_AGAIN[0], _ASK, incident.id)
+
+    def _ask_again(self, incident_id: str, when: float) -> None:
+        """One round of ASK_AGAIN; an incident that no detect side knows anything of has no second one."""
+        incident = self.incidents.get(incident_id)
+        first = self._asked_at.get(incident_id)
+        if incident is None or first is None or not incident.firing or incident_id not in self._digests:
+            return
+        rounds = [i for i, after in enumerate(ASK_AGAIN) if first + after == when]
+        if not rounds:
+            return  # it was asked about anew since, on another schedule
+        self._ask(incident)
+        if rounds[0] + 1 < len(ASK_AGAIN):
+            self._timer(first + ASK_AGAIN[rounds[0] + 1], _ASK, incident_id)
 
     def _question(self, incident: Incident) -> AskEvidence | None:
         near: dict[str, int] = {}
@@ -754,7 +837,7 @@ class CorrelateStage:
         if not wanted:
             return None
         return AskEvidence(
-            request_id=content_id("ask", incident.id, len(incident.services), incident.reopened),
+            request_id=content_id("ask", incident.id, len(incident.services), incident.reopened, repr(self.now)),
             incident=incident.id,
             services=tuple(wanted),
             since=incident.started_at,
@@ -767,22 +850,41 @@ class CorrelateStage:
         return [q for q in asked if q is not None]
 
     def _on_digest(self, digest: EvidenceDigest) -> None:
+        self._answered = True
         incident_id = self._living(digest.incident)
         if incident_id not in self.incidents:
             return
         kept = self._digests.setdefault(incident_id, {})
+        self._heard.pop(incident_id, None)
+        since = self.incidents[incident_id].started_at
         for e in digest.evidence:
-            kept[f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"] = e
+            old = kept.get(_signal(e))
+            kept[_signal(e)] = e if old is None else joined(old, e, since)
+        self._illustrate(incident_id, kept)
         self._ranking.pop(incident_id, None)  # its timer finds nothing; the answer is ranked now
+        self._asked_last[incident_id] = self.now  # several partitions answer one question
         self._rank(incident_id)
+
+    def _illustrate(self, incident_id: str, kept: Mapping[str, Evidence]) -> None:
+        """Signals of alerts that came without their values (those of fixed limits) get those of the digest."""
+        for fp in self.incidents[incident_id].alerts:
+            alert = self.alerts.get(fp)
+            if alert is None or all(e.recent for e in alert.evidence):
+                continue
+            shown = tuple(
+                e if e.recent or (known := kept.get(_signal(e))) is None else replace(e, recent=known.recent)
+                for e in alert.evidence
+            )
+            if shown != alert.evidence:
+                self._keep(replace(alert, evidence=shown))
 
     def _on_topology(self, update: TopologyUpdate) -> None:
         self._topology_changed(self.topology.apply(update, self.now), update.source)
 
-    def _topology_changed(self, diff: Any, source: str) -> None:
+    def _topology_changed(self, diff: Diff, source: str) -> None:
         if not diff.added and not diff.removed:
             return
-        self._audit("", "topology", f"{len(diff.added)} edges added, {len(diff.removed)} removed", reason=source)
+        self._audit("", "topology", str(diff), reason=source)
         for incident in list(self.incidents.values()):
             if incident.state in (IncidentState.OPEN, IncidentState.ACKNOWLEDGED):
                 self._want_rank(incident.id)
@@ -866,9 +968,34 @@ class CorrelateStage:
         incident = self.incidents.get(incident_id)
         named = [incident.root.service] if incident is not None and incident.root is not None else []
         meant = replace(verdict, incident=incident_id, other=self._living(verdict.other))
+        if incident is not None:
+            self._learn(incident, meant)
         self._revise(self.grouper.verdict(meant, self.now, named))
         if incident_id in self.incidents:
             self._want_rank(incident_id)
+
+    def _learn(self, incident: Incident, verdict: Verdict) -> None:
+        """What the verdict says of the next time: who is to be named, what the graph lacks or has too much."""
+        hops = self.config.correlate.hops
+        members = [a for fp in incident.alerts if (a := self.alerts.get(fp)) is not None]
+        learned: TopologyUpdate | None = None
+        if verdict.kind == "cause" and verdict.service and incident.root is not None:
+            true = self.topology.resolve(verdict.service)
+            self.verdicts.cause(incident.root.service, true, _shown(members).get(true, ()), self.now)
+        elif verdict.kind == "merge" and (other := self.incidents.get(verdict.other)) is not None:
+            first, second = sorted((incident, other), key=lambda i: (i.started_at, i.opened_at, i.id))
+            learned = drawn(self.topology, self._began_at(first), self._began_at(second), hops)
+        elif verdict.kind == "split":
+            chosen = set(verdict.fingerprints)
+            sides = [[a.service for a in members if (a.fingerprint in chosen) is side] for side in (True, False)]
+            learned = withdrawn(self.topology, *sides)
+        if learned is not None:
+            self._on_topology(learned)
+
+    def _began_at(self, incident: Incident) -> str:
+        """The service of the incident's earliest alert."""
+        alerts = [a for fp in incident.alerts if (a := self.alerts.get(fp)) is not None and a.service]
+        return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
 
     # ------------------------------------------------------------------ writing down
 
@@ -905,6 +1032,9 @@ class CorrelateStage:
         reopened, self._reopened = self._reopened, {}
         for incident_id in reopened:
             self._tell(incident_id, NotifyReason.REOPENED)
+        unasked, self._unasked = self._unasked, {}
+        for incident_id in unasked:
+            self._ask_first(incident_id)
 
     def _flush(self) -> None:
         """One row per changed alert and incident, in the order in which they changed first."""
@@ -936,6 +1066,19 @@ class CorrelateStage:
                 )
             )
         )
+
+
+def _shown(alerts: Iterable[Alert]) -> dict[str, set[str]]:
+    """Service -> names of its alerts (of an anomaly: of its signal)."""
+    shown: dict[str, set[str]] = {}
+    for a in alerts:
+        name = a.labels.get("signal", "") if a.anomaly else a.labels.get("alertname", "")
+        shown.setdefault(a.service, set()).add(name)
+    return shown
+
+
+def _signal(e: Evidence) -> str:
+    return f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"
 
 
 def _name(alert: Alert) -> str:
@@ -982,6 +1125,7 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
         silences=silences,
         dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
         retraining=Retraining(config.retraining, meta.get("retraining")),
+        verdicts=Verdicts(meta.get("verdicts")),
         trainers=[f"{kind}[{index}]" for kind, index, _, _ in trainers(config)],
         resume=meta or None,
     )

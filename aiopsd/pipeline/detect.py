@@ -11,24 +11,27 @@ records were cut once series have been evicted, so no output depends on them.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from aiopsd.config import Config
+from aiopsd.config import Config, PolicyRule
 from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
+from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
-from aiopsd.detect.drift import Drifts, ErrorDrift, SeriesDrift
+from aiopsd.detect.drift import Drifts, ErrorDrift, Rise, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
+from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, seen
+from aiopsd.detect.maintenance import Maintenance
 from aiopsd.detect.online import Online
 from aiopsd.detect.signals import Matcher, Signal, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
-from aiopsd.errors import DecodeReason
+from aiopsd.errors import ConfigError, DecodeReason
 from aiopsd.model import (
     Anomaly,
     Append,
@@ -38,6 +41,7 @@ from aiopsd.model import (
     LogRecord,
     Reject,
     Snapshot,
+    TopologyUpdate,
     content_id,
     fingerprint,
 )
@@ -45,6 +49,8 @@ from aiopsd.services import ServiceMapper
 
 AHEAD = 3600.0  # s; a sample further ahead of its record's receipt is a broken clock, not news
 LEAP = 86400.0  # s; without receipt times, a leap of the watermark by more has to be seen in ...
+MOST_POLICIES = 255  # a row keeps the number of its policy in a byte
+MOST_AWAY = 30 * 86400.0  # s; a window of maintenance that ended longer ago no longer excuses silence
 CONFIRM = 3  # ... so many records in a row before it is believed
 
 _KINDS = ("other", "latency", "errors", "availability", "traffic", "saturation", "resource")
@@ -69,7 +75,8 @@ def build(config: Config, source: str, partition: int, resume: Snapshot | None =
 class DetectStage:
     """See `protocols.DetectLike`. Counters for /metrics are plain attributes, totals since the stage was built.
 
-    Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8.
+    Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8, `_windows`
+    int16 (which maintenance concerns it; follows from the labels).
     """
 
     KIND, VERSION = "detect", 4
@@ -89,8 +96,22 @@ class DetectStage:
         )
         self._evict_step = max(d.evict_after / 24, 60.0)
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
-        self._silence = Silence(d.no_data)
+        rules = d.policies
+        self._others = [self._policy_of(rule) for rule in rules]
+        self._policies = [Matcher(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
+        no_data = [d.no_data if rule.no_data is None else rule.no_data for rule in rules]
+        self._no_data = np.array([d.no_data, *no_data], np.float64)
+        flatline = [d.flatline if rule.flatline is None else rule.flatline for rule in rules]
+        self._still = np.array([d.flatline, *flatline], np.float64)
+        self._flatline = Flatline(d.flatline, flatline)
+        self._adopt = [rule.adopt_after for rule in rules]
+        self._silence = Silence(d.no_data, no_data)
+        self._maintenance = Maintenance(d.maintenance)
+        if len(rules) > MOST_POLICIES:
+            raise ConfigError(f"at most {MOST_POLICIES} policies", "$.detect.policies")
         self._online = Online(d.online, self._policy)
+        known = edges.KNOWN if config.topology.known_metrics else ()
+        self._edges = edges.Edges((*config.topology.metrics, *known), self._mapper, config.topology.stale_after)
         models = [(i, m) for i, m in enumerate(d.drift.models) if d.drift.enabled]
         path = "$.detect.drift.models"
         self._models = [
@@ -103,9 +124,10 @@ class DetectStage:
         ]
         self._inputs: dict[int, tuple[int, ...]] = {}  # row -> models that read it
         self._errors: dict[int, int] = {}  # row -> model whose error bits it carries
+        self._governed = bool(rules or d.maintenance)
         self._subscribers = bool(d.thresholds or d.online or self._models)
         self._drift = SeriesDrift()
-        self._error_drift = ErrorDrift(d.drift.adwin_delta)
+        self._error_drift = ErrorDrift(d.drift.error_limit)
         self._watermark = float("-inf")
         self._leap = 0  # consecutive records without receipt time that were all far ahead
         self._names: list[str] = []
@@ -113,16 +135,19 @@ class DetectStage:
         self._sizes: list[int] = []  # rows of each service, by id
         self._free: list[int] = []  # ids without rows
         self._dropped: set[int] = set()  # rows evicted in this step, or new
-        self.samples = self.late = self.invalid = self.anomalies = self.drifts = 0
+        self.samples = self.late = self.invalid = self.skipped = self.anomalies = self.drifts = 0
         if resume is None:
             self._index = SeriesIndex(self._mapper)
-            self._bank = RangeBank(self._policy, follow=True)
+            self._bank = RangeBank(self._policy, follow=True, others=self._others)
             self._join = Join(join, self._describe)
             self._known = np.zeros(self._bank.capacity, bool)
             self._service = np.zeros(self._bank.capacity, np.int32)
             self._kind = np.zeros(self._bank.capacity, np.int8)
+            self._windows = np.zeros(self._bank.capacity, np.int16)
         else:
             self._load(resume, join)
+        if d.adopt_after is not None:
+            self._join.adopt_after = float(d.adopt_after)
         if d.drift.enabled:
             self._bank.on_hours = self._drift
 
@@ -159,7 +184,8 @@ class DetectStage:
         begin = np.searchsorted(record, np.arange(len(records) + 1))
         first = 0
         mark = self._watermark
-        for r in self._cuts(marks):
+        growing = bool((~self._known[rows]).any())  # a series that is new may name an edge
+        for r in self._cuts(marks, growing):
             self._segment(first, r, rows, ts, values, record, begin, marks, out)
             before = float(marks[r - 1]) if r else mark
             self._boundary(r, before, float(marks[r]), out)
@@ -193,10 +219,11 @@ class DetectStage:
         bank = self._bank.snapshot(n)
         arrays = {f"bank.{name}": a for name, a in bank.arrays.items()}
         arrays |= {"known": self._known[:n].copy(), "service": self._service[:n].copy(), "kind": self._kind[:n].copy()}
-        self._drift.ensure(n)
-        arrays |= {"drift.f": self._drift.f[:, :n].copy(), "drift.start": self._drift.start[:, :n].copy()}
+        arrays |= {f"drift.{name}": a for name, a in self._drift.arrays(n).items()}
         online, models = self._online.snapshot()
         arrays |= {f"online.{name}": a for name, a in models.items()}
+        flatline, still = self._flatline.snapshot(n)
+        arrays |= {f"flatline.{name}": a for name, a in still.items()}
         meta: dict[str, Any] = {
             "source": self.source,
             "partition": self.partition,
@@ -209,8 +236,10 @@ class DetectStage:
             "join": self._join.snapshot(),
             "limits": self._limits.snapshot(),
             "silence": self._silence.snapshot(),
+            "flatline": flatline,
             "online": online,
             "errors": self._error_drift.snapshot(),
+            "edges": self._edges.snapshot(),
             "signals": msgspec.to_builtins(self._config.signals),
         }
         return Snapshot(kind=self.KIND, version=self.VERSION, meta=meta, arrays=arrays)
@@ -226,7 +255,7 @@ class DetectStage:
         self._index = SeriesIndex.resume(self._mapper, meta["index"])
         inner = {name.removeprefix("bank."): a for name, a in arrays.items() if name.startswith("bank.")}
         bank = Snapshot(kind=RangeBank.KIND, version=RangeBank.VERSION, meta=meta["bank"], arrays=inner)
-        self._bank = RangeBank.resume(self._policy, bank, follow=True)
+        self._bank = RangeBank.resume(self._policy, bank, follow=True, others=self._others)
         n = len(arrays["known"])
         capacity = self._bank.capacity
         self._known = np.zeros(capacity, bool)
@@ -234,6 +263,7 @@ class DetectStage:
         self._kind = np.zeros(capacity, np.int8)
         self._known[:n], self._service[:n] = arrays["known"], arrays["service"]
         self._kind[:n] = arrays["kind"]
+        self._windows = np.zeros(capacity, np.int16)
         self._names = list(meta["names"])
         self._free = list(meta["free"])
         free = set(self._free)
@@ -244,13 +274,21 @@ class DetectStage:
         if self._subscribers:
             for row in live:
                 self._subscribe(row)
+        if self._governed:
+            for row in live:
+                self._govern(row, self._index.labels(row), self._names[self._service[row]])
+        named = self._edges.rows(meta["edges"])
+        for row in live if named is None else named:
+            self._edges.appear(row, self._index.labels(row), self._names[self._service[row]])
+        self._edges.load(meta["edges"])
         models = {name.removeprefix("online."): a for name, a in arrays.items() if name.startswith("online.")}
         self._online.load(meta["online"], models)
-        self._drift.ensure(n)
-        self._drift.f[:, :n], self._drift.start[:, :n] = arrays["drift.f"], arrays["drift.start"]
+        self._drift.load({name.removeprefix("drift."): a for name, a in arrays.items() if name.startswith("drift.")})
         self._error_drift.load([item for item in meta["errors"] if item[0] in self._errors])
         self._limits.load(meta["limits"])
         self._silence.load(meta["silence"])
+        still = {name.removeprefix("flatline."): a for name, a in arrays.items() if name.startswith("flatline.")}
+        self._flatline.load(meta["flatline"], still)
         if meta["signals"] != msgspec.to_builtins(self._config.signals):
             self._classify(live)
 
@@ -306,14 +344,18 @@ class DetectStage:
                 out.append(((r, _REFUSED, 1.0, 0, 0), reject))
         return good, marks
 
-    def _cuts(self, marks: F64) -> list[int]:
-        """Records before whose samples the whole bank is looked at: series to evict, silence."""
+    def _cuts(self, marks: F64, growing: bool) -> list[int]:
+        """Records before whose samples the whole bank is looked at: series to evict, silence, edges to tell."""
         before = np.concatenate(([self._watermark], marks[:-1]))
         moved = np.flatnonzero((marks > before) & np.isfinite(before))
         b, m = before[moved], marks[moved]
         due = b // self._evict_step != m // self._evict_step
+        if self._flatline.on:
+            due |= b // self._flatline.step != m // self._flatline.step
         if self._silence.after > 0:
             due |= b // self._silence.step != m // self._silence.step
+        if growing or self._edges:
+            due |= b // edges.STEP != m // edges.STEP
         out: list[int] = moved[due].tolist()
         return out
 
@@ -323,18 +365,46 @@ class DetectStage:
             self._evict(min(now, before + self._evict_step))
         if self._silence.boundary(before, now):
             bank = self._bank
+            last, live = bank.last, self._known & ((bank.flags & ENDED) == 0)
+            if self._maintenance.rules:
+                # who was away by plan is missed from the end of the plan on
+                until = self._maintenance.until(self._windows, now, MOST_AWAY)
+                live &= until <= now
+                last = np.maximum(last, until)
             changes = self._silence.check(
                 before,
                 now,
-                last=bank.last,
+                last=last,
                 count=bank.count,
                 age=bank.age,
-                live=self._known & ((bank.flags & ENDED) == 0),
+                live=live,
+                service=self._service,
+                names=self._names,
+                after=self._no_data[bank.rule] if self._policies else None,
+            )
+            for n, change in enumerate(changes):
+                out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
+        if self._flatline.boundary(before, now):
+            bank = self._bank
+            live = self._known & ((bank.flags & ENDED) == 0) & ((bank.flags & HARM_BOTH) != 0)
+            if self._maintenance.rules:
+                live &= self._maintenance.until(self._windows, now, MOST_AWAY) <= now
+            changes = self._flatline.check(
+                before,
+                last=bank.last,
+                interval=bank.age / np.maximum(bank.count - 1, 1),
+                live=live,
+                after=self._still[bank.rule],
                 service=self._service,
                 names=self._names,
             )
             for n, change in enumerate(changes):
-                out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
+                out.append(((r, _BOUNDARY, 0.0, 2, n), self._append(self._stuck(change, before))))
+        if self._edges.boundary(before, now):
+            bank = self._bank
+            for n, (found, nodes) in enumerate(self._edges.due(before, bank.last, bank.d[1], bank.flags)):
+                told = edges.update(self.source, self.partition, found, nodes)
+                out.append(((r, _BOUNDARY, 0.0, 1, n), self._append(told)))
 
     # ------------------------------------------------------------------ samples
 
@@ -361,14 +431,23 @@ class DetectStage:
             unknown, at = np.unique(rows[strange], return_index=True)
             new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
             self._enrol([row for _, row in new])
+        skip = None
+        if self._maintenance.rules and len(rows):
+            skip = self._maintenance.inside(self._windows[rows], ts)
+            self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
-        strange_to_models = self._online.step(rows, ts, values)
+        strange_to_models = self._online.step(rows, ts, values, skip)
         for s in strange_to_models:
             self._bank.watch(s.row, True)
-        seen_by_bank = self._bank.step(rows, ts, values)
+        seen_by_bank = self._bank.step(rows, ts, values, skip)
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late
         self.invalid += seen_by_bank.invalid
+
+        if self._flatline.on:
+            self._flatline.ensure(self._bank.capacity)
+            taken = np.flatnonzero(seen_by_bank.used)
+            self._flatline.learn(rows[taken], ts[taken], values[taken])
 
         if self._limits.rules:
             used = np.where(seen_by_bank.used, values, np.nan)
@@ -392,7 +471,7 @@ class DetectStage:
             for k, row, t, v in zip(at.tolist(), rows[at].tolist(), ts[at].tolist(), values[at].tolist(), strict=True):
                 found = self._error_drift.update(row, t, v)
                 if found is not None:
-                    wrong = self._erring(row, t, *found)
+                    wrong = self._erring(row, t, found)
                     out.append(((int(record[k]), _SAMPLE, float(k + a), 3, 0), self._append(wrong)))
 
         # the join: samples and new series in their order, timers between the records that pass them
@@ -442,10 +521,13 @@ class DetectStage:
             self._known = np.concatenate((self._known, np.zeros(more, bool)))
             self._service = np.concatenate((self._service, np.zeros(more, np.int32)))
             self._kind = np.concatenate((self._kind, np.zeros(more, np.int8)))
+            self._windows = np.concatenate((self._windows, np.zeros(more, np.int16)))
 
     def _enrol(self, rows: list[int]) -> None:
         for row in rows:
-            name = self._index.service(row)
+            labels = self._index.labels(row)
+            name = self._mapper.service(labels)
+            self._edges.appear(row, labels, name)
             sid = self._ids.get(name)
             if sid is None:
                 if self._free:
@@ -459,6 +541,8 @@ class DetectStage:
             self._sizes[sid] += 1
             self._service[row] = sid
             self._known[row] = True
+            if self._governed:
+                self._govern(row, labels, name)
         self._classify(rows)
         if self._subscribers:
             for row in rows:
@@ -473,6 +557,27 @@ class DetectStage:
             at = np.array(mine, np.intp)
             self._kind[at] = _KINDS.index(signal.kind)
             self._bank.mark(at, counter=signal.counter, harm=_HARM[signal.harm])
+
+    def _policy_of(self, rule: PolicyRule) -> Policy:
+        base = self._policy
+        return msgspec.structs.replace(
+            base,
+            growth=base.growth if rule.growth is None else rule.growth,
+            memory=base.memory if rule.memory is None else float(rule.memory),
+            warm_seconds=base.warm_seconds if rule.warmup is None else float(rule.warmup),
+        )
+
+    def _govern(self, row: int, labels: Mapping[str, str], service: str) -> None:
+        """Which policy the series obeys, and which maintenance concerns it."""
+        if self._policies:
+            given = {**labels, "service": service or labels.get("service", "")}
+            found = next((i for i, matches in enumerate(self._policies) if matches(given)), -1)
+            self._bank.obey(row, found + 1)
+            adopt = self._adopt[found] if found >= 0 else None
+            if adopt is not None:
+                self._join.adopt[row] = float(adopt)
+        if self._maintenance.rules:
+            self._windows[row] = self._maintenance.group(labels, service)
 
     def _subscribe(self, row: int) -> None:
         """What else looks at this series, by its labels."""
@@ -501,6 +606,7 @@ class DetectStage:
             self._join.vanish(row, name)
             self._limits.vanish(row)
             self._online.vanish(row)
+            self._edges.vanish(row)
             self._inputs.pop(row, None)
             if self._errors.pop(row, None) is not None:
                 self._error_drift.forget(row)
@@ -509,8 +615,10 @@ class DetectStage:
                 del self._ids[name]
                 self._free.append(sid)
         self._known[rows] = False
+        self._windows[rows] = 0
+        self._flatline.forget(rows)
         self._bank.reset(rows)
-        self._drift.reset(rows[rows < self._drift.f.shape[1]])
+        self._drift.reset(rows)
         self._dropped.update(rows.tolist())
 
     def _describe(self, row: int) -> Series:
@@ -550,9 +658,36 @@ class DetectStage:
             evidence=tuple(evidence),
         )
 
+    def _stuck(self, change: Change, now: float) -> Anomaly:
+        hush = change.hush
+        evidence: list[Evidence] = []
+        text = "moves again"
+        if change.rows:
+            rows = np.array(change.rows, np.intp)
+            found = from_view(self._bank.view(rows), self._describe, now)
+            found.sort(key=lambda e: (e.service, e.metric, sorted(e.labels.items())))
+            evidence = [msgspec.structs.replace(e, channel="flatline", onset=hush.onset) for e in found[:8]]
+            more = f" and {hush.told - 1} more" if hush.told > 1 else ""
+            text = f"{evidence[0].metric}{more} exactly {evidence[0].level:.6g} since {clock(hush.onset)}"
+        return Anomaly(
+            id=content_id("flatline", hush.service, round(hush.onset)),
+            service=hush.service,
+            signal="flatline",
+            state=change.state,
+            onset=hush.onset,
+            ts=now,
+            score=0.6,
+            revision=hush.revision,
+            labels={"source": self.source},
+            summary=f"{hush.service} does not move: {text}" if evidence else f"{hush.service} {text}",
+            evidence=tuple(evidence),
+        )
+
     def _drifted(self, drifts: Drifts, i: int) -> list[DriftDetected]:
         """One drift per model that reads the series, or one for the series itself."""
         row = int(drifts.rows[i])
+        if row in self._errors and row not in self._inputs:
+            return []  # error bits are watched as such: one rise is one drift
         who = self._describe(row)
         variance = bool(drifts.variance[i])
         ground = 0.0 if variance else self._bank.anchor(row)
@@ -580,7 +715,7 @@ class DetectStage:
             )
         return out
 
-    def _erring(self, row: int, ts: float, before: float, after: float, since: float) -> DriftDetected:
+    def _erring(self, row: int, ts: float, rise: Rise) -> DriftDetected:
         who = self._describe(row)
         model = self._models[self._errors[row]][0]
         return DriftDetected(
@@ -591,19 +726,19 @@ class DetectStage:
             metric=who.metric,
             labels=who.labels,
             kind="error-rate",
-            detector="adwin",
-            since=since,
+            detector="bernoulli-cusum",
+            since=rise.since,
             ts=ts,
-            before=before,
-            after=after,
-            statistic=after - before,
-            threshold=self._config.drift.adwin_delta,
+            before=rise.before,
+            after=rise.after,
+            statistic=rise.statistic,
+            threshold=rise.threshold,
         )
 
-    def _append(self, body: Anomaly | DriftDetected) -> Append:
+    def _append(self, body: Anomaly | DriftDetected | TopologyUpdate) -> Append:
         if isinstance(body, Anomaly):
             self.anomalies += 1
-        else:
+        elif isinstance(body, DriftDetected):
             self.drifts += 1
         return Append(body=body, origin=_NOWHERE)
 
@@ -612,6 +747,8 @@ class DetectStage:
         if not isinstance(effect, Append):
             return effect
         pos = record.pos
+        if isinstance(effect.body, TopologyUpdate):
+            return Append(body=effect.body, origin=pos)
         return Append(body=msgspec.structs.replace(effect.body, pos=pos), origin=pos)
 
 

@@ -187,12 +187,14 @@ class DetectHost:
     async def _slice(self, shard: Shard, chunk: Sequence[LogRecord]) -> bool:
         """One step of one stage; False when the partition turned out to be somebody else's."""
         began = self.clock()
-        before = shard.stage.samples
+        before, skipped = shard.stage.samples, shard.stage.skipped
         shard.ahead = True
         effects = await self._in_thread(shard.stage.step, chunk)
         took = max(self.clock() - began, 1e-4)
         self.metrics.detect_seconds.observe(took)
         self.metrics.samples.labels(self.source).inc(shard.stage.samples - before)
+        if shard.stage.skipped > skipped:
+            self.metrics.skipped.labels(self.source).inc(shard.stage.skipped - skipped)
         shard.slice = max(1, min(POLL_RECORDS, int(len(chunk) * SLICE_SECONDS / took) or 1, shard.slice * 2))
         events = [e for e in effects if isinstance(e, Append)]
         if events and not await self._append(shard, events):

@@ -9,7 +9,7 @@ from aiopsd.config import Config
 from aiopsd.decode import check_samples, split_samples
 from aiopsd.errors import StoreError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import AlertBatch, Body, Entry
+from aiopsd.model import AlertBatch, Body, Checked, Entry
 from aiopsd.protocols import Journal, Stream
 from aiopsd.runtime.correlate import CorrelateHost
 from aiopsd.services import ServiceMapper
@@ -42,14 +42,16 @@ class RuntimeDoor:
         self._reloading = asyncio.Lock()
         self._refused: dict[str, tuple[float, str]] = {}  # what could not be written -> (loop time, why)
 
-    async def push_metrics(self, body: bytes, format: str) -> None:
+    async def push_metrics(self, body: bytes, format: str) -> Checked:
         """Check, split by service when the log has several partitions, append."""
-        if not check_samples(body, format):
-            return
+        checked = check_samples(body, format)
+        if not checked.taken:
+            return checked
         partitions = self.config.metric_log.partitions
         parts = [(0, body)] if partitions == 1 else split_samples(body, format, partitions, self._services)
         with self._writing("metrics"):
             await self.metric_log.append([Entry(value=part, format=format, partition=p) for p, part in parts])
+        return checked
 
     async def submit(self, bodies: Sequence[Body]) -> int:
         """Append and wait for the decision."""

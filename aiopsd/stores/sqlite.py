@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from aiopsd import snapshots
-from aiopsd.disk import DISK_ERRORS, Lane, connect, refused, sync_folder, transaction
+from aiopsd.disk import DISK_ERRORS, Connections, Lane, connect, refused, sync_folder, transaction
 from aiopsd.errors import Corrupt, Fenced, StoreError
 from aiopsd.model import Alert, AuditEntry, Effect, Incident, Notification, RetrainRequest, Silence, Snapshot
 from aiopsd.protocols import Clock, OutboxRow, SnapshotRef
@@ -87,7 +87,7 @@ def statements(script: str) -> Iterator[str]:
             part = ""
 
 
-class SqliteStore:
+class SqliteStore(Connections):
     """`protocols.Store` in one file.
 
     Args:
@@ -136,11 +136,6 @@ class SqliteStore:
         except DISK_ERRORS as e:
             raise refused(e, str(self.path)) from e
 
-    def _close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
-
     async def stop(self) -> None:
         """Close; what was asked before is finished first."""
         if self._started:
@@ -150,14 +145,6 @@ class SqliteStore:
             await self._writer.run(self._close)
         for lane in (self._files, self._reader, self._writer):
             lane.close()
-
-    def _close_reader(self) -> None:
-        if self._read_conn is not None:
-            self._read_conn.close()
-
-    async def limit_pages(self, pages: int) -> None:
-        """Cap the file at so many pages of 4 KiB, to see it full; 0 lifts the cap."""
-        await self._write(lambda conn: conn.execute(f"PRAGMA max_page_count = {pages or 4294967294}").close())
 
     async def _write(self, do: "Callable[[sqlite3.Connection], T]") -> T:
         """The result of `do` in the writer's thread, errors with our names."""

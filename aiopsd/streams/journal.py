@@ -18,7 +18,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiopsd.disk import DISK_ERRORS, GroupCommit, Lane, Lock, Sync, connect, create, refused, sync_folder, transaction
+from aiopsd.disk import (
+    DISK_ERRORS,
+    Connections,
+    GroupCommit,
+    Lane,
+    Lock,
+    Sync,
+    connect,
+    create,
+    refused,
+    sync_folder,
+    transaction,
+)
 from aiopsd.errors import Corrupt, OffsetLost, StoreError, StreamError
 from aiopsd.model import Body, JournalRecord, SourcePos
 from aiopsd.protocols import Clock
@@ -114,7 +126,7 @@ class Written(NamedTuple):
     sizes: list[int]
 
 
-class LocalJournal:
+class LocalJournal(Connections):
     """`protocols.Journal` on a SQLite file.
 
     Bodies are served from memory as they were given and from the disk as they were decoded: give them with the types
@@ -203,23 +215,6 @@ class LocalJournal:
         self._reader.close()
         self._writer.close()
         self._lock.release()
-
-    def _close_reader(self) -> None:
-        if self._read_conn is not None:
-            self._read_conn.close()
-
-    def _close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-
-    async def limit_pages(self, pages: int) -> None:
-        """Cap the file at so many pages of 4 KiB, to see it full; 0 lifts the cap."""
-
-        def cap() -> None:
-            assert self._conn is not None
-            self._conn.execute(f"PRAGMA max_page_count = {pages or 4294967294}")
-
-        await self._writer.run(cap)
 
     # ------------------------------------------------------------------ writing
 

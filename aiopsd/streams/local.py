@@ -20,7 +20,19 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from aiopsd.disk import DISK_ERRORS, GroupCommit, Lane, Lock, Sync, connect, create, refused, sync_folder, transaction
+from aiopsd.disk import (
+    DISK_ERRORS,
+    Connections,
+    GroupCommit,
+    Lane,
+    Lock,
+    Sync,
+    connect,
+    create,
+    refused,
+    sync_folder,
+    transaction,
+)
 from aiopsd.errors import Corrupt, Full, OffsetLost, StoreError, StreamError
 from aiopsd.model import Entry, LogRecord, SourcePos
 from aiopsd.protocols import Clock, Owner
@@ -146,7 +158,7 @@ def checksum(
     return crc
 
 
-class LocalLog:
+class LocalLog(Connections):
     """`protocols.Stream` on a folder of ours.
 
     Args:
@@ -267,16 +279,6 @@ class LocalLog:
     def _bounds(self) -> dict[int, Bounds]:
         return {number: Bounds(part.first, part.end) for number, part in self._parts.items()}
 
-    def _close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
-
-    def _close_reader(self) -> None:
-        if self._read_conn is not None:
-            self._read_conn.close()
-            self._read_conn = None
-
     async def stop(self) -> None:
         """Tell the owner, finish what was appended before, close."""
         await self._cursor.release()
@@ -288,15 +290,6 @@ class LocalLog:
         self._reader.close()
         self._writer.close()
         self._lock.release()
-
-    async def limit_pages(self, pages: int) -> None:
-        """Cap the file at so many pages of 4 KiB, to see it full; 0 lifts the cap."""
-
-        def cap() -> None:
-            assert self._conn is not None
-            self._conn.execute(f"PRAGMA max_page_count = {pages or 4294967294}")
-
-        await self._writer.run(cap)
 
     # ------------------------------------------------------------------ writing
 

@@ -32,7 +32,7 @@ def comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     found: dict[str, str] = {}
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # a class
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
             found[node.target.id] = " ".join(by_line[n] for n in lines if n in by_line)
@@ -110,14 +110,16 @@ def configuration() -> str:
         ("metric_log", config.MetricLogConfig), ("snapshots", config.SnapshotConfig), ("store", config.StoreConfig),
         ("sources[]", config.SourceConfig), ("services", config.ServicesConfig),
         ("services.rules[]", config.ServiceRule),
-        ("topology", config.TopologyConfig), ("detect", config.DetectConfig),
+        ("topology", config.TopologyConfig), ("topology.metrics[]", config.EdgeRule),
+        ("detect", config.DetectConfig),
+        ("detect.policies[]", config.PolicyRule), ("detect.maintenance[]", config.MaintenanceRule),
         ("detect.signals[]", config.SignalRule), ("detect.thresholds[]", config.ThresholdRule),
         ("detect.online[]", config.OnlineRule), ("detect.drift", config.DriftConfig),
         ("detect.drift.models[]", config.ModelRule), ("correlate", config.CorrelateConfig),
         ("retraining", config.RetrainingConfig), ("route", config.RouteConfig),
         ("inhibit_rules[]", config.InhibitRule), ("delivery", config.DeliveryConfig),
         ("rules.yaml of a rule pack", config.RulePack), ("rules.yaml: alerts[]", config.AlertFamily),
-        ("rules.yaml: enrich[]", config.Enrichment),
+        ("rules.yaml: enrich[]", config.Enrichment), ("rules.yaml: edges[]", config.EdgeRule),
     ]  # fmt: skip
     for title, cls in names:
         lines += section(cls, f"`{title}`")

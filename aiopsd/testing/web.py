@@ -25,6 +25,7 @@ from aiopsd.model import (
     Body,
     Candidate,
     ChangeEvent,
+    Checked,
     Edge,
     Effect,
     Evidence,
@@ -85,11 +86,12 @@ class StageDoor:
         self.pushed: list[tuple[bytes, str]] = []
         self._offset = -1
 
-    async def push_metrics(self, body: bytes, format: str) -> None:
+    async def push_metrics(self, body: bytes, format: str) -> Checked:
         if self.refusal is not None:
             raise self.refusal
-        check_samples(body, format)
+        checked = check_samples(body, format)
         self.pushed.append((body, format))
+        return checked
 
     async def submit(self, bodies: Sequence[Body]) -> int:
         if self.refusal is not None:
@@ -328,6 +330,7 @@ class TestSite:
             clock=self.clock,
             topology=lambda: self.stage.topology,
             muted=self.stage.dispatcher.muted,
+            group_of=self.stage.grouper.group_of,
             version="0.0.0",
         )
 

@@ -10,17 +10,16 @@ import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import re2
 import yaml
 from aiohttp import web
-from msgspec import UNSET, UnsetType
 
 from aiopsd.config import Config, RouteConfig
+from aiopsd.decode.alerts import BadAlert, decode_alerts
 from aiopsd.decode.times import parse_time
-from aiopsd.errors import DecodeReason
+from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.model import Alert, AlertBatch, AlertIn, ExpireSilence, Labels, Matcher, PutSilence, Silence
 from aiopsd.silences import Matchers, SilenceState, matcher_text, parse_matcher, problem, silence_id, sorted_silences
 from aiopsd.silences import state_of as silence_state
@@ -55,11 +54,11 @@ def invalid(code: int, message: str) -> Problem:
     return Problem(422, message, where=str(code))
 
 
-async def read_json(request: web.Request, kind: Any, what: str) -> Any:
-    """The body as `kind`; None for a JSON null.
+async def read_json_bytes(request: web.Request, what: str) -> bytes:
+    """The body.
 
     Raises:
-        Problem: 415, 422 for an empty body, 400 naming the field.
+        Problem: 415, 422 for an empty one.
     """
     given = media_type(request) or "application/octet-stream"
     if given != "application/json":
@@ -67,6 +66,16 @@ async def read_json(request: web.Request, kind: Any, what: str) -> Any:
     body = await read_body(request)
     if not body.strip():
         raise invalid(602, f"{what} in body is required")
+    return body
+
+
+async def read_json(request: web.Request, kind: Any, what: str) -> Any:
+    """The body as `kind`; None for a JSON null.
+
+    Raises:
+        Problem: 415, 422 for an empty body, 400 naming the field.
+    """
+    body = await read_json_bytes(request, what)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -83,77 +92,41 @@ def moment_of(text: str | None, what: str) -> float:
 # --------------------------------------------------------------------------- alerts in
 
 
-class PostableAlert(msgspec.Struct, frozen=True, kw_only=True):
-    """One alert of a POST; fields that we do not know are ignored."""
-
-    labels: Labels | UnsetType | None = UNSET
-    annotations: Labels | None = None
-    startsAt: str | None = None
-    endsAt: str | None = None
-    generatorURL: str | None = None
-
-
-def to_alert(item: PostableAlert, index: int) -> AlertIn:
-    """The alert of one item.
+async def read_alerts(request: web.Request) -> tuple[list[AlertIn], list[BadAlert]]:
+    """(alerts of the body, those that Alertmanager does not store).
 
     Raises:
-        Problem: 400 or 422; nothing of the body may be taken then.
+        Problem: 400, 415 or 422 for what is refused whole, nothing of the body is taken: no JSON, a field of the wrong
+            type, a time or a URL that is none, an alert without labels.
     """
-    if not isinstance(item.labels, dict):
-        raise invalid(602, f"{index}.labels in body is required")
-    url = item.generatorURL or ""
-    if url and not _is_url(url):
-        raise invalid(601, f'{index}.generatorURL in body must be of type uri: "{url}"')
-    starts = moment_of(item.startsAt, f"{index}.startsAt")
-    ends = moment_of(item.endsAt, f"{index}.endsAt")
-    return AlertIn(
-        labels={k: v for k, v in item.labels.items() if v},
-        annotations=item.annotations or {},
-        starts_at=starts or ends,
-        ends_at=ends,
-        generator_url=url,
-    )
-
-
-def _is_url(text: str) -> bool:
-    """Go's url.ParseRequestURI: absolute, or an absolute path."""
+    body = await read_json_bytes(request, "alerts")
     try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return text.startswith("/") or (bool(parts.scheme) and bool(parts.netloc or parts.path.startswith("/")))
+        good, bad = decode_alerts(body, "prometheus")
+    except DecodeError as e:
+        raise Problem(400, f"parsing alerts body failed, because {e.detail}") from None
+    for _, reason, detail in bad:
+        if reason in _NUMBERS:
+            raise invalid(_NUMBERS[reason], detail)
+        if reason is DecodeReason.MALFORMED:
+            raise Problem(400, f"parsing alerts body failed, because {detail}")
+    return good, bad
 
 
-def fault(alert: AlertIn) -> tuple[DecodeReason, str] | None:
-    """Why Alertmanager does not store this alert, in its words; None for a good one."""
-    if alert.ends_at and alert.starts_at and alert.ends_at < alert.starts_at:
-        return DecodeReason.TIMESTAMP, "start time must be before end time"
-    if not alert.labels:
-        return DecodeReason.LABELS, "at least one label pair required"
-    if "" in alert.labels:
-        return DecodeReason.LABELS, 'invalid label set: invalid name ""'
-    if "" in alert.annotations:
-        return DecodeReason.LABELS, 'invalid annotations: invalid name ""'
-    return None
+_NUMBERS = {DecodeReason.SCHEMA: 602, DecodeReason.VALUE: 601}  # what go-openapi checks before Alertmanager looks
 
 
 async def post_alerts(request: web.Request) -> web.Response:
     """POST /api/v2/alerts: answers 200 with nothing when every alert is decided upon."""
     site = request.app[SITE]
     async with site.journal_gate.place(site.config.http.commit_timeout):
-        items = await read_json(request, list[PostableAlert] | None, "alerts")
-        good, faults = [], []
-        for index, alert in enumerate([to_alert(item, i) for i, item in enumerate(items or ())]):
-            wrong = fault(alert)
-            if wrong is None:
-                good.append(alert)
-            else:
-                site.metrics.rejects.labels("http", wrong[0]).inc()
-                faults.append(f"{wrong[1]} (alert {index})" if len(items) > 1 else wrong[1])
+        good, bad = await read_alerts(request)
+        for _, reason, _ in bad:
+            site.metrics.rejects.labels("http", reason).inc()
         if good:
             await site.submit([AlertBatch(alerts=tuple(good), sender="prometheus")])
-    if faults:
-        raise Refused(400, "; ".join(faults))
+    if bad:
+        several = len(good) + len(bad) > 1
+        raise Refused(400, "; ".join(f"{detail} (alert {i})" if several else detail for i, _, detail in bad))
     return web.Response()
 
 
@@ -171,6 +144,14 @@ class AlertStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # active | suppressed
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Ours: which incident ("": none) and which group holds the alert, and why. Alertmanager's clients pass over it."""
+
+    incident: str
+    group: str
+    reason: str
+
+
 class GettableAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     annotations: Labels
     endsAt: str
@@ -181,6 +162,7 @@ class GettableAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     updatedAt: str
     generatorURL: str = ""
     labels: Labels
+    aiopsd: Place
 
 
 class AlertGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,6 +226,7 @@ def gettable(site: Site, alert: Alert, receivers: Sequence[str], now: float) -> 
             mutedBy=(),
         ),
         generatorURL=alert.generator_url,
+        aiopsd=Place(incident=alert.incident, group=site.group(alert), reason=alert.group_reason),
     )
 
 

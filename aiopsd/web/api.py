@@ -31,15 +31,12 @@ from aiopsd.model import (
 )
 from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
-from aiopsd.web.site import SITE, Problem, Site, answer, decode, moment, need_json, read_body
+from aiopsd.topology import Change as TopologyChange
+from aiopsd.web.site import SITE, Problem, Site, View, answer, decode, moment, need_json, read_body
 
 MOST = 1000  # largest `limit` of a list
 STATES = tuple(str(s) for s in IncidentState)
 ENDED = ("pending", "delivered", "superseded", "failed")
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of what we answer; every field is always there, so that a reader need not know our defaults."""
 
 
 class EvidenceView(View, frozen=True, kw_only=True):
@@ -138,10 +135,11 @@ class IncidentView(View, frozen=True, kw_only=True):
 
 
 class AlertView(View, frozen=True, kw_only=True):
-    """One alert; `incident` is "" when it opens none, `reason` says why it is where it is."""
+    """One alert; `incident` is "" when it opens none, `group` holds it even so; `reason` says why it is there."""
 
     fingerprint: str
     incident: str
+    group: str
     state: Literal["firing", "resolved"]
     labels: Labels
     annotations: Labels
@@ -211,6 +209,28 @@ class AlertList(View, frozen=True, kw_only=True):
 
 class Timeline(View, frozen=True, kw_only=True):
     timeline: list[TimelineView]
+
+
+class EdgeView(View, frozen=True, kw_only=True):
+    caller: str
+    callee: str
+
+
+class TopologyChangeView(View, frozen=True, kw_only=True):
+    """One change of the graph; `more` counts edges and nodes beyond the 200 of each kind that are listed."""
+
+    version: int
+    at: datetime | None
+    source: str
+    added: list[EdgeView]
+    removed: list[EdgeView]
+    new_nodes: Sequence[str]
+    gone_nodes: Sequence[str]
+    more: int
+
+
+class TopologyChanges(View, frozen=True, kw_only=True):
+    changes: list[TopologyChangeView]
 
 
 class Outbox(View, frozen=True, kw_only=True):
@@ -345,6 +365,7 @@ def alert_view(site: Site, a: Alert, now: float) -> AlertView:
     return AlertView(
         fingerprint=a.fingerprint,
         incident=a.incident,
+        group=site.group(a),
         state=a.state.value,
         labels=a.labels,
         annotations=a.annotations,
@@ -370,6 +391,19 @@ def timeline_view(entry: AuditEntry) -> TimelineView:
         reason=entry.reason,
         actor=entry.actor,
         offset=entry.offset,
+    )
+
+
+def topology_change_view(c: TopologyChange) -> TopologyChangeView:
+    return TopologyChangeView(
+        version=c.version,
+        at=moment(c.stamp),
+        source=c.source,
+        added=[EdgeView(caller=u, callee=v) for u, v in c.added],
+        removed=[EdgeView(caller=u, callee=v) for u, v in c.removed],
+        new_nodes=c.nodes,
+        gone_nodes=c.gone,
+        more=c.more,
     )
 
 
@@ -515,7 +549,7 @@ async def get_incident(request: web.Request) -> web.Response:
 
 
 async def get_alerts(request: web.Request) -> web.Response:
-    """GET /api/v1/alerts: firing alerts by fingerprint, each with its incident and the reason of its place."""
+    """GET /api/v1/alerts: firing alerts by fingerprint, each with its incident or group and the reason of its place."""
     site, now = request.app[SITE], request.app[SITE].clock()
     limit, after = number_of(request, "limit", 100, MOST), request.query.get("cursor", "")
     service, of = request.query.get("service", ""), request.query.get("incident", "")
@@ -548,6 +582,13 @@ async def get_topology(request: web.Request) -> web.Response:
     raise Problem(400, f"format={kind[:40]!r}: expected json or graphml", where="format")
 
 
+async def get_topology_changes(request: web.Request) -> web.Response:
+    """GET /api/v1/topology/changes: what changed in the graph, newest first: edges and nodes, when, by whose word."""
+    limit = number_of(request, "limit", 100, MOST)
+    changes = [topology_change_view(c) for c in reversed(request.app[SITE].topology().history)]
+    return answer(TopologyChanges(changes=changes[:limit]))
+
+
 async def get_outbox(request: web.Request) -> web.Response:
     """GET /api/v1/outbox: what waits and what failed, oldest first; `limit`."""
     site = request.app[SITE]
@@ -556,7 +597,7 @@ async def get_outbox(request: web.Request) -> web.Response:
 
 
 async def get_status(request: web.Request) -> web.Response:
-    """GET /api/v1/status: positions, lag, sources, what we wait for."""
+    """GET /api/v1/status: positions, lag, sources, what we wait for, maintenance in force."""
     site = request.app[SITE]
     return answer(
         {
@@ -564,6 +605,7 @@ async def get_status(request: web.Request) -> web.Response:
             "version": site.version,
             "started_at": moment(site.started_at),
             "waiting_for": site.door.readiness(),
+            "maintenance": site.maintenance.active(site.clock()),
             "figures": site.projection.figures(),
         }
     )
@@ -653,6 +695,7 @@ ROUTES: Mapping[tuple[str, str], Any] = {
     ("GET", "/alerts"): get_alerts,
     ("GET", "/timeline"): get_timeline,
     ("GET", "/topology"): get_topology,
+    ("GET", "/topology/changes"): get_topology_changes,
     ("GET", "/outbox"): get_outbox,
     ("GET", "/status"): get_status,
 }

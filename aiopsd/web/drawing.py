@@ -21,6 +21,7 @@ from aiopsd.topology import Topology
 WIDTH, HEIGHT = 460.0, 132.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
 
+SINCE = {"no-data": "no data since", "flatline": "has not moved since"}  # channel -> what the mark of the onset says
 _HUGE = 1e150  # what is larger overflows the arithmetic of the scale and means nothing to a reader
 
 
@@ -54,11 +55,16 @@ def series(evidence: Evidence) -> Markup:
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return Markup("")
     band = abs(evidence.low) < _HUGE and abs(evidence.high) < _HUGE and evidence.high > evidence.low
-    values = [v for _, v in points] + ([evidence.low, evidence.high] if band else [])
-    low, high = min(values), max(values)
+    least, most = min(v for _, v in points), max(v for _, v in points)
+    room = 1.5 * (most - least) or math.inf  # a band that is far wider than what happened is cut: 103 of a limit of 100
+    floor, ceiling = (max(evidence.low, least - room), min(evidence.high, most + room)) if band else (least, most)
+    low, high = min(least, floor), max(most, ceiling)
     span = (high - low) or abs(high) or 1.0
     bottom, top = low - 0.06 * span, high + 0.06 * span
     first, last = points[0][0], points[-1][0]
+    missing = evidence.channel == "no-data"  # then the onset is the last sample, and the break is what is not there
+    if missing:
+        last = max(last, evidence.onset) + 0.25 * (last - first)
 
     def x(t: float) -> float:
         return round(_LEFT + (t - first) / (last - first) * (WIDTH - _LEFT - _RIGHT), 1)
@@ -84,27 +90,34 @@ def series(evidence: Evidence) -> Markup:
     ]
     if band:
         out.append(
-            f'<rect class="band" x="{_LEFT}" y="{y(evidence.high)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
-            f'height="{max(2.5, y(evidence.low) - y(evidence.high)):.1f}">'
+            f'<rect class="band" x="{_LEFT}" y="{y(ceiling)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
+            f'height="{max(2.5, y(floor) - y(ceiling)):.1f}">'
             f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
         )
     out.append(f'<path class="line" d="{path(points)}"/>')
+    if missing:
+        at = x(max(points[-1][0], evidence.onset))
+        out.append(
+            f'<rect class="missing" x="{at}" y="{_TOP}" width="{WIDTH - _RIGHT - at:.1f}" '
+            f'height="{HEIGHT - _TOP - _BOTTOM:g}"/>'
+        )
     if first <= evidence.onset <= last:
         at = x(evidence.onset)
         shift, anchor = (-4, "end") if at > WIDTH * 0.7 else (4, "start")
         out.append(f'<path class="onset" d="M{at} {_TOP}V{HEIGHT - _BOTTOM:g}"/>')
         out.append(
             f'<text class="note" x="{at + shift:.1f}" y="11" text-anchor="{anchor}">'
-            f"left normal {clock(evidence.onset)}</text>"
+            f"{SINCE.get(evidence.channel, 'left normal')} {clock(evidence.onset)}</text>"
         )
-        broken = [p for p in points if p[0] >= evidence.onset]
-        out.append(f'<path class="broken" d="{path(broken)}"/>')
-    out.append(f'<circle class="last" cx="{x(last)}" cy="{y(points[-1][1])}" r="3"/>')
+        if not missing:
+            start = next(i for i, p in enumerate(points) if p[0] >= evidence.onset or i == len(points) - 1)
+            out.append(f'<path class="broken" d="{path(points[max(0, start - 1) :])}"/>')
+    out.append(f'<circle class="last" cx="{x(points[-1][0])}" cy="{y(points[-1][1])}" r="3"/>')
     for text, left, down, anchor in (
         (number(high), _LEFT - 6, y(high) + 3.5, "end"),
         (number(low), _LEFT - 6, y(low) + 3.5, "end"),
         (clock(first), _LEFT, HEIGHT - 6, "start"),
-        (f"{clock(last)} UTC", WIDTH - _RIGHT, HEIGHT - 6, "end"),
+        (f"{clock(points[-1][0])} UTC" if not missing else "", WIDTH - _RIGHT, HEIGHT - 6, "end"),
     ):
         out.append(f'<text class="scale" x="{left:g}" y="{down:.1f}" text-anchor="{anchor}">{text}</text>')
     out.append("</svg>")

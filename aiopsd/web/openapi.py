@@ -19,6 +19,7 @@ _ANSWERS: Mapping[Any, Any] = {
     api.post_verdict: api.IncidentView,
     api.get_alerts: api.AlertList,
     api.get_timeline: api.Timeline,
+    api.get_topology_changes: api.TopologyChanges,
     api.get_outbox: api.Outbox,
 }
 _BODIES: Mapping[Any, Any] = {
@@ -42,6 +43,7 @@ _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
     ),
     api.get_timeline: (_LIMIT,),
     api.get_topology: (("format", {"enum": ["json", "graphml"]}, "Default json."),),
+    api.get_topology_changes: (_LIMIT,),
     api.get_outbox: (_LIMIT,),
     push.topology: (("source", {"type": "string"}, "Who says so; default http."),),
 }
@@ -65,7 +67,7 @@ _ERRORS = {
 
 def document(version: str, base: str = "") -> dict[str, Any]:
     """OpenAPI 3.1 as plain data (spec.openapis.org/oas/v3.1.0)."""
-    types = [Error, *_ANSWERS.values(), *_BODIES.values()]
+    types = [Error, push.Partly, *_ANSWERS.values(), *_BODIES.values()]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     paths: dict[str, dict[str, Any]] = {}
     for (verb, path), handler in api.ROUTES.items():
@@ -119,6 +121,9 @@ def _operation(verb: str, path: str, handler: Any, media: str = "") -> dict[str,
     out["responses"] = {("204" if media else "200"): good} | {
         code: {"description": _ERRORS[code], "content": {_JSON: {"schema": _ref(Error)}}} for code in codes
     }
+    if handler in (push.json_metrics, push.alertmanager):
+        told = "Safe, but for what was bad: that is lost, and must not be sent again."
+        out["responses"]["200"] = {"description": told, "content": {_JSON: {"schema": _ref(push.Partly)}}}
     if verb != "GET":
         out["security"] = [{}, {"token": []}]  # the token is asked for where one is configured
     return out

@@ -6,6 +6,7 @@ Content-Security-Policy forbids inline script. A form is taken from our own page
 
 import hashlib
 import hmac
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 import jinja2
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopsd.incidents import Move, rank_of
-from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, labels_text
+from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
 from aiopsd.projection import LIVE
 from aiopsd.web import drawing
 from aiopsd.web.api import alerts_of, command, deliveries_of, find_incident, timeline_of
@@ -30,6 +32,7 @@ SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
 MOST_OPEN = 200  # rows of the first page, the worst; the API has the rest
+MOST_ALERTS = 500  # rows of the page of alerts; the API has the rest
 MOST_ROWS = 200  # of the outbox, counted for the first page; above it says 200+
 MOST_LINES = 300  # of a timeline on the page, the newest; the API has the rest
 
@@ -164,6 +167,22 @@ async def index(request: web.Request) -> web.Response:
     )
 
 
+async def alerts(request: web.Request) -> web.Response:
+    """GET /alerts: what fires, with its group and the reason of its place; those that nobody is told of first."""
+    site = request.app[SITE]
+    now = site.clock()
+    firing = site.projection.alerts(firing=True)
+    firing.sort(key=lambda a: (bool(a.incident), -rank_of(a.labels.get("severity", "warning")), -a.starts_at))
+    shown = firing[:MOST_ALERTS]
+    return render(
+        request,
+        "alerts.html",
+        alerts=[(a, site.group(a), any(site.muted(a, now))) for a in shown],
+        firing=len(firing),
+        alone=sum(not a.incident for a in firing),
+    )
+
+
 async def incident(request: web.Request) -> web.Response:
     """GET /incidents/{id}: the chain, the evidence, the graph around it, the timeline, the pages sent."""
     site = request.app[SITE]
@@ -186,19 +205,27 @@ async def incident(request: web.Request) -> web.Response:
         deliveries=deliveries,
         view=view,
         graph=drawing.graph(view),
+        suspects=list(dict.fromkeys([*(r.service for r in item.roots if r.service), *item.services])),
         evidence=[(e, drawing.series(e)) for e in shown[:MOST_EVIDENCE]],
         more_evidence=max(0, len(shown) - MOST_EVIDENCE),
     )
 
 
 def evidence_of(item: Incident, more: list[Evidence]) -> list[Evidence]:
-    """What speaks for the causes, best candidate first, then that of the alerts; one entry per signal."""
+    """What speaks for the causes, best candidate first, then that of the alerts; one entry per signal.
+
+    Where both know a signal, the alert's words hold: they say which range broke, and what it was before the break. The
+    values are those that either has seen.
+    """
     found: dict[tuple[str, str, str], Evidence] = {}
+    broke = {(e.service, e.metric, labels_text(e.labels)): e for e in reversed(more)}
     for e in [*(e for root in item.roots for e in root.evidence), *more]:
         key = (e.service, e.metric, labels_text(e.labels))
-        known = found.get(key)
-        if known is None or len(e.recent) > len(known.recent):
-            found[key] = e  # a dict keeps the place of the first
+        known = found.get(key) or broke.get(key, e)
+        if e is not known:
+            points = {round(t): (t, v) for t, v in (*e.recent, *known.recent)}  # the ring keeps whole seconds
+            known = replace(known, recent=tuple(sorted(points.values())))
+        found[key] = known  # a dict keeps the place of the first
     return list(found.values())
 
 
@@ -227,7 +254,7 @@ def same_origin(request: web.Request) -> bool:
 
 
 async def act(request: web.Request) -> web.Response:
-    """POST /incidents/{id}/{ack,resolve}: the buttons of the page; answers 303 back to it."""
+    """POST /incidents/{id}/{ack,resolve,verdict}: the buttons of the page; answers 303 back to it."""
     site = request.app[SITE]
     if not same_origin(request):
         raise Problem(403, "this form did not come from our own page", where="Origin")
@@ -245,6 +272,22 @@ async def act(request: web.Request) -> web.Response:
     incident_id = request.match_info["id"]
     if request.match_info["verb"] == "ack":
         await command(site, incident_id, Move.ACK, AckIncident(incident=incident_id, actor=actor, comment=comment))
+    elif request.match_info["verb"] == "verdict":
+        kind, service = str(form.get("kind", "")), str(form.get("service", ""))[:500]
+        if kind not in ("cause", "noise"):
+            raise Problem(400, "the page sends verdicts on causes and noise; the API takes all", where="kind")
+        if kind == "cause" and not service:
+            raise Problem(400, "name the service that was the cause", where="service")
+        await find_incident(site, incident_id)
+        said = Verdict(
+            request_id=uuid.uuid4().hex,
+            incident=incident_id,
+            kind=kind,
+            actor=actor,
+            service=service if kind == "cause" else "",
+            comment=comment,
+        )
+        await site.submit([said])
     else:
         await command(
             site, incident_id, Move.RESOLVE, ResolveIncident(incident=incident_id, actor=actor, comment=comment)
@@ -289,6 +332,7 @@ def setup(app: web.Application) -> None:
     app.router.add_get(f"{site.base}/", index, name="page-index")
     if site.base:
         app.router.add_get(site.base, index, name="page-index-bare")
+    app.router.add_get(f"{site.base}/alerts", alerts, name="page-alerts")
     app.router.add_get(f"{site.base}/incidents/{{id}}", incident, name="page-incident")
-    app.router.add_post(f"{site.base}/incidents/{{id}}/{{verb:ack|resolve}}", act, name="page-act")
+    app.router.add_post(f"{site.base}/incidents/{{id}}/{{verb:ack|resolve|verdict}}", act, name="page-act")
     app.router.add_get(f"{site.base}/static/{{name}}", static, name="page-static")

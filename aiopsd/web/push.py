@@ -4,6 +4,8 @@ Overload, a full disk and a decision that takes too long are 503, never 429: Pro
 them again on 503. 400 is for what can never be accepted. Remote write 2.0 is 415, which tells a sender to speak 1.0.
 """
 
+from collections.abc import Sequence
+
 import cramjam
 from aiohttp import web
 
@@ -11,16 +13,25 @@ from aiopsd.decode import decode_alerts, decode_changes, decode_topology
 from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.model import AlertBatch
 from aiopsd.topology import FILE_PREFIX
-from aiopsd.web.site import SITE, Problem, Site, media_type, need_json, read_body, refusals
+from aiopsd.web.site import SITE, Problem, Site, View, answer, media_type, need_json, read_body, refusals
 
 REMOTE_WRITE = "remote-write"  # formats of aiopsd.decode
 JSON = "json"
+TOLD = 3  # faults that an answer names
 
 
 def refused(site: Site, source: str, error: DecodeError) -> Problem:
     """A body that can never be accepted: counted, and said so."""
     site.metrics.rejects.labels(source, error.reason).inc()
     return Problem(413 if error.reason is DecodeReason.TOO_LARGE else 400, str(error), where="body")
+
+
+class Partly(View, frozen=True, kw_only=True):
+    """The answer to a push of which a part was bad: that part is lost, the rest is safe. `errors`: the first few."""
+
+    accepted: int
+    rejected: int
+    errors: list[str]
 
 
 async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, ...] = ()) -> web.Response:
@@ -31,10 +42,17 @@ async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, 
             raise Problem(413, f"the body unpacks to more than {site.config.http.max_body} bytes (http.max_body)")
         try:
             with refusals():
-                await site.door.push_metrics(body, format)
+                checked = await site.door.push_metrics(body, format)
         except DecodeError as e:
             raise refused(site, "push", e) from None
-    return web.Response(status=204)
+    return taken(checked.taken, checked.refused, checked.why)
+
+
+def taken(accepted: int, rejected: int, why: Sequence[str]) -> web.Response:
+    """204 when all was good; 200 with what was not, for good and bad ones together: it must not be sent again."""
+    if not rejected:
+        return web.Response(status=204)
+    return answer(Partly(accepted=accepted, rejected=rejected, errors=list(why)))
 
 
 def declared_size(body: bytes) -> int:
@@ -67,7 +85,8 @@ async def json_metrics(request: web.Request) -> web.Response:
 async def alertmanager(request: web.Request) -> web.Response:
     """POST /api/v1/alertmanager: the body of Alertmanager's webhook receiver, version 4.
 
-    Good alerts beside bad ones are taken, the bad ones counted: a webhook sender never sends a 4xx again.
+    Good alerts beside bad ones are taken, the bad ones counted and named in a 200: a webhook sender never sends a 4xx
+    again.
     """
     need_json(request)
     site = request.app[SITE]
@@ -84,7 +103,7 @@ async def alertmanager(request: web.Request) -> web.Response:
             raise Problem(400, f"{reason}: {detail}", where=f"alerts[{index}]")
         if alerts:
             await site.submit([AlertBatch(alerts=tuple(alerts), sender="alertmanager")])
-    return web.Response(status=204)
+    return taken(len(alerts), len(bad), [f"{reason}: {detail}" for _, reason, detail in bad[:TOLD]])
 
 
 async def topology(request: web.Request) -> web.Response:

@@ -36,6 +36,7 @@ def build_app(
     clock: Clock,
     topology: Callable[[], Topology],
     muted: Muted,
+    group_of: Callable[[str], str],
     version: str,
 ) -> web.Application:
     """The application, not yet listening. On a reload call `app[SITE].swap(config)`."""
@@ -49,6 +50,7 @@ def build_app(
         clock=clock,
         topology=topology,
         muted=muted,
+        group_of=group_of,
         version=version,
     )
     metrics.alertmanager_build_info.labels(alertmanager.COMPATIBLE).set(1)

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiopsd import routing
 from aiopsd.config import Config
 from aiopsd.decode.times import EPOCH, LATEST
+from aiopsd.detect.maintenance import Maintenance
 from aiopsd.errors import Full, StoreError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
@@ -81,11 +82,13 @@ class Site:
         clock: Clock,
         topology: Callable[[], Topology],
         muted: Muted,
+        group_of: Callable[[str], str],
         version: str,
     ) -> None:
         self.door, self.projection, self.store = door, projection, store
         self.metrics, self.clock, self.topology = metrics, clock, topology
         self.muted, self.version = muted, version
+        self._group_of = group_of
         self.swap(config)
         self.base = config.http.route_prefix.rstrip("/")  # the routes are built with it: a reload cannot change it
         if self.base and not self.base.startswith("/"):
@@ -97,11 +100,16 @@ class Site:
     def swap(self, config: Config) -> None:
         """Take over a reloaded configuration; `listen` and `route_prefix` stay as they were at the start."""
         self.config, self.tree = config, routing.routes(config)
+        self.maintenance = Maintenance(config.detect.maintenance)
 
     @property
     def url(self) -> str:
         """What links to us start with."""
         return (self.config.http.external_url or f"http://{self.config.http.listen}{self.base}").rstrip("/")
+
+    def group(self, alert: Alert) -> str:
+        """The group that holds the alert: its incident; of one that opens none, what it is quiet with, or itself."""
+        return alert.incident or self._group_of(alert.fingerprint) or alert.fingerprint
 
     def routes(self, alert: Alert) -> list[tuple[str, Labels]]:
         """(receiver, group labels) of every route that the alert takes, as the dispatcher groups it."""
@@ -229,6 +237,10 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: int
     message: str
     where: str = ""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what we answer; every field is always there, so that a reader need not know our defaults."""
 
 
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

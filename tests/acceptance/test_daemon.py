@@ -107,6 +107,34 @@ async def test_a_bad_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
     assert not old.received
 
 
+async def test_the_graph_follows_metrics_and_files(tmp_path: Path) -> None:
+    """A mesh's counter that is pushed becomes an edge; a file that is configured no more takes its edges with it."""
+    (tmp_path / "t.yaml").write_text("services: {shop: {calls: [db]}}")
+    given = f"topology: {{files: ['{tmp_path}/t.yaml']}}\n"
+    async with Receiver() as receiver:
+        async with RunningDaemon(tmp_path, given + configuration(receiver.url)) as daemon:
+            now = time.time()
+            for k in range(3):
+                labels = {"client": "shop", "server": "cart"}
+                sample = {"name": "traces_service_graph_request_total", "labels": labels, "ts": now - 180 + 60 * k}
+                assert await daemon.post("/api/v1/metrics", [sample | {"value": k + 1}]) == 204
+            both = await daemon.until("/api/v1/topology", lambda g: len(g["edges"]) == 2)
+            daemon.configure(configuration(receiver.url))
+            async with daemon.session.post(f"{daemon.url}/-/reload") as answer:
+                assert answer.status == 200
+            one = await daemon.until("/api/v1/topology", lambda g: len(g["edges"]) == 1)
+            changes = (await daemon.get("/api/v1/topology/changes"))["changes"]
+            figures = await daemon.text("/metrics")
+
+    assert {(e["caller"], e["callee"]): e["stale_at"] is None for e in both["edges"]} == {
+        ("shop", "db"): True,
+        ("shop", "cart"): False,
+    }
+    assert [e["sources"] for e in one["edges"]] == [["metrics:push/0"]]
+    assert changes[0]["removed"] == [{"caller": "shop", "callee": "db"}]
+    assert "aiopsd_topology_edges 1.0" in figures
+
+
 async def test_what_needs_a_restart_says_so(tmp_path: Path) -> None:
     """A reload that would move the data folder is refused with the key."""
     async with RunningDaemon(tmp_path, configuration("http://127.0.0.1:9")) as daemon:

@@ -72,7 +72,7 @@ def test_demo_through_the_daemon_ends_by_itself_and_names_the_cause() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The incident names it." in done.stdout
     pages, before = (
-        int(re.search(pattern, done.stdout).group(1))  # type: ignore[union-attr]
+        int(re.search(pattern, done.stdout).group(1))  # type: ignore[union-attr]  # one of the two
         for pattern in (r"(\d+) pages? went out", r"would have had (\d+) pages")
     )
     assert 1 <= pages < before

@@ -13,6 +13,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from aiopsd.model import Candidate, Evidence, Link, Upsert
+from aiopsd.testing.breaks import BREAKS, broken
 from aiopsd.testing.services import require
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 
@@ -188,6 +189,40 @@ async def test_text_in_the_drawings_fits_and_nothing_overlaps(tab: Tab, shop: Te
 
     assert (outside, overlaps) == ([], 0)
     assert await tab.run("document.querySelectorAll('.node').length") > 8
+
+
+BROKEN = """[...document.querySelectorAll('figure')].map(f => {
+    const box = c => { const e = f.querySelector('.' + c); return e && e.getBoundingClientRect().toJSON(); };
+    const of = (f.textContent.match(/of="([^"]+)"/) || [])[1];
+    return {of, band: box('band'), onset: box('onset'), broken: box('broken'), missing: box('missing')};
+}).filter(f => f.of)"""
+
+
+async def test_every_kind_of_break_can_be_seen(tab: Tab, shop: TestSite) -> None:
+    """What left its band is red outside of it, from the mark of its onset on; silence is shown as what is missing."""
+    told: list[Evidence] = []
+    asked: list[Evidence] = []
+    for kind in sorted(BREAKS):
+        event, answer = broken(kind)
+        told.append(replace(event, labels={"of": kind}))
+        asked += [replace(e, labels={"of": kind}) for e in answer if e.metric == "m"]
+    incident, alerts = shop_incident()
+    incident = replace(incident, roots=(replace(incident.roots[0], evidence=tuple(asked)),))
+    await shop.door.keep([Upsert(item=incident), Upsert(item=replace(alerts[0], evidence=tuple(told)))])
+    await size(tab, 1360, 900)
+    await tab.open(f"{shop.url}/incidents/{SHOP}")
+    seen = {f["of"]: f for f in await tab.run(BROKEN)}
+
+    assert sorted(seen) == sorted(BREAKS)
+    for kind, f in seen.items():
+        assert f["band"]["height"] > 1, kind
+        if kind == "no-data":
+            assert f["missing"]["width"] > 30
+            assert f["missing"]["left"] == pytest.approx(f["onset"]["left"], abs=2)
+        else:
+            out = max(f["band"]["top"] - f["broken"]["top"], f["broken"]["bottom"] - f["band"]["bottom"])
+            assert out > 3, kind
+            assert f["broken"]["left"] <= f["onset"]["left"] <= f["broken"]["right"], kind
 
 
 async def test_everything_is_there_without_script(tab: Tab, shop: TestSite) -> None:

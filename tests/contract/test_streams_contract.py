@@ -136,7 +136,7 @@ class FilesCase:
 @pytest.mark.parametrize("check", STREAM_CHECKS, ids=name_of)
 async def test_stream(check: StreamCheck, case: type[StreamCase], tmp_path: Path) -> None:
     """Every embedded stream keeps every promise of the suite."""
-    await check(case(tmp_path))  # type: ignore[call-arg]
+    await check(case(tmp_path))  # type: ignore[call-arg]  # a case without the option
 
 
 class LocalJournalCase:

@@ -1,6 +1,7 @@
 """Our own API: incidents, commands, the graph, the outbox, the status, management, and its own description."""
 
 import asyncio
+import html
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiopsd.errors import ConfigError, Full
-from aiopsd.model import AckIncident, IncidentState, Upsert, Verdict
+from aiopsd.model import AckIncident, Edge, IncidentState, TopologyUpdate, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 from aiopsd.web import openapi
 from aiopsd.web.server import split_listen
@@ -259,6 +260,7 @@ async def test_verdicts_are_checked_and_kept(site: TestSite) -> None:
 async def test_the_graph_is_json_and_graphml(shop: TestSite) -> None:
     """Both forms hold every edge."""
     graph = await shop.json("/api/v1/topology")
+    assert {"confidence", "first_seen", "last_seen", "stale_at", "sources"} <= set(graph["edges"][0])
     async with shop.http.get("/api/v1/topology", params={"format": "graphml"}) as answer:
         assert answer.content_type == "application/graphml+xml"
         root = ET.fromstring(await answer.text())
@@ -278,6 +280,48 @@ async def test_the_outbox_shows_what_waits_and_what_failed(shop: TestSite) -> No
     assert (failed["state"], failed["attempts"], failed["error"]) == ("failed", 3, "clientError: 400")
     await shop.store.mark(row.seq, "delivered", at=START)
     assert (await shop.json("/api/v1/outbox"))["deliveries"] == []
+
+
+async def test_the_status_names_the_maintenance_in_force() -> None:
+    """Whoever wonders why nothing is said finds the window that is the reason."""
+    rule = "{name: load test, match: {service: db}, start: 2000-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z}"
+    async with running(f"detect: {{maintenance: [{rule}]}}") as site:
+        assert (await site.json("/api/v1/status"))["maintenance"] == ["load test"]
+
+
+async def test_a_quiet_alert_has_a_group_and_a_reason(site: TestSite) -> None:
+    """What fires by itself all the time opens no incident; where it is, and why, is told wherever alerts are."""
+    labels = {"alertname": "CertExpires", "service": "edge"}
+    for _ in range(12):
+        await site.post("/api/v2/alerts", [{"labels": labels}])
+        site.clock.now += 60
+        await site.post("/api/v2/alerts", [{"labels": labels, "endsAt": rfc3339(site.clock.now)}])
+        site.clock.now += 1740
+    await site.post("/api/v2/alerts", [{"labels": labels}])
+    (alert,) = (await site.json("/api/v1/alerts", incident="none"))["alerts"]
+    (same,) = await site.json("/api/v2/alerts")
+    async with site.http.get("/alerts", headers={"Accept": "text/html"}) as answer:
+        page = await answer.text()
+
+    assert alert["incident"] == ""
+    assert alert["group"]
+    assert alert["reason"]
+    assert same["aiopsd"] == {k: alert[k] for k in ("incident", "group", "reason")}
+    assert alert["reason"] in html.unescape(page)
+    assert alert["group"][:8] in page
+
+
+async def test_changes_of_the_graph_are_told(shop: TestSite) -> None:
+    """Which edges came and went, when and by whose word, newest first."""
+    await shop.door.submit([TopologyUpdate(source="mesh", edges=(Edge(caller="web", callee="new"),))])
+    newest, *_ = (await shop.json("/api/v1/topology/changes"))["changes"]
+    line = next(e for e in (await shop.json("/api/v1/timeline"))["timeline"] if e["kind"] == "topology")
+
+    assert newest["source"] == "mesh"
+    assert newest["added"] == [{"caller": "web", "callee": "new"}]
+    assert newest["new_nodes"] == ["new", "web"]
+    assert line["text"] == "1 edge added, 0 removed: + web -> new"
+    assert line["reason"] == "mesh"
 
 
 async def test_the_status_shows_positions_and_not_the_configuration(shop: TestSite) -> None:

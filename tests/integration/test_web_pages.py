@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from msgspec.structs import replace
 
-from aiopsd.model import Audit, AuditEntry, Candidate, ChangeEvent, Evidence, IncidentState, Link, Upsert
+from aiopsd.model import Audit, AuditEntry, Candidate, ChangeEvent, Evidence, IncidentState, Link, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 
 SHOP = "4f1c09d2ab7e6531"
@@ -113,13 +113,15 @@ async def test_the_head_says_whether_a_page_arrived(shop: TestSite) -> None:
 
 
 async def test_a_resolved_incident_has_no_buttons(shop: TestSite) -> None:
-    """What cannot be taken any more offers no form and does not refresh."""
+    """What cannot be taken any more offers nothing but to say whether it was right, and does not refresh."""
     incident, _ = shop_incident()
     await shop.door.keep([Upsert(item=replace(incident, state=IncidentState.RESOLVED, resolved_at=START + 500))])
 
     shown = await page(shop, f"/incidents/{SHOP}")
 
-    assert "form" not in shown.tags
+    assert [value for tag, name, value in shown.attributes if (tag, name) == ("form", "action")] == [
+        f"/incidents/{SHOP}/verdict"
+    ]
     assert "script" not in shown.tags
     assert "lasted 8m 20s" in shown.text
 
@@ -207,6 +209,25 @@ async def test_the_buttons_ack_and_resolve() -> None:
         async with site.http.post(f"/incidents/{incident.id}/ack", data=form, headers=OURS | PAGE) as answer:
             assert answer.status == 409
             assert "resolved" in Parsed(await answer.text()).text
+
+
+async def test_the_page_takes_a_verdict(shop: TestSite) -> None:
+    """Every suspect can be named, the word is in the timeline at once, and what is no verdict is refused."""
+    shown = await page(shop, f"/incidents/{SHOP}")
+    assert "Was that right?" in shown.text
+    assert "payments-db payments" in shown.text
+    for form, status in (
+        ({"actor": "ann", "kind": "cause", "service": "payments"}, 200),
+        ({"actor": "ann", "kind": "noise"}, 200),
+        ({"actor": "ann", "kind": "cause"}, 400),
+        ({"actor": "ann", "kind": "split"}, 400),
+        ({"kind": "noise"}, 400),
+    ):
+        async with shop.http.post(f"/incidents/{SHOP}/verdict", data=form, headers=OURS | PAGE) as answer:
+            assert answer.status == status, form
+    said = [b for b in shop.door.bodies if isinstance(b, Verdict)]
+
+    assert [(v.kind, v.service, v.actor) for v in said] == [("cause", "payments", "ann"), ("noise", "", "ann")]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import cramjam
 import pytest
 
 from aiopsd.errors import DecodeError, DecodeReason, Full, StreamError
-from aiopsd.model import AlertBatch, ChangeEvent, TopologyUpdate, fingerprint
+from aiopsd.model import AlertBatch, ChangeEvent, Checked, TopologyUpdate, fingerprint
 from aiopsd.testing.web import START, TestSite, running
 
 SNAPPY = {
@@ -81,6 +81,17 @@ async def test_json_metrics_are_taken_alone_and_as_a_list(site: TestSite) -> Non
     ):
         assert await post(site, "/api/v1/metrics", body, headers) == (204, "")
     assert [json.loads(b) for b, _ in site.door.pushed] == [SAMPLE, [SAMPLE, SAMPLE], [SAMPLE]]
+
+
+async def test_what_was_bad_in_a_push_of_json_is_told(site: TestSite) -> None:
+    """Good samples beside bad ones are taken, once: the answer is 200, counts both and says what was wrong."""
+    body = [SAMPLE, SAMPLE | {"value": "many"}, {"nome": "x"}, SAMPLE | {"ts": 1767571200000}]
+    status, told = await post(site, "/api/v1/metrics", json.dumps(body).encode())
+
+    assert (status, told["accepted"], told["rejected"]) == (200, 1, 3)
+    assert [e.partition(":")[0] for e in told["errors"]] == ["value", "schema", "timestamp"]
+    assert "sample 1" in told["errors"][0]
+    assert len(site.door.pushed) == 1
 
 
 @pytest.mark.parametrize(
@@ -208,9 +219,9 @@ async def test_many_senders_at_once_are_all_taken() -> None:
         held = asyncio.Event()
         push = site.door.push_metrics
 
-        async def slow(body: bytes, format: str) -> None:
+        async def slow(body: bytes, format: str) -> Checked:
             await held.wait()
-            await push(body, format)
+            return await push(body, format)
 
         site.door.push_metrics = slow  # type: ignore[method-assign]  # a log that takes its time
         async with asyncio.TaskGroup() as tasks:
@@ -276,7 +287,10 @@ async def test_alertmanagers_webhook_is_taken(site: TestSite) -> None:
 async def test_good_alerts_of_a_webhook_survive_bad_ones(site: TestSite) -> None:
     """A webhook's sender never sends again on 4xx: the good alert is taken; only bad ones are 400 by their place."""
     body = webhook(hook_alert(), hook_alert(alertname="Good"))
-    assert (await post(site, "/api/v1/alertmanager", body))[0] == 204
+    assert await post(site, "/api/v1/alertmanager", body) == (
+        200,
+        {"accepted": 1, "rejected": 1, "errors": ["labels: at least one label pair required"]},
+    )
     assert [a["labels"] for a in await site.json("/api/v2/alerts")] == [{"alertname": "Good"}]
 
     status, error = await post(site, "/api/v1/alertmanager", webhook(hook_alert()))

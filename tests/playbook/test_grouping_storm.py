@@ -113,6 +113,18 @@ def test_each_answer_is_out_before_the_next_line_is_read() -> None:
     assert before[:4] == [0, 0, 1, 2]
 
 
+def test_a_stream_may_begin_at_any_hour() -> None:
+    """Times since 1970 or since the start of the stream: the topology holds for all of it."""
+    parts = []
+    for zero in (0.0, 1_764_000_000.0):
+        given = [(zero, 1, "db"), (zero + 20, 2, "cart"), (zero + 40, 3, "web")]
+        given += [(zero + 400_000.0 + 20 * k, 4 + k, service) for k, service in enumerate(("db", "cart", "web"))]
+        found = homes(played(TOPOLOGY, *(line(*x) for x in given)))
+        parts.append([found[0] == found[1] == found[2], found[3] == found[4] == found[5], found[0] == found[3]])
+
+    assert parts == [[True, True, False]] * 2
+
+
 def test_truth_in_the_stream_changes_nothing() -> None:
     """Lines of truth and underscored keys are not looked at."""
     plain = played(TOPOLOGY, line(1000, 1, "db"), line(1020, 2, "cart"))

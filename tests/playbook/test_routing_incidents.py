@@ -145,12 +145,14 @@ def test_an_early_acknowledgement_that_ends_pages(play: Play) -> None:
 # ------------------------------------------------------------------ root cause
 
 
-def test_a_new_root_is_told_at_the_next_tick(play: Play) -> None:
-    """Another top cause, clearly ahead, is news within group_interval pacing."""
+def test_the_first_correction_of_a_root_is_told_soon_and_the_next_at_the_tick(play: Play) -> None:
+    """Another top cause, clearly ahead, is news group_wait after the page; further ones keep group_interval's pace."""
     play.fire("A", at=1000, incident="i").root("i", ("db", 0.6), at=1005).until(1030)
-    play.root("i", ("cache", 0.8), ("db", 0.3), at=1100).until(2000)
+    play.root("i", ("cache", 0.8), ("db", 0.3), at=1040).until(1100)
+    play.root("i", ("queue", 0.8), ("cache", 0.3), at=1101).until(2000)
 
-    assert [(1030, FIRST), (1330, NotifyReason.ROOT_CHANGED)] == [(t.at, t.reason) for t in play.told()]
+    changed = NotifyReason.ROOT_CHANGED
+    assert [(1030, FIRST), (1060, changed), (1330, changed)] == [(t.at, t.reason) for t in play.told()]
 
 
 def test_a_near_tie_is_no_news(play: Play) -> None:
@@ -171,10 +173,10 @@ def test_a_root_found_after_the_page_is_told(play: Play) -> None:
     assert [FIRST, NotifyReason.ROOT_CHANGED] == [t.reason for t in play.told()]
 
 
-def test_a_root_that_changes_back_before_the_tick_is_no_news(play: Play) -> None:
+def test_a_root_that_changes_back_before_it_is_told_is_no_news(play: Play) -> None:
     """What the receiver would be told is what it knows already."""
     play.fire("A", at=1000, incident="i").root("i", ("db", 0.6), at=1005).until(1030)
-    play.root("i", ("cache", 0.8), at=1100).root("i", ("db", 0.8), at=1200).until(2000)
+    play.root("i", ("cache", 0.8), at=1040).root("i", ("db", 0.8), at=1050).until(2000)
 
     assert [FIRST] == [t.reason for t in play.told()]
 

@@ -150,7 +150,7 @@ class Disk:
         for effect in effects:
             if isinstance(effect, Upsert):
                 item = effect.item
-                key = getattr(item, "fingerprint", "") or item.id  # type: ignore[union-attr]
+                key = getattr(item, "fingerprint", "") or item.id  # type: ignore[union-attr]  # one of the two
                 self.rows[type(item).__name__, key] = item
             elif isinstance(effect, Notify):
                 if effect.notification.id not in self.outbox:

@@ -20,7 +20,7 @@ from aiopsd.decode.columns import Batch
 from aiopsd.decode.samples import sample_format
 from aiopsd.decode.series import SeriesIndex, checked, pack
 from aiopsd.errors import DecodeError, DecodeReason
-from aiopsd.model import LogRecord
+from aiopsd.model import Checked, LogRecord
 from aiopsd.services import ServiceMapper
 from aiopsd.testing.decode import WriteRequest, index, records, samples, snappy, write_request
 
@@ -42,7 +42,7 @@ def one(body: bytes, format: str = "json") -> tuple[list[object], list[tuple[str
 def test_recorded_bodies(name: str) -> None:
     """What real senders sent is read sample by sample, bits of NaN and stale markers included, nothing refused."""
     found, refused = one((GOLDEN / f"{name}.snappy").read_bytes(), "remote-write")
-    lines = [json.dumps([dict(labels), ts, value.hex()]) for labels, ts, value in found]  # type: ignore[misc]
+    lines = [json.dumps([dict(labels), ts, value.hex()]) for labels, ts, value in found]  # type: ignore[misc]  # what `one` gives is loose
 
     assert (GOLDEN / f"{name}.jsonl").read_text().splitlines() == lines
     assert [] == refused
@@ -52,7 +52,7 @@ def test_metadata_alone_is_no_sample_and_no_fault() -> None:
     """Prometheus sends metadata in requests of their own: taken, nothing in them to score."""
     body = (GOLDEN / "prometheus-2.42-write-metadata.snappy").read_bytes()
 
-    assert 0 == check_samples(body, "remote-write")
+    assert 0 == check_samples(body, "remote-write").taken
     assert ([], []) == one(body, "remote-write")
 
 
@@ -133,7 +133,7 @@ def test_repeated_and_older_samples_pass_through() -> None:
     """A retried body may hold samples already taken: telling them apart is the detectors' business."""
     body = snappy(write_request(({"__name__": "up"}, [(TS + 9, 1.0), (TS, 2.0), (TS, 2.0)])))
 
-    assert [TS + 9, TS, TS] == [s[1] for s in one(body, "remote-write")[0]]  # type: ignore[index]
+    assert [TS + 9, TS, TS] == [s[1] for s in one(body, "remote-write")[0]]  # type: ignore[index]  # what `one` gives is loose
 
 
 def test_one_partition_needs_no_reading() -> None:
@@ -148,7 +148,7 @@ def test_a_split_makes_at_most_one_record_a_partition() -> None:
     parts = split_samples(snappy(write_request(*series)), "remote-write", 4, ServiceMapper(ServicesConfig()))
 
     assert [0, 1, 2, 3] == [p for p, _ in parts]
-    assert 500 == sum(check_samples(body, "remote-write") for _, body in parts)
+    assert 500 == sum(check_samples(body, "remote-write").taken for _, body in parts)
 
 
 # ------------------------------------------------------------------ JSON
@@ -167,16 +167,16 @@ def test_a_split_makes_at_most_one_record_a_partition() -> None:
 )
 def test_values(text: str, value: float) -> None:
     """Numbers, null as a gap, and the texts for what JSON has no number for."""
-    ((_, _, raw),), refused = one(f'{{"name":"up","labels":{{}},"ts":{TS},"value":{text}}}'.encode())  # type: ignore[misc]
+    ((_, _, raw),), refused = one(f'{{"name":"up","labels":{{}},"ts":{TS},"value":{text}}}'.encode())  # type: ignore[misc]  # what `one` gives is loose
 
-    assert np.float64(value).tobytes() == np.float64(struct.unpack("<d", raw)[0]).tobytes()  # type: ignore[has-type]
+    assert np.float64(value).tobytes() == np.float64(struct.unpack("<d", raw)[0]).tobytes()  # type: ignore[has-type]  # what `one` gives is loose
     assert [] == refused
 
 
 @pytest.mark.parametrize("ts", [f"{TS}", '"2026-01-05T00:00:00Z"', '"2026-01-05T01:00:00.000+01:00"'])
 def test_times(ts: str) -> None:
     """Seconds since the epoch, or RFC 3339."""
-    assert TS == one(f'{{"name":"up","ts":{ts},"value":1}}'.encode())[0][0][1]  # type: ignore[index]
+    assert TS == one(f'{{"name":"up","ts":{ts},"value":1}}'.encode())[0][0][1]  # type: ignore[index]  # what `one` gives is loose
 
 
 def test_the_record_of_the_prometheus_kafka_adapter_is_taken() -> None:
@@ -225,11 +225,11 @@ def test_a_bad_sample_of_a_list_costs_itself() -> None:
 
     found, refused = one(body)
 
-    assert ["a", "c"] == [dict(s[0])["__name__"] for s in found]  # type: ignore[index]
+    assert ["a", "c"] == [dict(s[0])["__name__"] for s in found]  # type: ignore[index]  # what `one` gives is loose
     assert [("schema", 2, False), ("timestamp", 1, False), ("value", 1, False)] == [(r[0], *r[2:]) for r in refused]
     assert refused[0][1].startswith("sample 1: Object missing required field `value`")
     assert 'sample 3: series {__name__="c"}: timestamp -1.0' == refused[1][1]
-    assert 2 == check_samples(body, "json")
+    assert 2 == check_samples(body, "json").taken
 
 
 # ------------------------------------------------------------------ formats
@@ -267,8 +267,8 @@ class Lines:
                 out.add([of.row_of(checked([("__name__", name)]))], [TS], [float(value)], [number])
 
     @staticmethod
-    def check(body: bytes, limit: int) -> int:
-        return len(body.splitlines())
+    def check(body: bytes, limit: int) -> Checked:
+        return Checked(taken=len(body.splitlines()))
 
 
 def test_a_third_party_format_enters_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_a_third_party_format_enters_by_an_entry_point(monkeypatch: pytest.Monke
 
     assert [0, 1, 0] == columns.rows.tolist()
     assert [1.0, 2.0, 3.0] == columns.values.tolist()
-    assert 2 == check_samples(b"q 2\nup 3", "lines")
+    assert 2 == check_samples(b"q 2\nup 3", "lines").taken
 
 
 def test_the_built_in_formats_are_declared_as_plug_ins() -> None:

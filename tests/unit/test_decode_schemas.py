@@ -20,6 +20,7 @@ from aiopsd.decode import (
     decode_topology,
     load_topology_yaml,
 )
+from aiopsd.detect.edges import Edges
 from aiopsd.errors import ConfigError, DecodeError
 from aiopsd.services import ServiceMapper
 from aiopsd.testing.decode import index, records
@@ -60,7 +61,7 @@ def test_the_examples_of_the_page_are_valid_and_taken() -> None:
     assert 3 == len(metrics)
     for text in metrics:
         METRIC.validate(json.loads(text))
-        assert check_samples(text.encode(), "json") > 0
+        assert check_samples(text.encode(), "json").taken > 0
         assert taken_metric(json.loads(text))
     (alerts,) = examples("Alerts: Prometheus' list")
     assert (1, []) == (
@@ -73,6 +74,9 @@ def test_the_examples_of_the_page_are_valid_and_taken() -> None:
     (file,) = examples("Topology", "yaml")
     FILE.validate(yaml.safe_load(file))
     assert load_topology_yaml(file, "x").edges
+    (rules,) = examples("Topology from metrics", "yaml")
+    config = plugin_config(Config, yaml.safe_load(rules), "$")
+    assert len(Edges(config.topology.metrics, ServiceMapper(config.services), 86400.0).rules) == 2
     (change,) = examples("Changes")
     CHANGE.validate(json.loads(change))
     assert decode_changes(change.encode())

@@ -104,25 +104,27 @@ def test_an_empty_file_knows_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("services: [a]", "t.yaml: $.services"),
-        ("services: {a: {call: [b]}}", "unknown field `call` - at `t.yaml: $.services.a`"),
-        ("services: {a: {calls: [b, 5]}}", "t.yaml: $.services.a.calls"),
-        ("services: {a: {calls: [b, a]}}", "`a` cannot depend on itself - at `t.yaml: $.services.a.calls[1]`"),
-        ("services: {a: {labels: {n: 5}}}", "t.yaml: $.services.a.labels"),
-        ("services: {5: {}}", "t.yaml: $"),
-        ("edges: [{caller: a}]", "missing required field `callee` - at `t.yaml: $.edges[0]`"),
+        ("services: [a]", "at `$.services`"),
+        ("services: {a: {call: [b]}}", "unknown field `call` - at `$.services.a`"),
+        ("services: {a: {calls: [b, 5]}}", "at `$.services.a.calls[1]`"),
+        ("services: {a: {calls: [b, a]}}", "`a` cannot depend on itself - at `$.services.a.calls[1]`"),
+        ("services: {a: {labels: {n: 5}}}", "at `$.services.a.labels[...]`"),
+        ("services: {5: {}}", "at `key` in `$.services`"),
+        ("edges: [{caller: a}]", "missing required field `callee` - at `$.edges[0]`"),
         ("service: {}", "unknown field `service`"),
-        ("- a", "t.yaml: $"),
+        ("- a", "at `$`"),
+        ("services:\n  a: {}\n  a: {}\n", "t.yaml:3: `a` is given twice"),
         ("a: {", "not YAML"),
         ("a: 2026-13-45", "not YAML"),
     ],
 )
-def test_a_bad_file_names_file_and_key(text: str, words: str) -> None:
-    """The operator is told which file and which key."""
+def test_a_bad_file_names_file_line_and_key(text: str, words: str) -> None:
+    """The operator is told which file, which line and which key."""
     with pytest.raises(ConfigError) as caught:
         load_topology_yaml(text, "t.yaml")
 
     assert words in str(caught.value)
+    assert str(caught.value).startswith("t.yaml:")
 
 
 # ------------------------------------------------------------------ changes

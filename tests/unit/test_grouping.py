@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiopsd.correlate.grouping import HALF_LIFE, _Count
+from aiopsd.correlate.grouping.state import HALF_LIFE, Count
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.model import Alert, content_id
 from aiopsd.testing.grouping import START, Desk
@@ -32,7 +32,7 @@ def test_an_anomaly_is_named_by_its_signal() -> None:
 
 def test_counts_halve() -> None:
     """What was learned a half-life ago counts half."""
-    count = _Count()
+    count = Count()
     count.add(1000.0, 4.0)
 
     assert count.read(1000.0 + HALF_LIFE) == pytest.approx(2.0)

@@ -100,6 +100,8 @@ def test_the_users_own_rules_come_first(folder: Path) -> None:
         ("suppress:\n- source_matchers: [a=b]\n  target_matchers:\n  - c=d\n  - '=x'\n", 5, "matcher"),
         ("suppress:\n- source_matchers: [a=b]\n", 2, "would mean every alert"),
         ("enrich:\n- match: {a: b}\n", 2, "annotations"),
+        ("edges:\n- {match: {a: b}, kind: reads}\n", 2, "needs `caller` or `callee`"),
+        ("edges:\n- match: {a: '('}\n  callee: $b\n", 2, "RE2"),
         ("alerts:\n  - {match: {a: b}, role: noise\nsignals: []\n", 3, "not YAML"),
         ("signals: []\nalerts: []\nsignals: []\n", 3, "given twice"),
         ("- 1\n", 1, "object"),

@@ -22,7 +22,7 @@ from aiopsd.silences import (
 
 def put(request_id: str = "r1", *, start: float = 0.0, end: float = 100.0, **more: object) -> PutSilence:
     matchers = more.pop("matchers", (Matcher(name="a", value="b"),))
-    return PutSilence(request_id=request_id, matchers=matchers, starts_at=start, ends_at=end, **more)  # type: ignore[arg-type]
+    return PutSilence(request_id=request_id, matchers=matchers, starts_at=start, ends_at=end, **more)  # type: ignore[arg-type]  # by its fields
 
 
 # ------------------------------------------------------------------ grammar

@@ -6,9 +6,8 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from aiopsd.errors import ConfigError
 from aiopsd.model import Edge, Node, TopologyUpdate
-from aiopsd.topology import Topology, fold, read_yaml
+from aiopsd.topology import Topology, fold
 
 
 def edges(source: str, *pairs: str, replace: bool = False) -> TopologyUpdate:
@@ -166,44 +165,73 @@ def test_two_names_that_fold_alike_are_not_guessed() -> None:
     assert fold("A.B") == "a-b"
 
 
-def test_a_yaml_file_is_a_source_of_its_own() -> None:
-    """Nodes with calls, runs_on and located_in, and plain edges, become one replacing update."""
-    update = read_yaml(
-        """
-nodes:
-  web: {calls: [cart], runs_on: [host-1]}
-  host-1: {kind: node, located_in: [zone-a]}
-  zone-a: {kind: zone}
-edges:
-  - {caller: cart, callee: db, kind: reads}
-""",
-        "shop.yaml",
-    )
+def test_confidence_fades_until_a_source_says_it_again() -> None:
+    """An edge that was not seen for long is doubted before it is dropped; a person's word is not."""
     graph = Topology(100.0)
-    graph.apply(update, 0.0)
+    graph.apply(edges("mesh", "a>b"), 0.0)
+    graph.apply(edges("file:f", "c>d"), 0.0)
+    seen = []
+    for at, said in ((0.0, "x>y"), (50.0, "x>y"), (99.0, "x>y"), (100.0, "a>b")):
+        graph.apply(edges("mesh", said), at)
+        seen.append([round(e.confidence, 3) for e in (graph.edge("a", "b"), graph.edge("c", "d")) if e is not None])
 
-    assert update.replace
-    assert update.source == "file:shop.yaml"
-    assert graph.callees("web") == ("cart", "host-1")
-    edge = graph.edge("web", "host-1")
-    assert edge is not None
-    assert edge.kind == "runs_on"
-    assert graph.kind("zone-a") == "zone"
+    assert seen == [[1.0, 1.0], [0.75, 1.0], [0.505, 1.0], [1.0, 1.0]]
+    again = Topology(100.0, json.loads(json.dumps(graph.snapshot())))
+    assert again.edge("x", "y") == graph.edge("x", "y")
 
 
-@pytest.mark.parametrize(
-    ("text", "where"),
-    [
-        ("nodes: [", "not YAML"),
-        ("nodez: {}", "nodez"),
-        ("nodes: {a: {calls: b}}", "calls"),
-        ("edges: [{caller: a}]", "callee"),
-    ],
-)
-def test_a_broken_file_names_its_fault(text: str, where: str) -> None:
-    """A person can find what is wrong."""
-    with pytest.raises(ConfigError, match=where):
-        read_yaml(text, "t.yaml")
+def test_a_change_is_kept_with_who_said_so() -> None:
+    """The graph remembers what changed, when and by whose word; what changed nothing leaves no line."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "a>b", "b>c"), 1.0)
+    graph.apply(edges("mesh", "a>b"), 2.0)
+    graph.apply(edges("mesh", "a>d", replace=True), 3.0)
+    first, second = graph.history
+
+    assert (first.version, first.stamp, first.source) == (1, 1.0, "mesh")
+    assert (first.added, first.nodes) == ((("a", "b"), ("b", "c")), ("a", "b", "c"))
+    assert (second.added, second.removed) == ((("a", "d"),), (("a", "b"), ("b", "c")))
+    assert Topology(100.0, json.loads(json.dumps(graph.snapshot()))).history == graph.history
+
+
+def test_a_change_is_said_in_a_sentence_of_bounded_length() -> None:
+    """A few edges by name; a first graph of thousands by number."""
+    graph = Topology(100.0)
+    small = graph.apply(edges("mesh", "a>b"), 1.0)
+    large = graph.apply(edges("mesh", *(f"s{i}>t{i}" for i in range(1000))), 2.0)
+
+    assert str(small) == "1 edge added, 0 removed: + a -> b"
+    assert str(large).startswith("1000 edges added, 0 removed: + s0 -> t0, ")
+    assert str(large).endswith("and 988 more")
+    assert (len(graph.history[-1].added), graph.history[-1].more) == (200, 2600)
+
+
+def test_a_node_without_edges_is_forgotten_in_time() -> None:
+    """Names that come and go (pods, nodes of a cluster that scales) do not fill the graph for ever; files stay."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "web>pod-1"), 0.0)
+    graph.apply(TopologyUpdate(source="mesh", nodes=(Node(name="node-1", kind="node"),)), 0.0)
+    graph.apply(TopologyUpdate(source="file:f", nodes=(Node(name="db", kind="datastore"),)), 0.0)
+    gone = [graph.expire(at).gone for at in (101.0, 150.0, 202.0)]
+
+    assert gone == [("node-1",), (), ("pod-1", "web")]
+    assert graph.names == ("db",)
+    assert graph.resolve("node_1") == "node_1"
+
+
+def test_a_file_that_says_no_more_lets_go_of_its_nodes() -> None:
+    """A replacing file unpins what it no longer names; an empty one leaves nothing that never ages."""
+    graph = Topology(100.0)
+    graph.apply(
+        TopologyUpdate(source="file:f", edges=(Edge(caller="a", callee="b"),), nodes=(Node(name="a"),), replace=True),
+        0.0,
+    )
+    assert graph.files == ["f"]
+
+    assert graph.apply(TopologyUpdate(source="file:f", replace=True), 1.0).removed == (("a", "b"),)
+    graph.expire(2.0)
+    assert graph.expire(110.0).gone == ("a", "b")
+    assert graph.files == []
 
 
 def test_a_snapshot_restores_everything() -> None:

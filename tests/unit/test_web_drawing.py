@@ -24,7 +24,7 @@ def evidence(**more: object) -> Evidence:
         "onset": 30.0,
         "recent": tuple((t * 10.0, 1.5 if t < 3 else 9.0) for t in range(6)),
     }
-    return Evidence(**{**given, **more})  # type: ignore[arg-type]
+    return Evidence(**{**given, **more})  # type: ignore[arg-type]  # by its fields
 
 
 def incident(services: tuple[str, ...], roots: tuple[Candidate, ...] = ()) -> Incident:
@@ -40,13 +40,23 @@ def graph_of(*pairs: tuple[str, str]) -> Topology:
 
 
 def test_the_break_starts_at_the_onset_and_the_band_lies_below_it() -> None:
-    """The red part holds exactly the points from the onset on; the band spans low to high."""
+    """The red part is the step out of the band and all points from the onset on; the band spans low to high."""
     root = ET.fromstring(str(drawing.series(evidence())))
     parts = {e.get("class"): e for e in root.iter()}
 
-    assert len(re.findall("[ML]", parts["broken"].get("d", ""))) == 3
+    assert len(re.findall("[ML]", parts["broken"].get("d", ""))) == 4
     assert len(re.findall("[ML]", parts["line"].get("d", ""))) == 6
     assert float(parts["band"].get("y", "0")) > float(parts["last"].get("cy", "0"))
+
+
+def test_silence_is_drawn_as_what_is_missing() -> None:
+    """A series without data has a mark where it ended and room for what did not come; it did not leave its band."""
+    text = str(drawing.series(evidence(channel="no-data", onset=50.0)))
+    parts = {e.get("class"): e for e in ET.fromstring(text).iter()}
+
+    assert float(parts["missing"].get("width", "0")) > 50
+    assert "no data since 00:00:50" in text
+    assert "broken" not in parts
 
 
 def test_a_hole_in_the_data_is_no_line() -> None:

@@ -62,7 +62,7 @@ class Played:
 
 
 def play(kind: str, target: str = "", *, services: tuple[ServiceSpec, ...] = CHAIN, **more: float) -> Played:
-    fault = FaultSpec(kind=kind, target=target, at=Duration(AT), duration=Duration(LASTS), **more)  # type: ignore[arg-type]
+    fault = FaultSpec(kind=kind, target=target, at=Duration(AT), duration=Duration(LASTS), **more)  # type: ignore[arg-type]  # by its fields
     topology = TopologySpec(services=services, nodes=3)
     load = LoadSpec(swing=0.0)
     return Played(

@@ -1,0 +1,317 @@
+"""The forest: troubles hang on their parents, a tree is an incident; opening, joining, moving, merging, splitting."""
+
+from aiopsd.config import CorrelateConfig
+from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.odds import Odds
+from aiopsd.correlate.grouping.state import (
+    DROP_TIMER,
+    ENDED_TIMER,
+    RECHECK_TIMER,
+    Group,
+    Revision,
+    Row,
+    State,
+    Trouble,
+    Waiting,
+    drop_in,
+    set_timer,
+)
+from aiopsd.model import Verdict, content_id
+
+FOLLOW_SPAN = 300.0  # s; callers that got into trouble within it count as followers
+PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
+RECHECK = (60.0, 200.0)  # s after its onset at which a trouble thinks again
+END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
+
+
+class Forest:
+    """Structure and its changes; every change that somebody must hear of is left in `pending`."""
+
+    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds) -> None:
+        self.s = s
+        self.config = config
+        self.graph = graph
+        self.odds = odds
+        self.untold: dict[str, None] = {}  # incidents of this step that nobody has been told of
+
+    def open(self, gid: str) -> Group:
+        s = self.s
+        s.count += 1
+        group = s.groups[gid] = Group(id=gid, opened=self.s.now, order=s.count)
+        return group
+
+    def free_id(self, item: Waiting) -> str:
+        s = self.s
+        gid, k = content_id("incident", item.fp, item.starts_at), 0
+        while gid in s.groups or gid in s.gone:
+            k += 1
+            gid = content_id("incident", item.fp, item.starts_at, k)
+        return gid
+
+    def new(self, item: Waiting, gid: str, parent: int, own: float) -> Trouble:
+        s = self.s
+        vertex, onset = item.vertex, item.onset
+        s.count += 1
+        trouble = Trouble(
+            id=s.count,
+            vertex=vertex,
+            onset=onset,
+            group=gid,
+            parent=parent,
+            names={item.name: onset},
+            own=own,
+            value=own,
+            born=self.s.now,
+            fan=self.graph.fan(vertex),
+            deps=len(self.graph.callees(vertex)),
+        )
+        s.troubles[trouble.id] = trouble
+        s.groups[gid].troubles[trouble.id] = None
+        if parent >= 0:
+            s.troubles[parent].children[trouble.id] = None
+        hot = s.hot
+        for callee in hot.keys() & self.graph.callees(vertex).keys():
+            for tid in hot[callee]:
+                other = s.troubles[tid]
+                if abs(other.onset - onset) < FOLLOW_SPAN:
+                    other.followers += 1
+        for caller in hot.keys() & self.graph.callers(vertex).keys():
+            if any(abs(s.troubles[tid].onset - onset) < FOLLOW_SPAN for tid in hot[caller]):
+                trouble.followers += 1
+        s.hot.setdefault(vertex, {})[trouble.id] = None
+        s.kept.setdefault(vertex, {})[trouble.id] = None
+        self.take_alert(trouble, item)
+        set_timer(self.s, self.s.now + RECHECK[0], RECHECK_TIMER, str(trouble.id))
+        return trouble
+
+    def take_alert(self, trouble: Trouble, item: Waiting) -> None:
+        s = self.s
+        fp = item.fp
+        old = s.rows.get(fp)
+        if old is not None:
+            before = s.troubles[old.trouble]
+            before.alerts.pop(fp, None)
+            if old.firing:
+                s.groups[before.group].firing -= 1
+        s.rows[fp] = Row(trouble.id, item.name, True, item.starts_at)
+        trouble.alerts[fp] = None
+        trouble.ended = -1.0
+        group = s.groups[trouble.group]
+        group.firing += 1
+        group.size += 1
+        if group.size == 2:
+            s.bursts = [*s.bursts[-3:], self.s.now]
+        pair = f"{item.vertex}|{item.name}"
+        drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
+
+    def take_end(self, fingerprint: str) -> None:
+        s = self.s
+        stamp = s.second
+        row = s.rows.get(fingerprint)
+        if row is None or not row.firing:
+            return
+        row.firing = False
+        row.ended = stamp
+        trouble = s.troubles[row.trouble]
+        group = s.groups[trouble.group]
+        group.firing -= 1
+        if not group.firing:
+            group.over_since = stamp
+            set_timer(self.s, stamp + self.config.retention, DROP_TIMER, group.id)
+        for fp in trouble.alerts:
+            other = s.rows[fp]
+            if other.firing and other.name == row.name:
+                break
+        else:
+            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
+        if not any(s.rows[fp].firing for fp in trouble.alerts):
+            trouble.ended = stamp
+            set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, str(trouble.id))
+
+    def unquiet(self, group: Group) -> None:
+        group.quiet = False
+        fps = tuple(fp for tid in group.troubles for fp in self.s.troubles[tid].alerts)
+        self.s.pending.append(Revision("move", "", group.id, fps, True, "it is no longer alone"))
+
+    def subtree(self, trouble: Trouble) -> dict[int, Trouble]:
+        out = {trouble.id: trouble}
+        stack = [trouble]
+        while stack:
+            for child in stack.pop().children:
+                if child not in out:
+                    out[child] = self.s.troubles[child]
+                    stack.append(out[child])
+        return out
+
+    def hangs_on(self, trouble: Trouble, on: Trouble) -> bool:
+        """Whether `trouble` is `on` or below it in their tree."""
+        troubles = self.s.troubles
+        while trouble is not on:
+            if trouble.parent < 0:
+                return False
+            trouble = troubles[trouble.parent]
+        return True
+
+    def unlink(self, trouble: Trouble) -> None:
+        if trouble.parent >= 0:
+            parent = self.s.troubles.get(trouble.parent)
+            if parent is not None:
+                parent.children.pop(trouble.id, None)
+        trouble.parent = -1
+
+    def link(self, trouble: Trouble, parent: Trouble) -> None:
+        self.unlink(trouble)
+        trouble.parent = parent.id
+        parent.children[trouble.id] = None
+
+    def part_ways(self, trouble: Trouble) -> list[Trouble]:
+        """Symptoms of one vertex that ended far apart had two causes: one trouble for each."""
+        s = self.s
+        ends = sorted((s.rows[fp].ended, fp) for fp in trouble.alerts)
+        cuts = [i for i in range(1, len(ends)) if ends[i][0] - ends[i - 1][0] > PART]
+        if trouble.echoed >= 0 or not cuts:
+            return [trouble]
+        out = [trouble]
+        for i, cut in enumerate(cuts):
+            fps = [fp for _, fp in ends[cut : cuts[i + 1] if i + 1 < len(cuts) else len(ends)]]
+            out.append(self.cut(trouble, fps))
+        trouble.ended = ends[cuts[0] - 1][0]
+        return out
+
+    def cut(self, trouble: Trouble, fps: list[str]) -> Trouble:
+        """A trouble of their own, at the same place, for some alerts of a trouble."""
+        s = self.s
+        s.count += 1
+        names: dict[str, float] = {}
+        for fp in fps:
+            names.setdefault(s.rows[fp].name, trouble.names.get(s.rows[fp].name, trouble.onset))
+        other = Trouble(
+            id=s.count,
+            vertex=trouble.vertex,
+            onset=min(names.values()),
+            group=trouble.group,
+            names=names,
+            ended=max(s.rows[fp].ended for fp in fps),
+            born=trouble.born,
+            fan=trouble.fan,
+            deps=trouble.deps,
+            followers=trouble.followers,
+        )
+        s.troubles[other.id] = other
+        s.groups[trouble.group].troubles[other.id] = None
+        s.kept.setdefault(trouble.vertex, {})[other.id] = None
+        for fp in fps:
+            del trouble.alerts[fp]
+            other.alerts[fp] = None
+            s.rows[fp].trouble = other.id
+        left = {s.rows[fp].name for fp in trouble.alerts}
+        for name in names:  # who fires again belongs to the trouble that has its name now
+            pair = f"{trouble.vertex}|{name}"
+            ended = s.pairs.get(pair, {}).get(trouble.id)
+            if ended is not None:
+                s.pairs[pair][other.id] = ended
+                if name not in left:
+                    drop_in(s.pairs, pair, trouble.id)
+        trouble.names = {n: at for n, at in trouble.names.items() if n in left}
+        trouble.onset = min(trouble.names.values())
+        for item in (trouble, other):
+            item.own = self.odds.own(item.vertex, item.names)
+        parent = s.troubles.get(trouble.parent)
+        self.link(other, parent if parent is not None else trouble)
+        return other
+
+    def move(self, trouble: Trouble, parent: Trouble | None, why: str) -> None:
+        """Hang a trouble with all that hangs on it below another parent; None: on its own."""
+        s = self.s
+        below = self.subtree(trouble)
+        source = s.groups[trouble.group]
+        self.unlink(trouble)
+        if parent is None:
+            if len(below) == len(source.troubles):
+                return
+            first = min(below.values(), key=lambda t: (t.onset, t.id))
+            fp = next(iter(first.alerts), "")
+            starts = s.rows[fp].starts_at if fp in s.rows else first.onset
+            target = self.open(self.free_id(Waiting(fp, True, starts_at=starts)))
+        else:
+            target = s.groups[parent.group]
+            self.link(trouble, parent)
+        if len(below) == len(source.troubles):
+            kept, gone = sorted((source, target), key=self.seniority)
+            self.absorb(gone, kept, why)
+            return
+        if target.quiet:
+            self.unquiet(target)
+        for tid, item in below.items():
+            del source.troubles[tid]
+            target.troubles[tid] = None
+            item.group = target.id
+            for fp in item.alerts:
+                row = s.rows[fp]
+                source.firing -= row.firing
+                target.firing += row.firing
+                source.size -= 1
+                target.size += 1
+        fps = tuple(fp for item in below.values() for fp in item.alerts)
+        if not source.firing:
+            source.over_since = self.s.now
+            set_timer(self.s, self.s.now + self.config.retention, DROP_TIMER, source.id)
+        s.pending.append(Revision("move", "" if source.quiet else source.id, target.id, fps, parent is None, why))
+
+    def seniority(self, group: Group) -> tuple[bool, bool, float, int]:
+        """Of two that become one the older survives, if anybody was told of it."""
+        return (group.quiet, group.id in self.untold, group.opened, group.order)
+
+    def absorb(self, gone: Group, kept: Group, why: str) -> None:
+        s = self.s
+        fps = tuple(fp for tid in gone.troubles for fp in s.troubles[tid].alerts)
+        if kept.quiet:
+            self.unquiet(kept)
+        for tid in gone.troubles:
+            s.troubles[tid].group = kept.id
+            kept.troubles[tid] = None
+        kept.firing += gone.firing
+        kept.size += gone.size
+        del s.groups[gone.id]
+        if gone.quiet:
+            s.pending.append(Revision("move", "", kept.id, fps, False, why))
+        else:
+            s.gone[gone.id] = self.s.now
+            s.pending.append(Revision("merge", gone.id, kept.id, fps, False, why))
+
+    def split(self, group: Group, v: Verdict) -> None:
+        """The named alerts leave, each trouble whole, and stay together in an incident of their own."""
+        s = self.s
+        chosen = dict.fromkeys(s.rows[fp].trouble for fp in v.fingerprints if fp in s.rows)
+        leaving = [s.troubles[tid] for tid in chosen if tid in group.troubles]
+        if not leaving or len(leaving) == len(group.troubles):
+            return
+        first: Trouble | None = None
+        for trouble in leaving:
+            for child in list(trouble.children):  # what hung on it stays where it is
+                if child not in chosen:
+                    self.unlink(s.troubles[child])
+            self.unlink(trouble)
+            self.move(trouble, first, f"{v.actor or 'an operator'} split them")
+            trouble.pinned = True
+            first = first or trouble
+        for tid in group.troubles:
+            s.troubles[tid].pinned = True
+
+    def forget(self, incident: str) -> None:
+        """Drop an incident and its alerts; what was learned from them stays."""
+        s = self.s
+        group = s.groups.pop(incident, None)
+        if group is None:
+            return
+        for tid in group.troubles:
+            trouble = s.troubles.pop(tid)
+            for fp in trouble.alerts:
+                del s.rows[fp]
+            self.unlink(trouble)
+            for child in trouble.children:
+                s.troubles[child].parent = -1
+            for name in trouble.names:
+                drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
+            drop_in(s.hot, trouble.vertex, tid)
+            drop_in(s.kept, trouble.vertex, tid)

@@ -1,0 +1,212 @@
+"""The verbs: alerts and their ends, verdicts and time in; placements and second thoughts out."""
+
+from collections.abc import Sequence
+from heapq import heappop
+from typing import Any
+
+import msgspec
+
+from aiopsd.config import CorrelateConfig
+from aiopsd.correlate.grouping.forest import RECHECK, Forest
+from aiopsd.correlate.grouping.graph import HORIZON, Graph
+from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.odds import Odds
+from aiopsd.correlate.grouping.reasons import alone_reason, why
+from aiopsd.correlate.grouping.second import Second
+from aiopsd.correlate.grouping.state import (
+    DROP_TIMER,
+    ENDED_TIMER,
+    FADE_TIMER,
+    RECHECK_TIMER,
+    SETTLE_TIMER,
+    Count,
+    Placement,
+    Revision,
+    State,
+    Waiting,
+    drop_in,
+    set_timer,
+)
+from aiopsd.correlate.grouping.thoughts import KEEP_ENDED, Thoughts
+from aiopsd.correlate.place import name_of, place_of
+from aiopsd.correlate.rootcause import Knowledge
+from aiopsd.model import Alert, Verdict
+from aiopsd.topology import Topology
+
+SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
+KNOWN = 3.0  # incidents in which a name was seen before it tells anything
+
+
+class Grouper:
+    """Online grouping of alerts by graph, time and history; see the package's docstring.
+
+    Args:
+        config: `hops` bounds the distance of a link, `reopen_within` how long after its end an incident takes an alert
+            back, `retention` what is remembered of it.
+        resume: what `snapshot()` returned.
+    """
+
+    def __init__(self, config: CorrelateConfig, topology: Topology, resume: dict[str, Any] | None = None) -> None:
+        self.config = config
+        self.topology = topology
+        self.s = s = State() if resume is None else msgspec.convert(resume, State, str_keys=True)
+        self.graph = Graph(s, topology, config.hops)
+        self.memory = Memory(s, topology)
+        self.odds = Odds(s, config, self.memory)
+        self.forest = Forest(s, config, self.graph, self.odds)
+        self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
+        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts)
+
+    def place(self, alert: Alert, stamp: float) -> Placement:
+        """Place a firing alert: the first time, or again after it resolved."""
+        s = self.s
+        self.second.arrive(stamp)
+        place = place_of(alert, self.topology)
+        vertex = place.vertex or f"?{alert.fingerprint}"
+        if place.under:
+            self.graph.see_hosts(vertex, place.under)
+        recent = self.s.now - HORIZON < alert.starts_at <= self.s.now + 60.0
+        item = Waiting(
+            fp=alert.fingerprint,
+            firing=True,
+            vertex=vertex,
+            known=place.vertex != "",
+            name=name_of(alert),
+            onset=alert.starts_at if recent else s.second,
+            starts_at=alert.starts_at,
+        )
+        look = self.second.look(item)
+        score = 0.0
+        if look.home:
+            _, parent, how = look.best[look.home]
+            group = s.groups[look.home]
+            score = look.votes[look.home] - look.own
+            reason = why(self.graph, vertex, item.onset, parent, how)
+            if not group.quiet or how != "again":
+                item.told, item.opened = group.id, group.quiet
+        else:
+            mate = self.second.mate(vertex)
+            if mate is not None:
+                item.told, reason = (
+                    mate.told,
+                    f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it",
+                )
+            else:
+                quiet, reason = alone_reason(self.memory, item, look.votes)
+                if not quiet:
+                    item.told, item.opened = self.forest.free_id(item), True
+        if item.told and vertex not in self.second.mates:
+            self.second.mates[vertex] = item
+        self.second.fresh = (item, look) if not s.waiting else None
+        s.waiting.append(item)
+        return Placement(item.told, reason, item.opened, (), score)
+
+    def resolved(self, fingerprint: str, stamp: float) -> None:
+        """The alert no longer fires."""
+        self.second.arrive(stamp)
+        self.second.fresh = None
+        self.s.waiting.append(Waiting(fingerprint, False))
+
+    def wake_at(self) -> float | None:
+        """When `reassess` has something to do; None: nothing is pending."""
+        s = self.s
+        if s.pending:
+            return self.s.now
+        due = s.timers[0][0] if s.timers else None
+        if s.waiting and (due is None or s.second + 1.0 < due):
+            return s.second + 1.0
+        return due
+
+    def reassess(self, stamp: float) -> list[Revision]:
+        """Second thoughts that are due at `stamp`: merges and moves, in order; often none."""
+        s = self.s
+        if s.waiting and s.second + 1.0 <= stamp:
+            self.second.take_in()
+        while s.timers and s.timers[0][0] <= stamp:
+            due, _, what = heappop(s.timers)
+            self.s.now = max(self.s.now, due)
+            kind, _, key = what.partition(":")
+            if kind == DROP_TIMER:
+                group = s.groups.get(key)
+                for gid in [g for g, at in s.gone.items() if due - at > 2 * self.config.retention]:
+                    del s.gone[gid]
+                if group is not None and not group.firing and due - group.over_since >= self.config.retention:
+                    self.forest.forget(key)
+                continue
+            trouble = s.troubles.get(int(key))
+            if trouble is None:
+                continue
+            if kind == RECHECK_TIMER:
+                self.thoughts.recheck(trouble)
+                step = round(due - trouble.born, 3)
+                wait = next((w for w in RECHECK if w > step + 1.0), None)
+                if wait is None:
+                    set_timer(self.s, trouble.born + SETTLE, SETTLE_TIMER, key)
+                else:
+                    set_timer(self.s, trouble.born + wait, RECHECK_TIMER, key)
+            elif kind == ENDED_TIMER:
+                self.thoughts.after_end(trouble)
+            elif kind == FADE_TIMER:
+                if 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
+                    drop_in(s.kept, trouble.vertex, trouble.id)
+            else:
+                self.thoughts.settle(trouble)
+        out, s.pending = s.pending, []
+        return out
+
+    def verdict(self, v: Verdict, stamp: float, wrongly: Sequence[str] = ()) -> list[Revision]:
+        """What an operator said: merge, split and noise change the groups now and the odds from now on.
+
+        A cause changes the ranking from now on; `wrongly` is what had been ranked first instead.
+        """
+        s = self.s
+        if s.waiting:
+            self.second.take_in()
+        self.s.now = max(self.s.now, stamp)
+        group = s.groups.get(v.incident)
+        if v.kind == "cause" and v.service:
+            s.causes.setdefault(self.topology.resolve(v.service), Count()).add(stamp)
+            for wrong in wrongly:
+                if wrong and wrong != v.service:
+                    s.causes.setdefault(self.topology.resolve(wrong), Count()).add(stamp, -0.5)
+        elif group is None:
+            return []
+        elif v.kind == "merge" and v.other in s.groups and v.other != v.incident:
+            kept, gone = sorted((group, s.groups[v.other]), key=self.forest.seniority)
+            self.forest.absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
+        elif v.kind == "split":
+            self.forest.split(group, v)
+        elif v.kind == "noise":
+            for tid in group.troubles:
+                trouble = s.troubles[tid]
+                for name in trouble.names:
+                    s.noise[f"{trouble.vertex}|{name}"] = stamp
+        out, s.pending = s.pending, []
+        return out
+
+    def knowledge(self) -> Knowledge:
+        """What history and operators know that ranking can use."""
+        origin = {
+            name: self.memory.shares_of(name)[0] - self.memory.shares_of(name)[1]
+            for name in self.s.origin
+            if name and self.memory.read(self.s.origin, name) + self.memory.read(self.s.passed, name) >= KNOWN
+        }
+        return Knowledge(
+            origin=origin,
+            causes={v: c.read(self.s.now) for v, c in self.s.causes.items()},
+            hosted=self.graph.hosted,
+        )
+
+    def group_of(self, fingerprint: str) -> str:
+        """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
+        row = self.s.rows.get(fingerprint)
+        return self.s.troubles[row.trouble].group if row is not None else ""
+
+    def forget(self, incident: str) -> None:
+        """Drop an incident and its alerts; what was learned from them stays."""
+        self.forest.forget(incident)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain data for `resume`."""
+        data: dict[str, Any] = msgspec.to_builtins(self.s, str_keys=True)
+        return data

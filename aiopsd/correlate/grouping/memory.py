@@ -1,0 +1,59 @@
+"""What grouping has learned of alertnames and of pairs (vertex, alertname), with decay."""
+
+import math
+from collections.abc import Mapping
+
+from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State
+from aiopsd.topology import Topology
+
+BURST = 3.0  # further incidents that an incident comes with, on average over BURST_SPAN
+BURST_SPAN = 120.0  # s
+SPREAD = 50  # vertices that these are spread over at least: a small graph does not have more faults per vertex
+NAMES = 8.0  # guess of how many alertnames there are, for the first hours
+LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
+
+
+class Memory:
+    """Rates and shares; `learned` of the state says when the shares changed last."""
+
+    def __init__(self, s: State, topology: Topology) -> None:
+        self.s = s
+        self.topology = topology
+        self.shares: dict[str, tuple[float, float]] = {}  # of alertnames; cleared when the counts change
+
+    def read(self, counts: Mapping[str, Count], key: str) -> float:
+        count = counts.get(key)
+        return count.read(self.s.now) if count is not None else 0.0
+
+    def log_share(self, counts: Mapping[str, Count], name: str) -> float:
+        at = self.s.learned  # not now: what is cached must not depend on when it was asked for
+        total, seen = (c.read(at) if (c := counts.get(key)) is not None else 0.0 for key in ("", name))
+        return math.log(max(LEAST, (seen + 0.5) / (total + 0.5 * NAMES)))
+
+    def log_passed(self, name: str) -> float:
+        return self.shares_of(name)[1]
+
+    def shares_of(self, name: str) -> tuple[float, float]:
+        """Log-shares of an alertname at origins and among passed-on symptoms, as of what was learned last."""
+        known = self.shares.get(name)
+        if known is None:
+            if len(self.shares) > 20_000:
+                self.shares.clear()
+            known = (self.log_share(self.s.origin, name), self.log_share(self.s.passed, name))
+            self.shares[name] = known
+        return known
+
+    def alone_rate(self, vertex: str, name: str) -> float:
+        """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
+        alone, now = self.s.alone, self.s.now
+        span = max(3600.0, min(now - self.s.began, HALF_LIFE))
+        total, at_vertex = self.read(alone, ""), self.read(alone, f"v|{vertex}")
+        usual = (total + 3.0) / max(SPREAD, len(self.topology))
+        expected = (at_vertex * at_vertex + usual) / (at_vertex + 1.0)
+        share = (self.read(alone, f"n|{name}") + 0.5) / (total + 4.0)
+        return 1e-7 + (expected * share + self.read(alone, f"{vertex}|{name}")) / (2.0 * span)
+
+    def burst(self) -> float:
+        """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
+        recent = sum(1 for at in self.s.bursts if self.s.now - at <= BURST_SPAN)
+        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology)) if recent else 0.0

@@ -1,0 +1,196 @@
+"""Likelihoods: where a trouble came from, whether two ended together, whether an alert is the same again."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from aiopsd.config import CorrelateConfig
+from aiopsd.correlate.grouping.graph import Link
+from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.state import Group, State, Trouble
+
+# Set on simulated storms (see simulations/storm.py); each is a physical quantity.
+CROSS = 0.4  # chance that trouble of a callee shows at a given caller, before anything is known of this trouble
+CROSS_WEIGHT = 3.0  # ... and how many callers of evidence that chance is worth
+SILENT = 0.3  # chance that a vertex between two troubles stays silent (lost alert, no rule)
+DOWN = 0.001  # chance that trouble runs from a caller down to a callee (load, retries)
+SHARED = 0.02  # chance that an unexplained trouble stems from a dependency that has not alerted
+SAME = 0.5  # chance that a trouble shows a further symptom
+HOP_MEAN, HOP_SCALE = 22.0, 40.0  # s; delay from one trouble to the next, detection included (Student t, 3 degrees)
+SAME_MEAN, SAME_SCALE = 5.0, 35.0  # s; between two symptoms of one trouble
+SHARED_SCALE = 55.0  # s; between two that share a cause
+FOLLOW = 90.0  # s; callers that have not followed after about this time probably will not
+ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
+AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again while its incident is alive, is over
+AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
+END_SCALE = 25.0  # s; troubles of one cause end about so far apart
+END_FREE = 1200.0  # s; ... and troubles of two causes so far
+APART = -10.0  # nats; how far a difference of ends can count against one cause
+FLAPS = 0.3  # chance that an end was not the last one
+
+_SAME_LOG = math.log(SAME)
+_STILL_LOG = math.log(FLAPS)
+_END_FREE_LOG = math.log(END_FREE)
+_SHARED_TOP = CROSS_WEIGHT * CROSS + 1.0
+_SHARED_CONST = math.log(SHARED) - 1.0007 - math.log(SHARED_SCALE)
+_HOP_SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
+_DOWN_CONST = [(d - 1) * math.log(CROSS * SILENT) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
+_UP_CONST = [d * math.log(DOWN) - 1.0007 - math.log(_HOP_SCALES[d]) for d in range(12)]
+
+
+class Odds:
+    """Log-likelihoods over what is known now."""
+
+    def __init__(self, s: State, config: CorrelateConfig, memory: Memory) -> None:
+        self.s = s
+        self.config = config
+        self.memory = memory
+
+    def same(self, gap: float) -> float:
+        """Log-likelihood that a symptom is a further one of a trouble of its vertex that began `gap` seconds ago."""
+        return _SAME_LOG + delay(gap, SAME_MEAN, SAME_SCALE)
+
+    def weight(self, onset: float, other: Trouble, link: Link) -> tuple[float, str]:
+        """(log-likelihood that a trouble that began at `onset` stems from `other`, how).
+
+        The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far.
+        """
+        best, how = -99.0, ""
+        gap = onset - other.onset
+        silent = 1.0 - math.exp(min(0.0, other.onset - self.s.now) / FOLLOW)
+        d, u, shared = link
+        if d:
+            k = other.followers
+            crosses = (CROSS_WEIGHT * CROSS + k) / (CROSS_WEIGHT + k + max(0, other.fan - k) * silent)
+            z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
+            best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+            how = "climbed"
+            if other.echo_of >= 0:
+                best += self.news(other)
+        elif u:
+            z = (gap - HOP_MEAN * u) / _HOP_SCALES[u]
+            best = _UP_CONST[u] - 2.0 * math.log1p(z * z / 3.0)
+            how = "ran down"
+            if other.echo_of >= 0:
+                best += self.news(other)
+        if shared:
+            z = gap / SHARED_SCALE
+            far = -2.0 * math.log1p(z * z / 3.0) + _SHARED_CONST
+            if far > best:
+                q = 0.0
+                hot = self.s.hot
+                for callee, rest in shared:
+                    if callee not in hot:
+                        q += _SHARED_TOP / (CROSS_WEIGHT + 1.0 + rest * silent)
+                if q:
+                    w = far + math.log(q / max(1, other.deps))
+                    if w > best:
+                        best, how = w, "shared"
+        return best, how
+
+    @staticmethod
+    def news(other: Trouble) -> float:
+        """Log-probability that a trouble is news: what only fires again passes little on."""
+        if other.echo_of < 0 or other.parent != other.echo_of:
+            return 0.0
+        odds = other.echo - other.own
+        return -math.log1p(math.exp(min(30.0, odds)))
+
+    def fires_again(self, onset: float, ended: float, group: Group) -> float | None:
+        """Log-likelihood that an alert that ended then comes back now as the same trouble; None: it cannot."""
+        gap = max(0.0, onset - ended)
+        if group.firing:
+            chance, tau = AGAIN_LIVE, AGAIN_TAU
+        elif gap > self.config.reopen_within:
+            return None
+        else:
+            chance, tau = AGAIN_OVER, AGAIN_TAU_ALONE if self.alone(group) else AGAIN_TAU
+        return math.log(chance / tau) - gap / tau
+
+    def own(self, vertex: str, names: Iterable[str]) -> float:
+        """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
+        fault, passed, name, n = math.log(ORIGIN + self.memory.burst()), 0.0, "", 0
+        for name in names:
+            shares = self.memory.shares_of(name)
+            fault += shares[0]
+            passed += shares[1]
+            n += 1
+        if n == 1:
+            noise = math.log(self.memory.alone_rate(vertex, name))
+            high, low = (fault, noise) if fault > noise else (noise, fault)
+            fault = high + math.log1p(math.exp(low - high))
+        return fault - passed
+
+    def together(self, trouble: Trouble, other: Trouble) -> float:
+        """Log-likelihood ratio of how both ended, for one cause against two."""
+        mine, its = self.end(trouble), self.end(other)
+        if mine < 0.0:
+            return 0.0
+        if its < 0.0:
+            return _STILL_LOG
+        return max(APART, delay(mine - its, 0.0, END_SCALE) + _END_FREE_LOG)
+
+    def company(self, trouble: Trouble, before: Trouble) -> float:
+        """How the end of an echo fits those that its first trouble came with."""
+        s = self.s
+        while before.echo_of >= 0 and before.parent == before.echo_of and before.echo_of in s.troubles:
+            before = s.troubles[before.echo_of]
+        others = [before.parent, *before.children]
+        fits = [self.together(trouble, o) for i in others if (o := s.troubles.get(i)) and o.vertex != trouble.vertex]
+        return max(fits, default=0.0)
+
+    def end(self, trouble: Trouble) -> float:
+        """When it ended for good as far as we know: a trouble that fired again has not ended before its echo."""
+        s = self.s
+        while trouble.echoed >= 0:
+            later = s.troubles.get(trouble.echoed)
+            if later is None or later.parent != trouble.id:
+                break
+            trouble = later
+        return trouble.ended
+
+    def alone(self, group: Group) -> bool:
+        """Whether all of an incident is one alert that comes and goes."""
+        if len(group.troubles) > 24:
+            return False
+        kind: tuple[str, str] | None = None
+        for tid in group.troubles:
+            trouble = self.s.troubles[tid]
+            for name in trouble.names:
+                if kind is not None and kind != (trouble.vertex, name):
+                    return False
+                kind = (trouble.vertex, name)
+        return True
+
+    @staticmethod
+    def vote(
+        votes: dict[str, float], best: dict[str, tuple[float, Trouble, str]], other: Trouble, w: float, how: str
+    ) -> None:
+        """Likelihoods of several members of one incident add up."""
+        if w < -30.0:
+            return
+        gid = other.group
+        have = best.get(gid)
+        if have is None:
+            votes[gid] = w
+            best[gid] = (w, other, how)
+            return
+        sofar = votes[gid]
+        high, low = (w, sofar) if w > sofar else (sofar, w)
+        votes[gid] = high + math.log1p(math.exp(low - high))
+        if w > have[0]:
+            best[gid] = (w, other, how)
+
+    def best(self, votes: Mapping[str, float], without: str = "") -> str:
+        """The incident with most votes, the older one of two equal ones."""
+        groups = self.s.groups
+        out, value, order = "", -1e9, 0
+        for gid, w in votes.items():
+            if gid != without and (w > value or (w == value and groups[gid].order < order)):
+                out, value, order = gid, w, groups[gid].order
+        return out
+
+
+def delay(gap: float, mean: float, scale: float) -> float:
+    """Log-density (1/s) of a delay: Student's t with 3 degrees of freedom, because detection has long tails."""
+    z = (gap - mean) / scale
+    return -1.0007 - 2.0 * math.log1p(z * z / 3.0) - math.log(scale)

@@ -1,0 +1,48 @@
+"""Sentences that a person can check: why an alert is where it is."""
+
+from collections.abc import Mapping
+
+from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.state import HALF_LIFE, Trouble, Waiting
+
+CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
+CHRONIC_RATE = 0.5 / 3600.0  # ... at this rate or above, 1/s
+
+
+def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> str:
+    gap = onset - other.onset
+    when = f"{abs(gap):.0f} s {'after' if gap >= 0 else 'before'} it"
+    a, b = vertex.lstrip("?"), other.vertex.lstrip("?")
+    if how == "same":
+        return f"a further symptom of {b}, {when.removesuffix(' it')} the first"
+    if how == "again":
+        return f"the same alert of {b} again"
+    link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
+    if how == "climbed":
+        return f"{a} depends on {b}{_steps(link.down)} and started {when}"
+    if how == "ran down":
+        return f"{b} depends on {a}{_steps(link.up)}, and {a} started {when}"
+    shared = ", ".join(name for name, _ in link.shared[:3])
+    return f"{a} and {b} both depend on {shared} and started {abs(gap):.0f} s apart"
+
+
+def alone_reason(memory: Memory, item: Waiting, votes: Mapping[str, float]) -> tuple[bool, str]:
+    """(whether an alert that nothing explains is kept quiet, why)."""
+    s, name, vertex = memory.s, item.name, item.vertex
+    pair = f"{vertex}|{name}"
+    if pair in s.noise:
+        return True, f"an operator called {name} of {vertex} noise, and nothing near it is in trouble"
+    fired = memory.read(s.alone, pair)
+    span = max(3600.0, min(memory.s.now - s.began, HALF_LIFE))
+    if fired >= CHRONIC and fired / span >= CHRONIC_RATE:
+        return True, f"chronic: {name} of {vertex} fired alone {fired:.0f} times in the last {span / 3600:.0f} h"
+    if not item.known:
+        return False, "it names nothing that the topology knows, and nothing else fits"
+    if votes:
+        return False, "what is in trouble near it does not explain it"
+    return False, "nothing near it is in trouble"
+
+
+def _steps(n: int) -> str:
+    return "" if n <= 1 else f" ({n} steps away)"

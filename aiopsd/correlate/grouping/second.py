@@ -1,0 +1,185 @@
+"""What arrives within one second has no order: a first placement at once, and all of it by onset when it is over."""
+
+import math
+from typing import NamedTuple
+
+from aiopsd.correlate.grouping.forest import Forest
+from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.odds import Odds
+from aiopsd.correlate.grouping.reasons import alone_reason, why
+from aiopsd.correlate.grouping.state import Revision, State, Trouble, Waiting, drop_in
+from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
+
+NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
+
+
+class Look(NamedTuple):
+    """What speaks for each home of an alert."""
+
+    near: "list[tuple[Trouble, Link]]"
+    votes: dict[str, float]
+    best: "dict[str, tuple[float, Trouble, str]]"
+    own: float
+    home: str
+
+
+class Second:
+    """The present second."""
+
+    def __init__(self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts) -> None:
+        self.s = s
+        self.graph = graph
+        self.memory = memory
+        self.odds = odds
+        self.forest = forest
+        self.thoughts = thoughts
+        self.mates: dict[str, Waiting] = {}  # vertex -> first of this second that was told of an incident
+        self.fresh: tuple[Waiting, Look] | None = None  # what `place` found, if nothing has changed since
+        for item in s.waiting:
+            if item.told:
+                self.mates.setdefault(item.vertex, item)
+
+    def arrive(self, stamp: float) -> None:
+        s = self.s
+        second = math.floor(stamp)
+        if s.waiting and second > s.second:
+            self.take_in()
+        if not s.waiting:
+            s.second = float(second)
+            self.mates.clear()
+            if s.began < 0.0:
+                s.began = s.second
+        self.s.now = max(self.s.now, s.second + 1.0)
+
+    def look(self, item: Waiting) -> Look:
+        """Weigh every home of an alert; changes nothing."""
+        s = self.s
+        own = self.odds.own(item.vertex, (item.name,))
+        near = self.graph.near(item.vertex, s.hot, item.onset)
+        votes: dict[str, float] = {}
+        best: dict[str, tuple[float, Trouble, str]] = {}
+        for other, link in near:
+            if other.vertex == item.vertex:
+                w, how = self.odds.same(item.onset - other.onset), "same"
+            else:
+                w, how = self.odds.weight(item.onset, other, link)
+            self.odds.vote(votes, best, other, w, how)
+        ends = s.pairs.get(f"{item.vertex}|{item.name}")
+        if ends:
+            passed = self.memory.log_passed(item.name)
+            for tid, ended in ends.items():
+                old = s.troubles[tid]
+                echo = self.odds.fires_again(item.onset, ended, s.groups[old.group])
+                if echo is not None:
+                    self.odds.vote(votes, best, old, echo - passed + STICK, "again")
+        home = self.odds.best(votes)
+        return Look(near, votes, best, own, home if home and votes[home] > own + STICK else "")
+
+    def mate(self, vertex: str) -> Waiting | None:
+        """The first of this second's arrivals that is near enough to share a first placement."""
+        if not self.mates:
+            return None
+        near = self.mates.keys() & self.graph.around(vertex).keys()
+        return next((m for v, m in self.mates.items() if v in near), None) if near else None
+
+    def take_in(self) -> None:
+        """The second is over: take in what arrived in it, by onset, and tell what differs from the first placements."""
+        s = self.s
+        batch, s.waiting = s.waiting, []
+        fresh, self.fresh = self.fresh, None
+        self.mates.clear()
+        if len(batch) > 1:
+            first: dict[str, float] = {}
+            for item in batch:
+                if item.firing:
+                    first[item.fp] = min(first.get(item.fp, item.onset), item.onset)
+            batch.sort(key=lambda w: (first.get(w.fp, s.second + 1.0), w.fp))
+        free = dict.fromkeys(w.told for w in batch if w.opened and w.told not in s.groups)
+        told = {w.fp: w.told for w in batch if w.firing}
+        reasons: dict[str, str] = {}
+        before = len(s.pending)
+        self.forest.untold.clear()
+        for item in batch:
+            if item.firing:
+                look = fresh[1] if fresh is not None and fresh[0] is item else self.look(item)
+                reasons[item.fp] = self.settle_in(item, look, free)
+            else:
+                self.forest.take_end(item.fp)
+        self.tell(told, free, reasons, before)
+
+    def settle_in(self, item: Waiting, look: Look, free: dict[str, None]) -> str:
+        """Make an alert part of its trouble and its incident; the reason."""
+        s = self.s
+        if look.home:
+            _, parent, how = look.best[look.home]
+            reason = why(self.graph, item.vertex, item.onset, parent, how)
+            if how == "same":
+                self.join(parent, item)
+                trouble = parent
+            else:
+                trouble = self.forest.new(item, look.home, parent.id, look.own)
+                if how == "again":
+                    trouble.echo_of, trouble.echo, parent.echoed = parent.id, look.best[look.home][0], trouble.id
+                    drop_in(s.pairs, f"{item.vertex}|{item.name}", parent.id)
+                trouble.value = look.votes[look.home]
+        else:
+            quiet, reason = alone_reason(self.memory, item, look.votes)
+            gid = item.told if item.told in free else self.forest.free_id(item)
+            if gid in free:
+                del free[gid]
+            elif not quiet:
+                self.forest.untold[gid] = None
+            group = self.forest.open(gid)
+            group.quiet = quiet and gid != item.told
+            trouble = self.forest.new(item, gid, -1, look.own)
+        group = s.groups[trouble.group]
+        if group.quiet and not self.odds.alone(group):
+            self.forest.unquiet(group)
+        for other, link in look.near:
+            if other.group != trouble.group and other.vertex != item.vertex:
+                w, _ = self.odds.weight(other.onset, trouble, Link(link.up, link.down, link.shared))
+                if w > other.value - NEARLY:
+                    self.thoughts.recheck(other)
+        return reason
+
+    def join(self, trouble: Trouble, item: Waiting) -> None:
+        self.forest.take_alert(trouble, item)
+        fresh = item.name not in trouble.names
+        trouble.names.setdefault(item.name, item.onset)
+        trouble.onset = min(trouble.onset, item.onset)
+        if fresh:
+            trouble.own = self.odds.own(trouble.vertex, trouble.names)
+            self.thoughts.recheck(trouble)
+
+    def tell(self, told: dict[str, str], free: dict[str, None], reasons: dict[str, str], before: int) -> None:
+        """Second thoughts of a second: what was told of its alerts, against where they are."""
+        s = self.s
+        fresh = s.pending[before:]
+        del s.pending[before:]
+        into: dict[str, str] = {}
+        for r in fresh:
+            if r.kind == "merge":
+                into[r.source] = r.target
+                if r.source not in self.forest.untold:
+                    s.pending.append(r)
+            else:
+                rest = r._replace(fingerprints=tuple(fp for fp in r.fingerprints if fp not in told))
+                if rest.fingerprints:
+                    s.pending.append(rest)
+        for fp, first in told.items():
+            home = first
+            while home in into:
+                home = into[home]
+            group = s.groups[s.troubles[s.rows[fp].trouble].group]
+            now = "" if group.quiet else group.id
+            if home == now:
+                continue
+            if first in free:  # an incident that was opened at first sight and is none: all of it goes
+                del free[first]
+                if now:
+                    into[first] = now
+                    s.gone[first] = self.s.now
+                    s.pending.append(Revision("merge", first, now, (fp,), False, reasons[fp]))
+                    continue
+            s.pending.append(Revision("move", home, now, (fp,), now in self.forest.untold, reasons[fp]))

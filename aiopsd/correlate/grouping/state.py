@@ -1,0 +1,160 @@
+"""What grouping remembers: troubles, groups, alerts, counts, timers; and what it answers.
+
+All of it is plain data that a snapshot holds; what other modules of this package cache follows from it.
+"""
+
+import math
+from heapq import heappush
+from typing import Any, NamedTuple
+
+import msgspec
+
+HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
+
+RECHECK_TIMER, SETTLE_TIMER, DROP_TIMER, ENDED_TIMER, FADE_TIMER = "r", "s", "d", "e", "f"
+
+
+class Placement(NamedTuple):
+    """Where an alert went and why.
+
+    `incident` is "" when the alert is kept quiet (chronic, flapping, noise): nobody is told, the reason still says why.
+    `merged` holds (from, into) pairs that became one; what an arrival changes elsewhere comes from `reassess` when its
+    second is over, so it is empty here. `score` is the log-odds for this home against standing alone.
+    """
+
+    incident: str
+    reason: str
+    opened: bool = False
+    merged: tuple[tuple[str, str], ...] = ()
+    score: float = 0.0
+
+
+class Revision(NamedTuple):
+    """A second thought: `kind` "merge" (all of `source` goes into `target`) or "move" (`fingerprints` go there).
+
+    "" as the source or target of a move: the alerts were, or are from now on, kept quiet. `opened`: `target` is new.
+    """
+
+    kind: str
+    source: str
+    target: str
+    fingerprints: tuple[str, ...]
+    opened: bool
+    reason: str
+
+
+class Trouble(msgspec.Struct):
+    """One vertex that left its normal state: its symptoms, and where we think it came from."""
+
+    id: int
+    vertex: str
+    onset: float
+    group: str
+    parent: int = -1
+    names: dict[str, float] = {}  # alertname -> first onset
+    alerts: dict[str, None] = {}  # fingerprints
+    children: dict[int, None] = {}
+    own: float = 0.0  # log-likelihood of no parent, over that of its names as passed-on symptoms
+    ended: float = -1.0  # when its last alert resolved; -1 while one fires
+    echo_of: int = -1  # the trouble whose alert fires again here ...
+    echo: float = 0.0  # ... and the log-likelihood of that
+    echoed: int = -1  # the trouble that fires again what this one did
+    born: float = 0.0  # stamp of its first alert
+    value: float = 0.0  # log-likelihood of where it is
+    fan: int = 0  # how many depend on its vertex
+    deps: int = 0  # how many its vertex depends on
+    followers: int = 0  # how many of them are in trouble about as long
+    pinned: bool = False  # an operator decided
+
+
+class Group(msgspec.Struct):
+    """One incident to be, or a quiet alert."""
+
+    id: str
+    opened: float
+    order: int
+    quiet: bool = False
+    firing: int = 0
+    over_since: float = 0.0  # when the last alert resolved
+    troubles: dict[int, None] = {}
+    size: int = 0  # alerts, past ones included
+
+
+class Row(msgspec.Struct):
+    """What we know of one fingerprint."""
+
+    trouble: int
+    name: str
+    firing: bool
+    starts_at: float
+    ended: float = -1.0
+
+
+class Waiting(msgspec.Struct):
+    """What arrived within the present second: an alert that fires, or one that ended."""
+
+    fp: str
+    firing: bool
+    vertex: str = ""
+    known: bool = False
+    name: str = ""
+    onset: float = 0.0
+    starts_at: float = 0.0
+    told: str = ""  # incident of its first placement
+    opened: bool = False  # ... which was new
+
+
+class Count(msgspec.Struct):
+    """A sum with exponential decay: `value` as of `at`."""
+
+    value: float = 0.0
+    at: float = 0.0
+
+    def read(self, now: float) -> float:
+        return self.value * math.exp2((self.at - now) / HALF_LIFE) if now > self.at else self.value
+
+    def add(self, now: float, amount: float = 1.0) -> None:
+        self.value = self.read(now) + amount
+        self.at = max(self.at, now)
+
+
+class State(msgspec.Struct):
+    """All that a snapshot holds."""
+
+    groups: dict[str, Group] = {}
+    troubles: dict[int, Trouble] = {}
+    rows: dict[str, Row] = {}
+    hot: dict[str, dict[int, None]] = {}  # vertex -> troubles that began within HORIZON
+    kept: dict[str, dict[int, None]] = {}  # vertex -> troubles that have not ended long ago
+    pairs: dict[str, dict[int, float]] = {}  # pair -> trouble -> when it resolved; -1 while it fires
+    hosts: dict[str, dict[str, float]] = {}  # vertex -> node, zone or peer that its alerts named -> when last
+    alone: dict[str, Count] = {}  # pair, "v|" + vertex, "n|" + name, "" for all: firings alone
+    origin: dict[str, Count] = {}  # alertname -> times at the origin of an incident; "" for all
+    passed: dict[str, Count] = {}  # alertname -> times as a passed-on symptom; "" for all
+    learned: float = 0.0  # when `origin` and `passed` changed last
+    causes: dict[str, Count] = {}  # vertex -> confirmed as a cause by operators, less what they corrected
+    noise: dict[str, float] = {}  # pairs that an operator called noise -> when
+    gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
+    bursts: list[float] = []  # when the last few incidents got a second alert
+    timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
+    pending: list[Revision] = []  # second thoughts that nobody has fetched
+    waiting: list[Waiting] = []  # what arrived within `second`, in order of arrival
+    second: float = 0.0
+    began: float = -1.0
+    now: float = 0.0
+    count: int = 0
+
+
+def drop_in(table: dict[str, Any], key: str, item: int) -> None:
+    """Take `item` out of a row of an index; an empty row goes."""
+    row = table.get(key)
+    if row is not None:
+        row.pop(item, None)
+        if not row:
+            del table[key]
+
+
+def set_timer(s: State, due: float, kind: str, key: str) -> None:
+    """Wake up at `due`, rounded up to a second."""
+    s.count += 1
+    heappush(s.timers, (float(math.ceil(due)), s.count, f"{kind}:{key}"))

@@ -1,0 +1,107 @@
+"""Second thoughts of a trouble: is there a better home by now, and what was learned when it settled."""
+
+from aiopsd.correlate.grouping.forest import END_CHECK, Forest
+from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.odds import Odds
+from aiopsd.correlate.grouping.reasons import why
+from aiopsd.correlate.grouping.state import FADE_TIMER, Count, State, Trouble, drop_in, set_timer
+
+MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
+STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
+KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
+
+
+class Thoughts:
+    """Each trouble is thought over when something new is near it, at fixed times after its onset and after its end."""
+
+    def __init__(self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest) -> None:
+        self.s = s
+        self.graph = graph
+        self.memory = memory
+        self.odds = odds
+        self.forest = forest
+
+    def recheck(self, trouble: Trouble, *, ended: bool = False) -> None:
+        """Think again about where a trouble came from; move or merge when another home is clearly better."""
+        if trouble.pinned:
+            return
+        s = self.s
+        votes: dict[str, float] = {}
+        best: dict[str, tuple[float, Trouble, str]] = {}
+        here = trouble.group
+        for other, link in self.graph.near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
+            if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
+                continue
+            if other.vertex != trouble.vertex:
+                w, how = self.odds.weight(trouble.onset, other, link)
+            elif not ended:
+                continue
+            else:
+                w, how = self.odds.same(trouble.onset - other.onset), "same"
+            self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
+        before = s.troubles.get(trouble.echo_of)
+        if before is not None and not (before.group == here and self.forest.hangs_on(before, trouble)):
+            company = self.odds.company(trouble, before) if ended else 0.0
+            self.odds.vote(votes, best, before, trouble.echo + company, "again")
+        if trouble.parent >= 0:
+            stay = votes.get(here, -99.0)
+            if here in best and best[here][1].id != trouble.parent:
+                self.forest.link(trouble, best[here][1])
+            away = self.odds.best(votes, here)
+        else:
+            stay = trouble.own
+            away = self.odds.best(votes)
+        value = votes.get(away, -99.0)
+        trouble.value = max(stay, value, trouble.own)
+        if trouble.parent >= 0:
+            if trouble.own > max(value, stay) + MARGIN:
+                self.forest.move(trouble, None, "its trouble is better explained by itself")
+            elif away and value > max(stay + MARGIN, trouble.own):
+                self.forest.move(
+                    trouble, best[away][1], why(self.graph, trouble.vertex, trouble.onset, *best[away][1:])
+                )
+        elif away and value > trouble.own + (0.0 if ended else STICK):  # afterwards nobody is paged twice
+            if away == here:
+                self.forest.link(trouble, best[away][1])
+            else:
+                self.forest.move(
+                    trouble, best[away][1], why(self.graph, trouble.vertex, trouble.onset, *best[away][1:])
+                )
+
+    def after_end(self, trouble: Trouble) -> None:
+        """What ended together belonged together: think again about this one and those around it that ended too."""
+        s = self.s
+        if trouble.ended < 0.0 or self.s.now < trouble.ended + END_CHECK:
+            return
+        for part in self.forest.part_ways(trouble):
+            self.recheck(part, ended=True)
+        around = self.graph.near(trouble.vertex, s.kept, trouble.onset)
+        for other, link in around:
+            if other is trouble or not (link.up or link.shared or other.parent == trouble.id):
+                continue
+            end = self.odds.end(other)
+            if 0.0 <= end <= self.s.now - END_CHECK and (other.group != trouble.group or other.parent == trouble.id):
+                self.recheck(other, ended=True)
+        set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, str(trouble.id))
+
+    def settle(self, trouble: Trouble) -> None:
+        """What a trouble turned out to be goes into the counts."""
+        s, now = self.s, self.s.now
+        group = s.groups[trouble.group]
+        s.learned = now
+        self.memory.shares.clear()
+        if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
+            pass  # it was counted when it fired first
+        elif self.odds.alone(group):
+            name = next(iter(trouble.names))
+            for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
+                s.alone.setdefault(key, Count()).add(now)
+        else:
+            counts = s.origin if trouble.parent < 0 else s.passed
+            for name in trouble.names:
+                counts.setdefault(name, Count()).add(now)
+            counts.setdefault("", Count()).add(now, float(len(trouble.names)))
+        if len(s.alone) > 50_000:
+            s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
+        drop_in(s.hot, trouble.vertex, trouble.id)

@@ -1,0 +1,166 @@
+"""Planned work: when it is, and which series it concerns. What they say meanwhile is neither scored nor learned.
+
+What enters is rules and labels of series, then times of samples; what leaves is which samples lie in a window. Windows
+come from the configuration and are a function of sample time, so that a replay leaves out the same samples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiopsd.config import WEEKDAYS, MaintenanceRule
+from aiopsd.detect.bank import F64
+from aiopsd.detect.signals import Matcher
+from aiopsd.errors import ConfigError
+
+Interval = tuple[float, float]  # [begin, end) in UTC seconds
+DAY = 86400.0
+_EPOCH = date(1970, 1, 1)
+
+
+def minutes(text: str | int) -> int:
+    """Minutes of the day of `HH:MM`, up to 24:00. YAML reads an unquoted 22:00 as the number 1320: that is meant, too.
+
+    Raises:
+        ValueError: it is no time of day.
+
+    >>> minutes("06:30"), minutes(1320), minutes("24:00")
+    (390, 1320, 1440)
+    """
+    if isinstance(text, str):
+        hour, colon, minute = text.partition(":")
+        if not (colon and hour.isdigit() and minute.isdigit() and len(minute) == 2 and int(minute) < 60):
+            raise ValueError(f"not a time of day: {text!r} (write `22:30`)")
+        text = int(hour) * 60 + int(minute)
+    if not 0 <= text <= 1440:
+        raise ValueError(f"not a time of day: {text // 60}:{text % 60:02d}")
+    return text
+
+
+class Window:
+    """When one rule holds: once, or each week.
+
+    Raises:
+        ConfigError: neither or both are given, the end is not after the beginning, no such zone; names the key.
+    """
+
+    def __init__(self, rule: MaintenanceRule, path: str = "$") -> None:
+        once, weekly = rule.start is not None or rule.end is not None, bool(rule.days) or rule.from_ is not None
+        if once == weekly:
+            raise ConfigError("a window is either `start` and `end`, or `from`, `to` and perhaps `days`", path)
+        self._once: Interval | None = None
+        if once:
+            if rule.start is None or rule.end is None:
+                raise ConfigError("a window needs `start` and `end`", path)
+            for key, at in (("start", rule.start), ("end", rule.end)):
+                if at.tzinfo is None:
+                    raise ConfigError("give the time with its zone, as 2026-01-31T12:00:00Z", f"{path}.{key}")
+            if rule.end <= rule.start:
+                raise ConfigError("`end` is not after `start`", f"{path}.end")
+            self._once = (rule.start.timestamp(), rule.end.timestamp())
+            return
+        if rule.from_ is None or rule.to is None:
+            raise ConfigError("a window that recurs needs `from` and `to`", path)
+        times = []
+        for key, text in (("from", rule.from_), ("to", rule.to)):
+            try:
+                times.append(minutes(text))
+            except ValueError as e:
+                raise ConfigError(str(e), f"{path}.{key}") from None
+        self._from, self._to = times
+        self._days = frozenset(WEEKDAYS.index(day) for day in rule.days or WEEKDAYS)
+        try:
+            self._zone = ZoneInfo(rule.zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ConfigError(f"no time zone `{rule.zone}`", f"{path}.zone") from None
+        self._known: dict[int, Interval | None] = {}
+
+    def between(self, first: float, last: float) -> list[Interval]:
+        """The intervals that touch [first, last], in order."""
+        if self._once is not None:
+            return [self._once] if self._once[0] <= last and first < self._once[1] else []
+        found = []
+        for day in range(math.floor(first / DAY) - 2, math.floor(last / DAY) + 2):  # a local day is at most a day away
+            if day not in self._known:
+                if len(self._known) > 1000:
+                    self._known.clear()
+                self._known[day] = self._of(_EPOCH + timedelta(days=day))
+            one = self._known[day]
+            if one is not None and one[0] <= last and first < one[1]:
+                found.append(one)
+        return found
+
+    def _of(self, day: date) -> Interval | None:
+        """The interval that begins on this local day; one whose end is not after its beginning ends the day after."""
+        if day.weekday() not in self._days:
+            return None
+        over = self._to <= self._from
+        begin = self._local(day, self._from)
+        end = self._local(day + timedelta(days=int(over)), self._to)
+        return (begin, end) if end > begin else None
+
+    def _local(self, day: date, minute: int) -> float:
+        whole, rest = divmod(minute, 1440)
+        at = datetime.combine(day + timedelta(days=whole), time(rest // 60, rest % 60), self._zone)
+        return at.astimezone(UTC).timestamp()
+
+
+class Maintenance:
+    """The windows of a configuration, and which of them concern a row. Row state: `group: int16[rows]`, 0 for none."""
+
+    def __init__(self, rules: Sequence[MaintenanceRule], path: str = "$.detect.maintenance") -> None:
+        self.rules = tuple(rules)
+        self._windows = [Window(rule, f"{path}[{i}]") for i, rule in enumerate(rules)]
+        self._matchers = [Matcher(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)]
+        self._groups: list[tuple[int, ...]] = [()]  # each: the rules that concern its rows
+        self._ids: dict[tuple[int, ...], int] = {(): 0}
+
+    def group(self, labels: Mapping[str, str], service: str) -> int:
+        """Number of the set of rules that concern a series; `service` is what it belongs to."""
+        given = {**labels, "service": service or labels.get("service", "")}
+        rules = tuple(i for i, matches in enumerate(self._matchers) if matches(given))
+        found = self._ids.get(rules)
+        if found is None:
+            found = self._ids[rules] = len(self._groups)
+            self._groups.append(rules)
+        return found
+
+    def _of(self, group: int, first: float, last: float) -> list[Interval]:
+        return [one for i in self._groups[group] for one in self._windows[i].between(first, last)]
+
+    def inside(self, groups: NDArray[np.int16], ts: F64) -> NDArray[np.bool_] | None:
+        """Which samples lie in a window of their row's rules; None: none does."""
+        out: NDArray[np.bool_] | None = None
+        for group in np.unique(groups).tolist():
+            if not group:
+                continue
+            mine = groups == group
+            for begin, end in self._of(group, float(ts[mine].min()), float(ts[mine].max())):
+                hit = mine & (ts >= begin) & (ts < end)
+                out = hit if out is None else out | hit
+        return out
+
+    def until(self, groups: NDArray[np.int16], now: float, back: float) -> F64:
+        """Per row: when its window that began last, within `back` seconds, ends; -inf: there was none.
+
+        Later than `now`: the row is under maintenance.
+        """
+        out = np.full(len(groups), -np.inf)
+        for group in np.unique(groups).tolist():
+            if group:
+                ends = [end for _, end in self._of(group, now - back, now)]
+                if ends:
+                    out[groups == group] = max(ends)
+        return out
+
+    def active(self, now: float) -> list[str]:
+        """Names of the rules in force."""
+        return [
+            rule.name or ", ".join(f"{k}={v}" for k, v in rule.match.items())
+            for rule, window in zip(self.rules, self._windows, strict=True)
+            if any(begin <= now < end for begin, end in window.between(now, now))
+        ]

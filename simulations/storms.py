@@ -1,0 +1,202 @@
+"""Scorecard of many storms: streams of a generator through the shipped stage; goal, result and ceiling side by side.
+
+The generator is a Python file with `parser()` (argparse, with --seed, --services and its knobs) and
+`simulate(args) -> (topology line, alert lines, truth lines)`. Each alert line carries its truth under `_gt`
+({"incident", "episode", "hop"}), which the player never looks at. `--oracle` adds the ceiling (simulations/oracle.py).
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from simulations import oracle, partition
+from simulations.storm import play
+
+# Harder weather, as knobs; a generator that has other knobs keeps its own values.
+PRESETS: dict[str, dict[str, float]] = {
+    "default": {},
+    "hard": {"loss": 0.3, "noise": 40.0, "overlap": 0.8, "concurrent": 6, "skew": 5.0, "flap": 0.3, "rate": 4.0},
+    "storm": {"rate": 1.0, "overlap": 1.0, "concurrent": 8, "noise": 20.0, "duration": 2400.0},
+}
+GOALS: dict[str, dict[str, float]] = {
+    "default": {"ari": 0.85, "top1": 0.97, "frag": 1.2, "hidden": 0.01, "over": 0.03},
+    "hard": {"ari": 0.65, "top1": 0.88},
+}
+LOW = ("frag", "over", "hidden", "noise_in", "open_s", "notify")  # the lower the better
+
+
+@dataclass
+class Stream:
+    """One stream and its truth."""
+
+    name: str
+    topology: dict[str, Any]
+    alerts: list[dict[str, Any]]
+    truth: list[dict[str, Any]]
+    fired: list[partition.Fired] = field(default_factory=list)
+    roots: dict[Hashable, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: set[Hashable] = set()
+        for n, line in enumerate(self.alerts):
+            if line["state"] != "firing":
+                seen.discard(line.get("id"))
+                continue
+            if line.get("id") in seen:
+                continue  # sent again
+            seen.add(line.get("id"))
+            gt = line["_gt"]
+            self.fired.append(partition.Fired(line.get("i", n), line["t"], gt["incident"], gt["episode"]))
+        self.roots = {t["incident"]: t["root"] for t in self.truth}
+
+    def lines(self) -> Iterable[str]:
+        """As a monitoring system would send it: the truth is taken out."""
+        for line in (self.topology, *self.alerts):
+            yield json.dumps({k: v for k, v in line.items() if k != "_gt"})
+
+
+def load(path: str) -> ModuleType:
+    """A generator by the path of its file.
+
+    Raises:
+        OSError, ImportError: there is none.
+    """
+    spec = importlib.util.spec_from_file_location(f"generator_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make(generator: ModuleType, preset: str, seed: int, services: int) -> Stream:
+    """One stream from a seed."""
+    args = generator.parser().parse_args([])
+    args.services, args.seed = services, seed
+    for knob, value in PRESETS[preset].items():
+        if hasattr(args, knob):
+            setattr(args, knob, value)
+    return Stream(f"{preset}-{seed}", *generator.simulate(args))
+
+
+def answered(stream: Stream) -> tuple[partition.Answer, float]:
+    """What the shipped stage says, and CPU seconds."""
+    group: dict[Hashable, str] = {}
+    into: dict[str, str] = {}
+    opened: dict[Hashable, float | None] = {}
+    roots: dict[Hashable, Sequence[str]] = {}
+
+    def write(line: dict[str, Any]) -> None:
+        if line["kind"] == "assign":
+            group[line["i"]] = line["incident"]
+        elif line["kind"] == "merge":
+            into[line["from"]] = line["into"]
+        else:
+            opened[line["incident"]], roots[line["incident"]] = line["opened"], line["roots"]
+
+    began = time.process_time()
+    play(stream.lines(), write)
+    spent = time.process_time() - began
+
+    def living(g: str) -> str:
+        while g in into:
+            g = into[g]
+        return g
+
+    return partition.Answer({k: living(g) for k, g in group.items()}, opened, roots), spent
+
+
+def worst(stream: Stream, answer: partition.Answer, most: int) -> list[str]:
+    """The incidents that went wrong most, in words."""
+    bad = []
+    for v in partition.judge(stream.fired, stream.roots, answer):
+        mixed = sum(o[0] == "incident" for others in v.others.values() for o in others)
+        faults = (math.isinf(v.told), len(v.parts) - 1 + mixed, v.first_root != v.root)
+        if any(faults):
+            sizes = "+".join(str(k) for k in sorted(v.parts.values(), reverse=True))
+            text = (
+                f"{stream.name} incident {v.incident}: root {v.root}, {sizes} alerts, first cause {v.first_root or '-'}"
+            )
+            text += f", with {mixed} other incidents" if mixed else ""
+            text += ", HIDDEN" if faults[0] else ""
+            bad.append((faults, text))
+    bad.sort(key=lambda b: b[0], reverse=True)
+    return [text for _, text in bad[:most]]
+
+
+def table(rows: dict[str, dict[str, float]], goals: dict[str, float]) -> str:
+    """Figures as columns; goal, result and ceiling as rows."""
+    out = ["".join((f"{'':10s}", *(f"{k:>10s}" for k in partition.FIGURES)))]
+    if goals:
+        out.append("".join((f"{'goal':10s}", *(f"{_goal(k, goals):>10s}" for k in partition.FIGURES))))
+    for name, row in rows.items():
+        out.append(
+            "".join((f"{name:10s}", *(f"{row[k]:10.3f}" if k in row else f"{'':10s}" for k in partition.FIGURES)))
+        )
+    return "\n".join(out)
+
+
+def _goal(key: str, goals: dict[str, float]) -> str:
+    return "" if key not in goals else ("<= " if key in LOW else ">= ") + f"{goals[key]:g}"
+
+
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means over the streams."""
+    return {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]} if rows else {}
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0; 2 when there is no such generator."""
+    p = argparse.ArgumentParser(prog="simulations storms", description=__doc__.split("\n")[0])
+    p.add_argument("--generator", required=True, metavar="FILE", help="a Python file that makes streams")
+    p.add_argument("--preset", nargs="+", choices=list(PRESETS), default=["default", "hard"])
+    p.add_argument("--seeds", type=_seeds, default=_seeds("100-104"), metavar="FIRST-LAST")
+    p.add_argument("--services", type=int, default=200)
+    p.add_argument("--oracle", action="store_true", help="add what a perfect grouper could reach")
+    p.add_argument("--worst", type=int, default=0, metavar="N", help="tell the worst N incidents of each stream")
+    p.add_argument("--json", action="store_true")
+    args = p.parse_args(argv)
+    try:
+        generator = load(args.generator)
+    except (OSError, ImportError) as e:
+        print(e)
+        return 2
+    report: dict[str, dict[str, dict[str, float]]] = {}
+    for preset in args.preset:
+        streams = [make(generator, preset, seed, args.services) for seed in args.seeds]
+        results: list[dict[str, float]] = []
+        for stream in streams:
+            answer, spent = answered(stream)
+            row = partition.figures(stream.fired, stream.roots, answer)
+            results.append(row | {"cpu_us": 1e6 * spent / max(1, len(stream.alerts)), "alerts": len(stream.fired)})
+            if not args.json:
+                for text in worst(stream, answer, args.worst):
+                    print(text)
+        report[preset] = {"result": mean(results)}
+        if args.oracle:
+            knowledge = oracle.learn(streams)
+            ceilings = [partition.figures(s.fired, s.roots, oracle.answer(s, knowledge)) for s in streams]
+            report[preset]["ceiling"] = mean(ceilings)
+        if not args.json:
+            r = report[preset]["result"]
+            print(
+                f"\n{preset}: {len(streams)} streams of {args.services} services, {r['alerts']:.0f} alerts each, ",
+                end="",
+            )
+            print(f"{r['cpu_us']:.0f} us CPU a line for the whole stage")
+            print(table(report[preset], GOALS.get(preset, {}) if args.services == 200 else {}), flush=True)
+    if args.json:
+        print(json.dumps({p: {"goal": GOALS.get(p, {}), **rows} for p, rows in report.items()}, indent=1))
+    return 0

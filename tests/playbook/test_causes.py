@@ -1,0 +1,242 @@
+"""What a page says of its cause, and when evidence is asked for: journal records in, effects out."""
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from aiopsd.config import load
+from aiopsd.model import (
+    AlertBatch,
+    AlertIn,
+    Anomaly,
+    AskEvidence,
+    Body,
+    Candidate,
+    ChangeEvent,
+    Edge,
+    Effect,
+    Evidence,
+    EvidenceDigest,
+    Incident,
+    JournalRecord,
+    Node,
+    Notification,
+    Notify,
+    NotifyReason,
+    Tick,
+    TopologyUpdate,
+    Upsert,
+)
+from aiopsd.pipeline import correlate
+
+T0 = 1_700_000_000.0
+CONFIG = load("route: {receiver: ops}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]")
+
+
+class Room:
+    """A correlate stage, restarted from its snapshot before every record when `crash`."""
+
+    def __init__(self, calls: str = "web>cart cart>db", *, nodes: Iterable[Node] = (), crash: bool = False) -> None:
+        self.stage = correlate.build(CONFIG)
+        self.crash = crash
+        self.questions: list[tuple[float, AskEvidence]] = []
+        self.notes: list[Notification] = []
+        self.incidents: dict[str, Incident] = {}
+        self.offset = 0
+        edges = tuple(Edge(caller=a, callee=b) for a, b in (pair.split(">") for pair in calls.split()))
+        self.tell(0.0, TopologyUpdate(source="file:test", edges=edges, nodes=tuple(nodes)))
+
+    def tell(self, at: float, body: Body) -> None:
+        """One record, after the ticks that are due before it."""
+        while (wake := self.stage.wake_at()) is not None and wake < T0 + at and self.offset:
+            self._step(wake, Tick())
+        self._step(T0 + at, body)
+
+    def _step(self, stamp: float, body: Body) -> None:
+        if self.crash and self.offset:
+            kept = msgspec.msgpack.decode(msgspec.msgpack.encode(self.stage.snapshot().meta))
+            self.stage = correlate.build(CONFIG, msgspec.structs.replace(self.stage.snapshot(), meta=kept))
+        self._take(self.stage.step([JournalRecord(offset=self.offset, stamp=stamp, body=body)]), stamp)
+        self.offset += 1
+
+    def _take(self, effects: Iterable[Effect], stamp: float) -> None:
+        for effect in effects:
+            if isinstance(effect, AskEvidence):
+                self.questions.append((stamp - T0, effect))
+            elif isinstance(effect, Notify):
+                self.notes.append(effect.notification)
+            elif isinstance(effect, Upsert) and isinstance(effect.item, Incident):
+                self.incidents[effect.item.id] = effect.item
+
+    def alert(self, at: float, service: str, name: str = "Slow", *, started: float | None = None, **more: str) -> None:
+        labels = {"alertname": name, "service": service, "severity": "critical", **more}
+        starts = T0 + (at if started is None else started)
+        self.tell(at, AlertBatch(alerts=(AlertIn(labels=labels, starts_at=starts, ends_at=T0 + 1e5),)))
+
+    def anomaly(self, at: float, service: str) -> None:
+        self.tell(at, Anomaly(id=f"a-{service}", service=service, signal="p99", onset=T0 + at, ts=T0 + at, score=0.9))
+
+    def answer(self, at: float, *evidence: Evidence) -> None:
+        """Evidence about the newest question."""
+        _, ask = self.questions[-1]
+        digest = EvidenceDigest(request_id=ask.request_id, incident=ask.incident, asof=T0 + at, evidence=evidence)
+        self.tell(at, digest)
+
+    @property
+    def asked(self) -> list[float]:
+        return [at for at, _ in self.questions]
+
+    @property
+    def causes(self) -> list[Candidate]:
+        (incident,) = self.incidents.values()
+        return list(incident.roots)
+
+
+@pytest.fixture(params=[False, True], ids=["straight", "restarted"])
+def room(request: pytest.FixtureRequest) -> Room:
+    return Room(crash=request.param)
+
+
+def root(note: Notification) -> Candidate:
+    """The probable cause that a notification names."""
+    assert note.incident is not None
+    assert note.incident.root is not None
+    return note.incident.root
+
+
+def cpu(service: str, *values: float, at: float) -> Evidence:
+    """Ten calm samples, then these, a minute apart, the last one at `at`."""
+    all_ = [0.1] * 10 + list(values)
+    recent = tuple((T0 + at - 60.0 * (len(all_) - 1 - i), v) for i, v in enumerate(all_))
+    level = values[-1] if values else 0.1
+    return Evidence(
+        service=service, metric="cpu", kind="resource", level=level, normal=0.1, scale=0.01,
+        deviation=(level - 0.1) / 0.01, onset=recent[10][0] if values else 0.0, recent=recent,
+    )  # fmt: skip
+
+
+def test_evidence_is_asked_for_in_the_breath_in_which_an_incident_opens(room: Room) -> None:
+    """The question leaves with the record that opened it, and names what lies down the calls."""
+    room.alert(100.0, "web")
+
+    assert room.asked == [100.0]
+    assert set(room.questions[0][1].services) >= {"web", "cart", "db"}
+
+
+def test_the_page_names_the_cause_that_the_evidence_shows(room: Room) -> None:
+    """Under the default group_wait the first notification carries the ranking of the answer, chain and all."""
+    room.alert(100.0, "web")
+    room.answer(100.2, cpu("db", 0.9, at=100.0))
+    room.tell(131.0, Tick())
+
+    (page,) = room.notes
+    assert page.stamp == T0 + 130.0
+    assert root(page).service == "db"
+    assert root(page).chain[0].symptom == "web"
+
+
+def test_evidence_is_asked_for_again_just_before_the_page_and_later(room: Room) -> None:
+    """Metrics lag: what came in during group_wait is in the page, what comes later is asked for on a schedule."""
+    room.alert(100.0, "web")
+    room.answer(100.2, cpu("db", at=100.0))
+    room.tell(126.0, Tick())
+    assert room.asked == [100.0, 125.0]
+    room.answer(126.0, cpu("db", 0.9, at=120.0))
+    room.tell(1000.0, Tick())
+
+    assert root(room.notes[0]).service == "db"
+    assert room.asked == [100.0, 125.0, 220.0, 400.0, 700.0]
+
+
+def test_who_knows_nothing_is_not_asked_again(room: Room) -> None:
+    """Without an answer to the first question there is no metric to wait for."""
+    room.alert(100.0, "web")
+    room.tell(1000.0, Tick())
+
+    assert room.asked == [100.0]
+
+
+def test_the_first_alert_of_an_incident_of_anomalies_asks_anew(room: Room) -> None:
+    """A person is about to hear of it: the page is not to be explained with evidence from before."""
+    room.anomaly(100.0, "cart")
+    room.answer(100.2, cpu("db", at=100.0))
+    before = len(room.asked)
+    room.alert(140.0, "cart", "Down")
+
+    assert room.asked[before:][-1] == 140.0
+
+
+def test_a_first_page_that_is_due_at_once_waits_for_the_answer(room: Room) -> None:
+    """An alert older than group_wait pages at once, but not before the evidence of its cause could come."""
+    room.anomaly(0.0, "elsewhere")  # metrics are there
+    room.alert(100.0, "web", started=-500.0)
+    assert room.notes == []
+    room.answer(100.3, cpu("db", 0.9, at=100.0))
+    room.tell(103.0, Tick())
+
+    (page,) = room.notes
+    assert page.stamp == T0 + 102.0
+    assert root(page).service == "db"
+
+
+def test_without_metrics_no_page_waits(room: Room) -> None:
+    """A daemon of alerts alone pages an old alert in the step in which it comes."""
+    room.alert(100.0, "web", started=-500.0)
+
+    assert [n.stamp for n in room.notes] == [T0 + 100.0]
+
+
+def test_the_first_correction_of_a_cause_does_not_wait_for_the_interval(room: Room) -> None:
+    """Evidence that comes after the page is told group_wait after it; the next correction at the interval's tick."""
+    room.alert(100.0, "web")
+    room.answer(100.2, cpu("cart", at=100.0))
+    room.tell(140.0, Tick())
+    assert [n.stamp for n in room.notes] == [T0 + 130.0]
+    room.answer(150.0, cpu("cart", 0.5, 0.5, at=150.0))
+    room.answer(200.0, cpu("cart", 0.5, 0.5, at=150.0), cpu("db", 40.0, 40.0, at=150.0))
+    room.tell(431.0, Tick())
+
+    told = [(n.stamp - T0, n.reason, root(n).service) for n in room.notes[1:]]
+    assert told == [(160.0, NotifyReason.ROOT_CHANGED, "cart"), (430.0, NotifyReason.ROOT_CHANGED, "db")]
+
+
+def test_trouble_that_lasts_is_judged_by_the_ruler_of_its_beginning(room: Room) -> None:
+    """When the bank has learned the trouble, later answers do not make the cause look calm."""
+    room.alert(100.0, "web")
+    room.answer(100.2, cpu("db", 0.9, at=100.0))
+    learned = msgspec.structs.replace(cpu("db", *[0.9] * 6, at=400.0), normal=0.8, scale=0.5, deviation=0.2)
+    room.answer(400.0, learned, cpu("cart", 0.14, at=400.0))
+
+    assert room.causes[0].service == "db"
+    assert room.causes[0].evidence[0].deviation > 50.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [("zone", "eu-1a", "zone"), ("node", "host-7", "node"), ("external", "bank-api", "external")],
+)
+def test_a_silent_thing_below_several_services_is_the_cause(kind: str, name: str, expected: str) -> None:
+    """Services that share nothing but a node, a zone or somebody else's API: it is named, with its kind and a chain."""
+    room = Room(" ".join(f"s{i}>{name}" for i in range(5)), nodes=[Node(name=name, kind=kind)])
+    for i in range(5):
+        room.alert(100.0 + 3.0 * i, f"s{i}")
+    room.tell(140.0, Tick())
+
+    page = room.notes[0]
+    assert (root(page).service, root(page).kind) == (name, expected)
+    assert root(page).chain[0].cause == name
+
+
+def test_a_change_just_before_is_told_with_the_page() -> None:
+    """The deployment of a callee three minutes before the symptoms is the cause's change in the page."""
+    room = Room("web>cart web>search")
+    room.tell(10.0, ChangeEvent(id="c", service="cart", kind="deploy", version="v7", ts=T0 + 10.0))
+    room.alert(190.0, "web")
+    room.answer(190.1, cpu("cart", 0.3, at=190.0), cpu("search", 0.3, at=190.0))
+    room.tell(240.0, Tick())
+
+    page = room.notes[0]
+    assert root(page).service == "cart"
+    assert [c.version for c in root(page).changes] == ["v7"]
+    assert "deploy v7" in root(page).reason

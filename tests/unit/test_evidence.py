@@ -1,0 +1,76 @@
+"""How samples are judged: level, lead-in, onset, ruler."""
+
+import pytest
+
+from aiopsd.evidence import joined, judge, rate_ruler, rejudged
+from aiopsd.model import Evidence
+
+T0 = 1_700_000_000.0
+
+
+def series(
+    *values: float, kind: str = "latency", normal: float = 1.0, scale: float = 0.1, step: float = 60.0
+) -> Evidence:
+    """Samples a minute apart, the last one at T0, not judged yet."""
+    recent = tuple((T0 - step * (len(values) - 1 - i), v) for i, v in enumerate(values))
+    return Evidence(service="web", metric="m", kind=kind, normal=normal, scale=scale, recent=recent)
+
+
+def test_the_level_is_one_that_a_quarter_reaches() -> None:
+    """One wild sample of eight is not the level; two of them are."""
+    calm = [1.0] * 4
+    times = [float(t) for t in range(12)]
+
+    assert judge(times, calm + [1.0] * 7 + [9.0], 1.0, 0.1, "high", 4.0).level == 1.0
+    assert judge(times, calm + [1.0] * 6 + [9.0] * 2, 1.0, 0.1, "high", 4.0).level == 9.0
+
+
+def test_the_onset_is_where_the_run_of_bad_samples_begins() -> None:
+    """It may lie before the time that is asked about; a calm sample between ends the run."""
+    found = judge([0, 1, 2, 3, 4, 5, 6], [1, 5, 1, 1, 2, 5, 5], 1.0, 0.1, "high", 5.0)
+
+    assert found.onset == 4
+    assert judge([0, 1], [1, 1], 1.0, 0.1, "high", 0.0).onset == 0.0
+
+
+def test_what_was_there_before_is_the_lead_in() -> None:
+    """The median of the samples before; with fewer than two nobody knows."""
+    assert judge([0, 1, 2, 3], [3, 3, 1, 5], 1.0, 1.0, "high", 3.0).lead == 2.0
+    assert judge([0, 1], [3, 5], 1.0, 1.0, "high", 1.0).lead is None
+
+
+def test_harmless_directions_do_not_count() -> None:
+    """A latency that falls is calm, an availability that falls is not."""
+    assert judge([0, 1], [1, 0.1], 1.0, 0.1, "high", 1.0).deviation == 0.0
+    assert judge([0, 1], [1, 0.1], 1.0, 0.1, "low", 1.0).deviation == pytest.approx(9.0)
+
+
+def test_a_share_of_requests_has_a_ruler_of_its_own() -> None:
+    """Two percent of failures are an outage where there were none, though 5 % of the level would be no deviation."""
+    e = rejudged(series(*[100.0] * 9, 98.0, kind="availability", normal=100.0, scale=5.0), T0)
+
+    assert e.deviation == pytest.approx(20.0)
+    assert e.scale == 0.1
+
+
+def test_a_share_that_is_never_calm_keeps_its_spread() -> None:
+    """Where failures come and go, as many again are no news."""
+    before = [99.0, 97.0, 100.0, 98.0, 99.5, 96.0, 99.0, 100.0]
+
+    assert rate_ruler(99.0, before, 5.0) > 0.9
+
+
+def test_joined_answers_keep_the_first_ruler_and_all_samples() -> None:
+    """What the series has learned of its trouble meanwhile does not make it calm."""
+    old = rejudged(series(*[1.0] * 8, 5.0), T0)
+    later = series(5.0, 5.0, 5.0, normal=4.0, scale=2.0)
+    new = Evidence(
+        **{f: getattr(later, f) for f in later.__struct_fields__}
+        | {"recent": tuple((t + 120.0, v) for t, v in later.recent)}
+    )
+
+    both = joined(old, new, T0)
+
+    assert both.deviation == pytest.approx(40.0)
+    assert both.lead_in == 0.0
+    assert [t for t, _ in both.recent] == sorted({*(t for t, _ in old.recent), *(t for t, _ in new.recent)})
