@@ -406,6 +406,7 @@ class Candidate(Noun, frozen=True, kw_only=True):
     chain: tuple[Link, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     changes: tuple[ChangeEvent, ...] = ()
+    signs: tuple[float, ...] = ()  # what `confidence` follows from, of the first only: verdicts can refit it
 
 
 class Incident(Noun, frozen=True, kw_only=True, tag="incident"):

@@ -53,6 +53,19 @@ def case(path: Path, edges: tuple[tuple[str, str], ...]) -> recorded.Case:
     )
 
 
+def cases(data: Path) -> list[recorded.Case]:
+    """Every run below `data`.
+
+    Raises:
+        OSError: a file is missing.
+        ValueError: a file is not of this data set.
+    """
+    calls = tuple(pair.split() for pair in CALLS.replace("\n", " ").split(","))
+    edges = tuple((a, b) for a, b in calls)
+    found = sorted(data.glob("*/*/anomalous.csv"), key=lambda p: (p.parts[-3], p.parts[-2]))
+    return [case(path, edges) for path in found]
+
+
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     parser = argparse.ArgumentParser(prog="simulations sockshop", description=__doc__.split("\n")[0])
@@ -60,25 +73,22 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--stress", nargs="?", const="", metavar="NAME", help="perturbed; only those named like this")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    calls = tuple(pair.split() for pair in CALLS.replace("\n", " ").split(","))
-    edges = tuple((a, b) for a, b in calls)
     try:
-        found = sorted(args.data.glob("*/*/anomalous.csv"), key=lambda p: (p.parts[-3], p.parts[-2]))
-        cases = [case(path, edges) for path in found]
+        found = cases(args.data)
     except (OSError, ValueError, KeyError) as e:
         print(f"cannot read {args.data}: {e}")
         return 2
-    if not cases:
+    if not found:
         print(f"no case in {args.data}")
         return 2
     if args.stress is not None:
-        first = {c.name.split("/")[0]: c for c in reversed(cases)}
+        first = {c.name.split("/")[0]: c for c in reversed(found)}
         table_of = stress.run([first[name] for name in sorted(first)], args.stress, quiet=args.json)
         if args.json:
             print(json.dumps(table_of))
         return 0
     player = recorded.Player()
-    rows = [recorded.row(each, player.play(each)) for each in cases]
+    rows = [recorded.row(each, player.play(each)) for each in found]
     recorded.show(
         rows,
         {{"top1": "ac1", "top3": "ac3", "top5": "ac5"}.get(k, k): v for k, v in recorded.figures(rows).items()},

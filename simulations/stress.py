@@ -97,19 +97,37 @@ def metrics_renamed(case: Case, rng: np.random.Generator) -> Case:
 
 
 def noise(share: float) -> Change:
-    """Every sample is off by about so much of its value."""
+    """Every sample is off by about so much of its value; of what is nearly always 100 %, by so much of what is lost."""
 
     def change(case: Case, rng: np.random.Generator) -> Case:
-        return _tables(case, lambda t: _values(t, t.values * np.exp(rng.normal(0.0, share, t.values.shape))))
+        percent = _percentages(case.normal)
+
+        def noisy(t: Table) -> Table:
+            whole = np.array([100.0 * (c["__name__"] in percent) for c in t.columns])
+            factor = np.exp(rng.normal(0.0, share, t.values.shape))
+            return _values(t, np.where(whole > 0.0, whole - (whole - t.values) * factor, t.values * factor))
+
+        return _tables(case, noisy)
 
     return change
 
 
 def other_units(case: Case, rng: np.random.Generator) -> Case:
-    """Each metric in a unit of its own: milliseconds, kilobytes, percent or a share."""
+    """Each metric in a unit of its own: milliseconds, kilobytes; a share of requests as a fraction."""
     names = sorted({c["__name__"] for c in case.normal.columns})
     unit = {name: 10.0 ** float(rng.integers(-3, 4)) for name in names}
+    unit |= dict.fromkeys(_percentages(case.normal), 0.01)
     return _tables(case, lambda t: _values(t, t.values * np.array([unit[c["__name__"]] for c in t.columns])))
+
+
+def _percentages(table: Table) -> set[str]:
+    """Metrics that are a percentage and nearly always whole."""
+    found = set()
+    for name in {c["__name__"] for c in table.columns}:
+        values = table.values[:, [c["__name__"] == name for c in table.columns]]
+        if np.nanmax(values) <= 100.0 and np.nanmedian(values) == 100.0:
+            found.add(name)
+    return found
 
 
 def coarser(every: int) -> Change:

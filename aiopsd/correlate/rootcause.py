@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.evidence import RATES, harm_of, harmful, rejudged
@@ -28,6 +29,8 @@ CAP = 1000.0  # a deviation above this says no more
 HANDED = 0.95  # at most so much of its blame does a vertex hand on
 OTHER_KIND = 0.15  # worth of a symptom of another kind than the page's
 OWN_EXPLAINS = 0.8  # how far a callee's resource trouble explains a caller's symptom
+AGAIN = 0.6  # worth of a symptom on the page's own call paths: in part it is the page's trouble counted again
+DEPTH = 20  # steps down the calls that count as the page's paths
 LOOK_THROUGH = 3  # steps through vertices that say nothing
 DIM = 0.35  # what is left of an explanation for each silent vertex between
 LATE = 30.0  # s; a cause may be seen so much later than its symptom
@@ -56,9 +59,9 @@ _VALUE = itemgetter(1)
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
-# Confidence: chance that the first is right, given the share of the blame it holds and its lead over the second.
-# Logistic regression on simulated storms (simulations/storm.py --fit).
-CONFIDENCE = (-0.6, 1.2, 0.6)
+# Chance that the first is right: weights of its SIGNS, a logistic regression on simulated storms and worlds
+# (`python -m simulations confidence --fit`).
+CONFIDENCE = (-0.6, 1.2, 0.0, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Knowledge(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,12 +216,16 @@ def rank(
     if not vertices:
         return ()
     graph = _Graph(topology, under, known.hosted)
+    where = place_of(page, topology).vertex if page is not None else ""
+    paths = topology.below(where, DEPTH) if where in vertices else {}
     names = sorted(vertices)
     total = dict.fromkeys(names, 0.0)
     why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
     kinds = sorted({k for v in vertices.values() for k in v.symptoms})
     for kind in kinds:
         blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
+        if kind != ALERT and where in blame:
+            blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
         shares = {u: s for u in blame if (s := _shares(u, kind, vertices, graph, traffic))}
         _silent_causes(blame, shares, kind, vertices, graph, traffic)
         for name, value in _flow(blame, shares).items():
@@ -245,7 +252,7 @@ def rank(
         if name in vertices:
             vertices[name].evidence.sort(key=lambda item: (-item[0], _signature(item[1])))
             _fill_first(vertices[name], heard)
-    return _candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page)
+    return _candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page, traffic, known)
 
 
 # --------------------------------------------------------------------------- since when
@@ -609,18 +616,18 @@ def _candidates(
     graph: _Graph,
     onset: float,
     page: Alert | None,
+    traffic: Mapping[str, float],
+    known: Knowledge,
 ) -> tuple[Candidate, ...]:
     mass = sum(max(0.0, total[n]) for n in order) or 1.0
-    top, second = total[order[0]], total[order[1]] if len(order) > 1 else 0.0
-    sure = confidence(top / mass, top / max(second, 1e-9))
-    rest = mass - top
+    rest = mass - max(0.0, total[order[0]])
     start = place_of(page, topology).vertex if page is not None else ""
     callers: dict[str, list[tuple[str, float]]] = {}
     for u in sorted(why):
         for c, (f, _) in why[u].items():
             callers.setdefault(c, []).append((u, f))
     out = []
-    for i, name in enumerate(chosen):
+    for name in chosen:
         vertex = vertices.get(name)
         found = vertex.evidence[:5] if vertex is not None else []
         moved = near.get(name, (0.0, []))[1]
@@ -630,7 +637,6 @@ def _candidates(
                 service=name,
                 kind=_kind(name, topology, graph),
                 score=round(total[name], 6),
-                confidence=round(sure if i == 0 else _share_of_rest(total[name], rest, sure), 4),
                 metric=found[0][1].metric if found else "",
                 reason=_reason(name, vertex, why, moved, onset),
                 chain=chain,
@@ -638,7 +644,10 @@ def _candidates(
                 changes=tuple(moved),
             )
         )
-    return tuple(out)
+    signs = _signs(out, vertices, callers, graph, traffic, known)
+    sure = confidence(signs)
+    out[0] = replace(out[0], confidence=round(sure, 4), signs=tuple(round(x, 4) for x in signs))
+    return (out[0], *(replace(c, confidence=round(_share_of_rest(c.score, rest, sure), 4)) for c in out[1:]))
 
 
 def _share_of_rest(score: float, rest: float, sure: float) -> float:
@@ -646,16 +655,66 @@ def _share_of_rest(score: float, rest: float, sure: float) -> float:
     return min(sure, (1.0 - sure) * max(0.0, score) / rest) if rest > 0.0 else 0.0
 
 
-def confidence(share: float, lead: float) -> float:
-    """Chance that the first candidate is right.
+# What is known of the first candidate, in the order of the weights of CONFIDENCE.
+SIGNS = (
+    "constant",
+    "lead",  # logarithm of its score over the second's
+    "gap",  # its score minus the second's
+    "share",  # logit of its share of the scores of the first five
+    "heard",  # metrics speak for it
+    "heard lead",
+    "heard gap",
+    "origin",  # log-odds that its most telling alert stands at an origin
+    "silent",  # it says nothing itself
+    "explains",  # logarithm of how many it explains, directly or not
+    "foreign",  # share of the others in trouble that it does not explain
+    "below",  # logarithm of how many of its callees say nothing: one of them may be it
+)
 
-    Args:
-        share: of all blame that it holds, in (0, 1].
-        lead: its score over that of the second.
-    """
-    a, b, c = CONFIDENCE
-    share = min(0.999, max(0.001, share))
-    z = a + b * math.log(min(100.0, max(0.01, lead))) + c * math.log(share / (1.0 - share))
+
+def _signs(
+    found: Sequence[Candidate],
+    vertices: Mapping[str, _Vertex],
+    callers: Mapping[str, Sequence[tuple[str, float]]],
+    graph: _Graph,
+    traffic: Mapping[str, float],
+    known: Knowledge,
+) -> tuple[float, ...]:
+    """The SIGNS of the first candidate."""
+    scores = [max(1e-3, c.score) for c in found[:5]]
+    top, second = scores[0], scores[1] if len(scores) > 1 else 0.1 * scores[0]
+    lead, gap = min(3.0, math.log(top / second)), min(5.0, top - second)
+    share = min(0.98, max(0.02, top / sum(scores)))
+    name = found[0].service
+    vertex = vertices.get(name)
+    names = [known.origin.get(name_of(a), 0.0) for a in vertex.alerts] if vertex is not None else []
+    reached, front = {name}, [name]
+    while front:
+        front = [u for c in front for u, f in callers.get(c, ()) if f > 0.05 and u not in reached]
+        reached.update(front)
+    others = [n for n, v in vertices.items() if v.symptoms and n != name]
+    foreign = sum(n not in reached for n in others) / len(others) if others else 0.0
+    below = sum(c not in vertices and c not in traffic for c in graph.callees(name))
+    heard = float(bool(found[0].evidence))
+    return (
+        1.0,
+        lead,
+        gap,
+        math.log(share / (1.0 - share)),
+        heard,
+        heard * lead,
+        heard * gap,
+        max(-4.0, min(4.0, max(names, default=0.0))),
+        float(vertex is None),
+        math.log(len(reached)),
+        foreign,
+        math.log1p(below),
+    )
+
+
+def confidence(signs: Sequence[float]) -> float:
+    """Chance that the first candidate is right, given its SIGNS."""
+    z = sum(w * x for w, x in zip(CONFIDENCE, signs, strict=True))
     return min(0.99, max(0.01, 1.0 / (1.0 + math.exp(-z))))
 
 
@@ -746,7 +805,10 @@ def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Map
     verb = {"calls": "calls", "runs_on": "runs on", "located_in": "is in", "reads": "reads", "writes": "writes"}
     how = verb.get(edge, "depends on")
     other = vertices.get(c)
-    its = (other.symptoms.get(kind) or other.own) if other is not None else None
+    its = None
+    if other is not None:
+        shown = sorted(other.symptoms.items(), key=lambda kv: (-kv[1].strength, kv[0]))
+        its = other.symptoms.get(kind) or other.own or (shown[0][1] if shown else None)
     left = f"{u} ({mine.text})" if mine is not None and mine.text else u
     if not c:
         return (

@@ -194,9 +194,12 @@ def test_cycles_end() -> None:
 
 def test_confidence_grows_with_the_lead() -> None:
     """More share and more lead is more certain; nothing is certain."""
-    low, high = confidence(0.3, 1.1), confidence(0.9, 10.0)
+    evidence = [signal("cart", "latency", 20), signal("search", "latency", 19)]
+    even = rank((), graph("web>cart web>search"), evidence, onset=T0)[0]
+    clear = rank((), graph("web>cart web>search"), [evidence[0], signal("search", "latency", 3.1)], onset=T0)[0]
 
-    assert 0.0 < low < high < 1.0
+    assert 0.0 < even.confidence < clear.confidence < 1.0
+    assert clear.confidence == pytest.approx(confidence(clear.signs), abs=1e-3)
 
 
 def test_the_limit_holds() -> None:

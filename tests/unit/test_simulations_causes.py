@@ -1,0 +1,91 @@
+"""Scorecards of causes: perturbations keep what they promise to keep; a fit makes a confidence mean something."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aiopsd.correlate.rootcause import SIGNS
+from aiopsd.model import Candidate
+from simulations import confidence, recorded, stress
+
+COLUMNS = tuple(
+    {"__name__": metric, "service": service}
+    for service in ("web", "cart", "db")
+    for metric in ("latency", "availability")
+)
+
+
+def case(rows: int = 40) -> recorded.Case:
+    """Three services in a row; `db` is at fault."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(1.0, 0.01, (rows, len(COLUMNS)))
+    values[:, 1::2] = 100.0
+    ts = 1_700_000_000.0 + 300.0 * np.arange(rows)
+    normal = recorded.Table(COLUMNS, ts[: rows - 5], values[: rows - 5])
+    fault = recorded.Table(COLUMNS, ts[rows - 5 :], values[rows - 5 :])
+    page = recorded.Page({"alertname": "Slow", "service": "web"}, float(ts[rows - 2]))
+    return recorded.Case("c", "g", normal, fault, (("web", "cart"), ("cart", "db")), (), page, "db", "latency")
+
+
+@pytest.mark.parametrize("name", list(stress.CHANGES))
+def test_a_perturbed_case_is_still_a_case(name: str) -> None:
+    """The true cause exports something, the page names a service of the graph, and both tables keep their shape."""
+    worse = stress.CHANGES[name](case(), np.random.default_rng(3))
+
+    for table in (worse.normal, worse.fault):
+        assert table.values.shape == (len(table.ts), len(table.columns))
+        assert worse.truth in {c["service"] for c in table.columns}
+    known = {n for edge in worse.edges for n in edge} | {c["service"] for c in worse.normal.columns}
+    assert worse.page is None or worse.page.labels["service"] in known
+
+
+def test_renamed_services_have_the_same_structure() -> None:
+    """Names say nothing any more, and who calls whom is as before."""
+    before = case()
+    worse = stress.CHANGES["services renamed"](before, np.random.default_rng(3))
+
+    assert worse.edges[0][1] == worse.edges[1][0]
+    assert worse.truth == worse.edges[1][1] != "db"
+    assert worse.page is not None
+    assert worse.page.labels["service"] == worse.edges[0][0]
+
+
+def test_a_percentage_stays_one() -> None:
+    """Neither noise nor another unit takes an availability above all of the requests."""
+    for name, most in (("noise of 5 %", 100.0), ("other units", 1.0)):
+        worse = stress.CHANGES[name](case(), np.random.default_rng(3))
+        assert np.nanmax(worse.fault.values[:, 1::2]) == most
+
+
+def seen(right: bool, lead: float) -> confidence.Seen:
+    signs = tuple(1.0 if name == "constant" else lead if name == "lead" else 0.0 for name in SIGNS)
+    return confidence.Seen("made", "end", (Candidate(service="a", signs=signs),), right)
+
+
+def test_a_fit_gives_what_it_sees() -> None:
+    """Of looks that are right in 90 and 30 of 100, by their lead, the fitted confidence says .9 and .3."""
+    looks = [seen(i < 90, 2.0) for i in range(100)] + [seen(i < 30, 0.5) for i in range(100)]
+
+    figures = confidence.table("made", looks, confidence.fit(looks))
+
+    assert figures["gap"] < 0.05
+    assert [b["n"] for b in figures["bins"]] == [100, 100]
+
+
+def test_a_stream_is_looked_at_when_its_page_is_due_and_at_the_end(tmp_path: Path) -> None:
+    """Of a stream with one true incident, the causes of its main group, before and after the late alert of the root."""
+    lines: list[dict[str, object]] = [{"kind": "topology", "nodes": {}, "edges": [["web", "cart"], ["cart", "db"]]}]
+    for i, (t, service) in enumerate(((100.0, "web"), (110.0, "cart"), (150.0, "db"))):
+        lines.append(
+            {"kind": "alert", "t": t, "ts": t, "id": i, "service": service, "alertname": "Slow", "severity": "warning",
+             "state": "firing", "_gt": {"incident": 0, "hop": 0, "episode": i}}
+        )  # fmt: skip
+    lines.append({"kind": "truth", "incident": 0, "root": "db"})
+    path = tmp_path / "stream.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+    looks = list(confidence.of_storm(path))
+
+    assert [(s.when, s.roots[0].service, s.right) for s in looks] == [("page", "cart", False), ("end", "db", True)]
