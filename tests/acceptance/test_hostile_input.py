@@ -48,7 +48,7 @@ BAD_JSON = [b"", b"{", b"\xff\xfe\x00", b"null", b"42", b'"text"', b"[[]]", b'{"
 CASES: list[tuple[str, dict[str, str], bytes, int]] = [
     *(("/api/v1/metrics", JSON, body, 400) for body in BAD_JSON),
     ("/api/v1/metrics", JSON, text({"samples": [{"name": "up"}]}), 400),
-    ("/api/v1/metrics", JSON, text({"samples": [SAMPLE, {"name": "up"}]}), 200),  # the good one is taken, and the other named
+    ("/api/v1/metrics", JSON, text({"samples": [SAMPLE, {"name": "up"}]}), 200),  # the good one is taken
     ("/api/v1/metrics", JSON, text({**SAMPLE, "value": "much"}), 400),
     ("/api/v1/metrics", JSON, text({**SAMPLE, "ts": 1e300}), 400),
     ("/api/v1/metrics", JSON, text({**SAMPLE, "labels": {"": "x"}}), 400),
