@@ -107,6 +107,7 @@ class Topology:
         self._below: dict[tuple[str, int], dict[str, int]] = {}
         self._above: dict[tuple[str, int], dict[str, int]] = {}
         self._resolved: dict[str, str] = {}
+        self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
         self._folded: dict[str, str] | None = None
         if resume is not None:
             self._nodes = {n["name"]: msgspec.convert(n, Node) for n in resume["nodes"]}
@@ -223,6 +224,7 @@ class Topology:
                 cache.clear()
             if diff.nodes or diff.gone:
                 self._resolved.clear()
+                self.worked_out.clear()
                 self._folded = None
         return diff
 

@@ -24,6 +24,9 @@ HOSTS = ("node", "host", "hostname", "nodename")
 ZONES = ("zone", "availability_zone", "topology_kubernetes_io_zone", "failure_domain")
 
 
+MOST = 50_000  # alerts whose place is kept
+
+
 class Place(NamedTuple):
     """`vertex` is the name in the graph ("" when nothing tells); `under` the node and zone it shares with others."""
 
@@ -32,7 +35,20 @@ class Place(NamedTuple):
 
 
 def place_of(alert: Alert, topology: Topology) -> Place:
-    """The vertex of an alert: its service if the graph knows it, else the first label that does, else the raw name."""
+    """The vertex of an alert: its service if the graph knows it, else the first label that does, else the raw name.
+
+    Asked of every alert several times, so it is worked out once for each and as long as the names in the graph stay.
+    """
+    known = topology.worked_out.get(alert.fingerprint)
+    if known is None or known[0] != alert.service:
+        if len(topology.worked_out) >= MOST:
+            topology.worked_out.clear()
+        known = topology.worked_out[alert.fingerprint] = (alert.service, _placed(alert, topology))
+    place: Place = known[1]
+    return place
+
+
+def _placed(alert: Alert, topology: Topology) -> Place:
     labels = alert.labels
     vertex = ""
     if alert.service:
