@@ -40,6 +40,7 @@ UNSEEN = 2  # dependents of a node or zone that only labels of alerts know, for 
 SILENT = 0.3  # chance that what is the cause says nothing itself
 ALONE = 0.06  # chance that a vertex that nothing explains is in trouble on its own, in an incident of several
 PASSED = 0.5  # chance that trouble of a callee shows in a caller
+LOOSE = 0.2  # a vertex of which less is explained stands alone
 TOGETHER = 150.0  # s; symptoms of one silent cause start within this
 UNKNOWN = 0.01  # chance that the cause is not in the graph at all
 UNKNOWN_LEAST = 4  # unexplained vertices that start within LATE of each other, before something unknown is blamed
@@ -507,6 +508,11 @@ def _silent_causes(
                 over.setdefault(c, []).append(u)
     found = []
     for c, callers in over.items():
+        if _kind(c, graph.topology, graph) in ("node", "zone"):
+            # what runs side by side calls each other, too: only what calls do not explain speaks against the ground
+            callers = [u for u in callers if sum(shares.get(u, {}).values()) < LOOSE]
+            if len(callers) < 2:
+                continue
         first = min(vertices[u].symptoms[kind].onset for u in callers)
         callers = [u for u in callers if vertices[u].symptoms[kind].onset <= first + TOGETHER]
         if len(callers) < 2:
@@ -526,7 +532,7 @@ def _silent_causes(
             continue
         taken.update(callers)
         _hand_to(c, callers, HANDED / (1.0 + math.exp(odds)), shares)
-    loose = [u for u in blame if u not in taken and sum(shares.get(u, {}).values()) < 0.2]
+    loose = [u for u in blame if u not in taken and sum(shares.get(u, {}).values()) < LOOSE]
     if kind == ALERT and len(loose) >= UNKNOWN_LEAST:
         onsets = [vertices[u].symptoms[kind].onset for u in loose]
         if max(onsets) - min(onsets) <= LATE:

@@ -340,3 +340,11 @@ def test_a_rarely_called_callee_adds_little() -> None:
     ]
 
     assert names(rank((), graph("web>rare web>often"), evidence, onset=T0))[0] == "often"
+
+
+def test_a_shared_zone_is_not_blamed_for_what_calls_explain() -> None:
+    """Callers in trouble with their callee happen to share its silent zone: the callee is the cause, not the zone."""
+    alerts = [alert("web", 20), alert("cart", 10), alert("orders", 12), alert("db", 0)]
+    topology = graph("web>cart web>orders cart>db orders>db web>z cart>z orders>z db>z", z="zone")
+
+    assert names(rank(alerts, topology, onset=T0))[0] == "db"
