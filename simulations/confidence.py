@@ -151,11 +151,11 @@ def of_cases(source: str, cases: Sequence[recorded.Case]) -> Iterator[Seen]:
 
 
 def fit(seen: Sequence[Seen]) -> tuple[float, ...]:
-    """Weights of a logistic regression of `right` on `rootcause.SIGNS`, each source weighing alike."""
+    """Weights of a logistic regression of `right` on `rootcause.SIGNS`; a source weighs as the root of its size."""
     x = np.array([s.roots[0].signs for s in seen])
     y = np.array([s.right for s in seen], np.float64)
     count = Counter(s.source for s in seen)
-    w = np.array([1.0 / count[s.source] for s in seen])
+    w = np.array([1.0 / math.sqrt(count[s.source]) for s in seen])
     w *= len(seen) / w.sum()
 
     def loss(weights: F64) -> tuple[float, F64]:
