@@ -9,6 +9,7 @@ import msgspec
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.forest import RECHECK, Forest
 from aiopsd.correlate.grouping.graph import HORIZON, Graph
+from aiopsd.correlate.grouping.hindsight import Hindsight
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
@@ -19,6 +20,7 @@ from aiopsd.correlate.grouping.state import (
     FADE_TIMER,
     RECHECK_TIMER,
     SETTLE_TIMER,
+    THINK_TIMER,
     Count,
     Placement,
     Revision,
@@ -55,6 +57,7 @@ class Grouper:
         self.odds = Odds(s, config, self.memory)
         self.forest = Forest(s, config, self.graph, self.odds)
         self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
+        self.hindsight = Hindsight(s, self.graph, self.memory, self.forest)
         self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts)
 
     def place(self, alert: Alert, stamp: float) -> Placement:
@@ -132,6 +135,12 @@ class Grouper:
                     del s.gone[gid]
                 if group is not None and not group.firing and due - group.over_since >= self.config.retention:
                     self.forest.forget(key)
+                continue
+            if kind == THINK_TIMER:
+                group = s.groups.get(key)
+                if group is not None:
+                    group.due.pop(due, None)
+                    self.hindsight.reconsider(group)
                 continue
             trouble = s.troubles.get(int(key))
             if trouble is None:
