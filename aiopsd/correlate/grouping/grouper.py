@@ -8,7 +8,7 @@ import msgspec
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.forest import RECHECK, Forest
-from aiopsd.correlate.grouping.graph import HORIZON, Graph
+from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
@@ -36,6 +36,7 @@ from aiopsd.model import Alert, Verdict
 from aiopsd.topology import Topology
 
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
+BACKLOG = 6 * 3600.0  # s; an onset so long ago is still taken as told: what queued up while nobody read it
 KNOWN = 3.0  # incidents in which a name was seen before it tells anything
 
 
@@ -68,14 +69,14 @@ class Grouper:
         vertex = place.vertex or f"?{alert.fingerprint}"
         if place.under:
             self.graph.see_hosts(vertex, place.under)
-        recent = self.s.now - HORIZON < alert.starts_at <= self.s.now + 60.0
+        told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
         item = Waiting(
             fp=alert.fingerprint,
             firing=True,
             vertex=vertex,
             known=place.vertex != "",
             name=name_of(alert),
-            onset=alert.starts_at if recent else s.second,
+            onset=alert.starts_at if told else s.second,
             starts_at=alert.starts_at,
         )
         look = self.second.look(item)
