@@ -77,6 +77,20 @@ def test_an_alert_that_began_before_it_arrived_is_placed_by_its_onset() -> None:
     assert desk.together(db, cart)
 
 
+def test_a_backlog_is_placed_by_its_onsets() -> None:
+    """What began hours ago and arrives at once is grouped as it would have been then."""
+    desk = Desk("cart>db billing>ledger cart>ledger")
+    db = desk.fire(0, "db", starts=-9000.0)
+    ledger = desk.fire(1, "ledger", starts=-5000.0)
+    cart = desk.fire(2, "cart", starts=-8980.0)
+    billing = desk.fire(3, "billing", starts=-4980.0)
+    desk.until(300)
+
+    assert desk.together(db, cart)
+    assert desk.together(ledger, billing)
+    assert desk.of(db) != desk.of(ledger)
+
+
 def test_a_sender_with_a_wild_clock_is_placed_by_receipt() -> None:
     """An onset a day off says nothing."""
     desk = Desk("cart>db")

@@ -1,5 +1,8 @@
 """The forest: troubles hang on their parents, a tree is an incident; opening, joining, moving, merging, splitting."""
 
+import math
+from collections.abc import Sequence
+
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.odds import Odds
@@ -7,6 +10,7 @@ from aiopsd.correlate.grouping.state import (
     DROP_TIMER,
     ENDED_TIMER,
     RECHECK_TIMER,
+    THINK_TIMER,
     Group,
     Revision,
     Row,
@@ -21,6 +25,8 @@ from aiopsd.model import Verdict, content_id
 FOLLOW_SPAN = 300.0  # s; callers that got into trouble within it count as followers
 PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
 RECHECK = (60.0, 200.0)  # s after its onset at which a trouble thinks again
+THINK_ENDED = (90.0, 1200.0)  # s after the end of one
+THINK_STEP = 120.0  # s
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
 
 
@@ -67,6 +73,7 @@ class Forest:
         )
         s.troubles[trouble.id] = trouble
         s.groups[gid].troubles[trouble.id] = None
+        s.groups[gid].changed = s.count
         if parent >= 0:
             s.troubles[parent].children[trouble.id] = None
         hot = s.hot
@@ -84,6 +91,13 @@ class Forest:
         set_timer(self.s, self.s.now + RECHECK[0], RECHECK_TIMER, str(trouble.id))
         return trouble
 
+    def think(self, group: Group, due: float) -> None:
+        """Have an incident reconsidered at about `due`: at most once a minute."""
+        due = math.ceil(due / THINK_STEP) * THINK_STEP
+        if due not in group.due:
+            group.due[due] = None
+            set_timer(self.s, due, THINK_TIMER, group.id)
+
     def take_alert(self, trouble: Trouble, item: Waiting) -> None:
         s = self.s
         fp = item.fp
@@ -100,7 +114,7 @@ class Forest:
         group.firing += 1
         group.size += 1
         if group.size == 2:
-            s.bursts = [*s.bursts[-3:], self.s.now]
+            s.bursts = [*s.bursts[-15:], self.s.now]
         pair = f"{item.vertex}|{item.name}"
         drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
@@ -126,7 +140,11 @@ class Forest:
             s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
         if not any(s.rows[fp].firing for fp in trouble.alerts):
             trouble.ended = stamp
+            s.count += 1
+            group.changed = s.count
             set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, str(trouble.id))
+            for after in THINK_ENDED:
+                self.think(group, stamp + after)
 
     def unquiet(self, group: Group) -> None:
         group.quiet = False
@@ -229,22 +247,30 @@ class Forest:
         if parent is None:
             if len(below) == len(source.troubles):
                 return
-            first = min(below.values(), key=lambda t: (t.onset, t.id))
-            fp = next(iter(first.alerts), "")
-            starts = s.rows[fp].starts_at if fp in s.rows else first.onset
-            target = self.open(self.free_id(Waiting(fp, True, starts_at=starts)))
+            target = None
         else:
             target = s.groups[parent.group]
             self.link(trouble, parent)
-        if len(below) == len(source.troubles):
+        self.shift(list(below.values()), source, target, why)
+
+    def shift(self, chosen: Sequence[Trouble], source: Group, target: Group | None, why: str) -> Group:
+        """Move troubles to another group (None: a new one), all of them: a merge; the group where they are then."""
+        s = self.s
+        opened = target is None
+        if target is None:
+            first = min(chosen, key=lambda t: (t.onset, t.id))
+            fp = next(iter(first.alerts), "")
+            starts = s.rows[fp].starts_at if fp in s.rows else first.onset
+            target = self.open(self.free_id(Waiting(fp, True, starts_at=starts)))
+        elif len(chosen) == len(source.troubles):
             kept, gone = sorted((source, target), key=self.seniority)
             self.absorb(gone, kept, why)
-            return
+            return kept
         if target.quiet:
             self.unquiet(target)
-        for tid, item in below.items():
-            del source.troubles[tid]
-            target.troubles[tid] = None
+        for item in chosen:
+            del source.troubles[item.id]
+            target.troubles[item.id] = None
             item.group = target.id
             for fp in item.alerts:
                 row = s.rows[fp]
@@ -252,11 +278,17 @@ class Forest:
                 target.firing += row.firing
                 source.size -= 1
                 target.size += 1
-        fps = tuple(fp for item in below.values() for fp in item.alerts)
+        s.count += 1
+        source.changed = target.changed = s.count
+        fps = tuple(fp for item in chosen for fp in item.alerts)
         if not source.firing:
             source.over_since = self.s.now
             set_timer(self.s, self.s.now + self.config.retention, DROP_TIMER, source.id)
-        s.pending.append(Revision("move", "" if source.quiet else source.id, target.id, fps, parent is None, why))
+        if not target.firing and opened:
+            target.over_since = self.s.now
+            set_timer(self.s, self.s.now + self.config.retention, DROP_TIMER, target.id)
+        s.pending.append(Revision("move", "" if source.quiet else source.id, target.id, fps, opened, why))
+        return target
 
     def seniority(self, group: Group) -> tuple[bool, bool, float, int]:
         """Of two that become one the older survives, if anybody was told of it."""
@@ -270,9 +302,13 @@ class Forest:
         for tid in gone.troubles:
             s.troubles[tid].group = kept.id
             kept.troubles[tid] = None
+        s.count += 1
+        kept.changed = s.count
         kept.firing += gone.firing
         kept.size += gone.size
         del s.groups[gone.id]
+        for due in gone.due:
+            self.think(kept, due)
         if gone.quiet:
             s.pending.append(Revision("move", "", kept.id, fps, False, why))
         else:

@@ -8,7 +8,8 @@ import msgspec
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.forest import RECHECK, Forest
-from aiopsd.correlate.grouping.graph import HORIZON, Graph
+from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.hindsight import Hindsight
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
@@ -19,6 +20,7 @@ from aiopsd.correlate.grouping.state import (
     FADE_TIMER,
     RECHECK_TIMER,
     SETTLE_TIMER,
+    THINK_TIMER,
     Count,
     Placement,
     Revision,
@@ -34,6 +36,7 @@ from aiopsd.model import Alert, Verdict
 from aiopsd.topology import Topology
 
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
+BACKLOG = 6 * 3600.0  # s; an onset so long ago is still taken as told: what queued up while nobody read it
 KNOWN = 3.0  # incidents in which a name was seen before it tells anything
 
 
@@ -55,6 +58,7 @@ class Grouper:
         self.odds = Odds(s, config, self.memory)
         self.forest = Forest(s, config, self.graph, self.odds)
         self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
+        self.hindsight = Hindsight(s, self.graph, self.memory, self.forest)
         self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts)
 
     def place(self, alert: Alert, stamp: float) -> Placement:
@@ -65,14 +69,14 @@ class Grouper:
         vertex = place.vertex or f"?{alert.fingerprint}"
         if place.under:
             self.graph.see_hosts(vertex, place.under)
-        recent = self.s.now - HORIZON < alert.starts_at <= self.s.now + 60.0
+        told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
         item = Waiting(
             fp=alert.fingerprint,
             firing=True,
             vertex=vertex,
             known=place.vertex != "",
             name=name_of(alert),
-            onset=alert.starts_at if recent else s.second,
+            onset=alert.starts_at if told else s.second,
             starts_at=alert.starts_at,
         )
         look = self.second.look(item)
@@ -132,6 +136,12 @@ class Grouper:
                     del s.gone[gid]
                 if group is not None and not group.firing and due - group.over_since >= self.config.retention:
                     self.forest.forget(key)
+                continue
+            if kind == THINK_TIMER:
+                group = s.groups.get(key)
+                if group is not None:
+                    group.due.pop(due, None)
+                    self.hindsight.reconsider(group)
                 continue
             trouble = s.troubles.get(int(key))
             if trouble is None:

@@ -7,9 +7,12 @@ from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State
 from aiopsd.topology import Topology
 
 BURST = 3.0  # further incidents that an incident comes with, on average over BURST_SPAN
+BURST_KNOWN = 1.5  # ... in hindsight, when pieces of the same one no longer count as further ones
 BURST_SPAN = 120.0  # s
 SPREAD = 50  # vertices that these are spread over at least: a small graph does not have more faults per vertex
+ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
 NAMES = 8.0  # guess of how many alertnames there are, for the first hours
+DOUBT = 8.0  # sightings that what is usual for a name counts for
 LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
 
 
@@ -26,9 +29,13 @@ class Memory:
         return count.read(self.s.now) if count is not None else 0.0
 
     def log_share(self, counts: Mapping[str, Count], name: str) -> float:
+        """Of a name that was seldom seen either way, both sides say the same: what it is worth must be learned."""
         at = self.s.learned  # not now: what is cached must not depend on when it was asked for
-        total, seen = (c.read(at) if (c := counts.get(key)) is not None else 0.0 for key in ("", name))
-        return math.log(max(LEAST, (seen + 0.5) / (total + 0.5 * NAMES)))
+        origin, passed = self.s.origin, self.s.passed
+        total, seen = _at(counts, "", at), _at(counts, name, at)
+        every = _at(origin, "", at) + _at(passed, "", at)
+        usual = (_at(origin, name, at) + _at(passed, name, at) + 0.5) / (every + 0.5 * NAMES)
+        return math.log(max(LEAST, (seen + DOUBT * usual) / (total + DOUBT)))
 
     def log_passed(self, name: str) -> float:
         return self.shares_of(name)[1]
@@ -42,6 +49,11 @@ class Memory:
             known = (self.log_share(self.s.origin, name), self.log_share(self.s.passed, name))
             self.shares[name] = known
         return known
+
+    def fault_rate(self, onset: float, counted: bool) -> float:
+        """Rate (1/s) of faults of one vertex about `onset`; `counted`: its incident is among the recent ones itself."""
+        near = sum(1 for at in self.s.bursts if abs(at - onset) <= BURST_SPAN) - counted
+        return ORIGIN + (BURST_KNOWN / BURST_SPAN / max(SPREAD, len(self.topology)) if near > 0 else 0.0)
 
     def alone_rate(self, vertex: str, name: str) -> float:
         """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
@@ -57,3 +69,8 @@ class Memory:
         """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
         recent = sum(1 for at in self.s.bursts if self.s.now - at <= BURST_SPAN)
         return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology)) if recent else 0.0
+
+
+def _at(counts: Mapping[str, Count], key: str, at: float) -> float:
+    count = counts.get(key)
+    return count.read(at) if count is not None else 0.0

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.graph import Link
-from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.memory import ORIGIN, Memory
 from aiopsd.correlate.grouping.state import Group, State, Trouble
 
 # Set on simulated storms (see simulations/storm.py); each is a physical quantity.
@@ -19,7 +19,7 @@ HOP_MEAN, HOP_SCALE = 22.0, 40.0  # s; delay from one trouble to the next, detec
 SAME_MEAN, SAME_SCALE = 5.0, 35.0  # s; between two symptoms of one trouble
 SHARED_SCALE = 55.0  # s; between two that share a cause
 FOLLOW = 90.0  # s; callers that have not followed after about this time probably will not
-ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
+LATE = 300.0  # s between an onset and its arrival; beyond it a backlog is read, whose callers may just be on their way
 AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again while its incident is alive, is over
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
@@ -56,7 +56,8 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        silent = 1.0 - math.exp(min(0.0, other.onset - self.s.now) / FOLLOW)
+        since = max(other.onset, other.born - LATE)
+        silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
         d, u, shared = link
         if d:
             k = other.followers

@@ -11,7 +11,7 @@ import msgspec
 
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 
-RECHECK_TIMER, SETTLE_TIMER, DROP_TIMER, ENDED_TIMER, FADE_TIMER = "r", "s", "d", "e", "f"
+RECHECK_TIMER, SETTLE_TIMER, DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "r", "s", "d", "e", "f", "t"
 
 
 class Placement(NamedTuple):
@@ -78,6 +78,9 @@ class Group(msgspec.Struct):
     over_since: float = 0.0  # when the last alert resolved
     troubles: dict[int, None] = {}
     size: int = 0  # alerts, past ones included
+    due: dict[float, None] = {}  # when it is reconsidered
+    changed: int = 0  # count of the state when a trouble came, left or ended last
+    seen: int = 0  # ... and when it was reconsidered last
 
 
 class Row(msgspec.Struct):

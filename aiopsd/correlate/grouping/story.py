@@ -1,0 +1,318 @@
+"""One incident as a whole: how likely all its troubles are together, whatever the likeliest cause among them.
+
+Pairs of troubles say where a new alert belongs at once; whole stories say, when more is known, whether it was right.
+A story weighs what no pair sees: one cause per incident is enough, callers that stayed silent, ends that all fall
+together, an alert that fires again in the middle of its incident. Troubles can be added and taken out again, each at
+the cost of its neighbours in the graph, so that two stories can be compared before and after a move.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.odds import HOP_MEAN, HOP_SCALE, SAME_MEAN, SAME_SCALE, delay
+from aiopsd.correlate.grouping.state import State, Trouble
+
+STRANGE = -20.0  # nats; a trouble that nothing in the story explains, besides the one that is its cause
+FOLLOWS, STAYS = 1.2, 1.8  # weights of a Beta prior: how many of its callers follow a callee into trouble
+SILENT = math.log(0.3)  # chance that a vertex between two troubles stays silent (lost alert, no rule)
+DOWN = math.log(0.002)  # chance that trouble runs from a caller down to a callee (load, retries)
+SHARED = math.log(0.05)  # chance that a dependency that several share is the cause and says nothing itself
+SHARED_SCALE = 55.0  # s; between two that share a cause
+LATER = math.log(0.2 / 1800.0)  # 1/s; a further symptom long after the first one
+AGAIN = 0.3  # chance that an alert that ended fires again while its incident lasts
+AGAIN_MORE = 0.7  # ... when it has done so before
+AGAIN_TAU = 400.0  # s; median time until it does
+AT_ONCE = 120.0  # s; symptoms so soon after the first one say what a cause looks like
+LASTS = math.log(1.0 / 2400.0)  # 1/s; density of when a cause ends
+END_SCALE = 22.0  # s; the troubles of one cause end about so far apart
+ASTRAY = 0.02  # chance that an alert ends for reasons of its own
+GOING = 90.0  # s after its start in which silence of callers says little
+
+
+class Part(NamedTuple):
+    """What a story says of one vertex: how its symptoms fit each other, when it began, when it ended for good."""
+
+    troubles: tuple[Trouble, ...]
+    onset: float
+    inner: float  # log-likelihood of names, offsets and spells
+    ends: tuple[float, ...]  # of what ended and has not fired again
+    firing: int
+    gain: float  # log-odds of the names it began with as those of a cause
+
+
+class Story:
+    """Troubles of one incident; `value` is their log-likelihood (natural, up to what all partitions share)."""
+
+    def __init__(self, s: State, graph: Graph, memory: Memory, troubles: Iterable[Trouble] = ()) -> None:
+        self.s = s
+        self.graph = graph
+        self.memory = memory
+        self.parts: dict[str, Part] = {}
+        self.ends: dict[str, float] = {}  # vertex -> log-likelihood of its ends
+        self.silence: dict[str, float] = {}  # vertex -> log-likelihood of which of its callers are in the story
+        self.passed: dict[str, tuple[float, str, str]] = {}  # vertex -> (log-likelihood, from where, how)
+        self.middle = -1.0  # when most of it ended; -1: it goes on
+        self.rate = 0.0  # log-rate of faults when it began
+        self._undo: list[tuple[dict[str, Any], str, Any]] = []  # of a trial: what was there before
+        at: dict[str, list[Trouble]] = {}
+        for trouble in troubles:
+            at.setdefault(trouble.vertex, []).append(trouble)
+        for v, here in at.items():
+            here.sort(key=_by_onset)
+            self.parts[v] = self._part(tuple(here))
+        self._find_middle()
+        for v, part in self.parts.items():
+            self.ends[v] = self._ends(part)
+            self.silence[v] = self._silence(v)
+            self.passed[v] = self._explain(v, graph.around(v))
+
+    def settle(self) -> None:
+        """Find out anew when most of it ended."""
+        if self._find_middle():
+            for v, part in self.parts.items():
+                self._set(self.ends, v, self._ends(part))
+
+    def _find_middle(self) -> bool:
+        ends: list[float] = []
+        firing = 0
+        for part in self.parts.values():
+            ends += part.ends
+            firing += part.firing
+        before, self.middle = self.middle, -1.0
+        if len(ends) > firing:
+            ends.sort()
+            self.middle = ends[len(ends) // 2]
+        return before != self.middle
+
+    def mark(self) -> None:
+        """Begin a trial."""
+        self._undo.clear()
+        self._before = self.middle
+
+    def back(self) -> None:
+        """Take back everything since `mark`."""
+        for table, key, value in reversed(self._undo):
+            if value is None:
+                del table[key]
+            else:
+                table[key] = value
+        self._undo.clear()
+        self.middle = self._before
+
+    def _set(self, table: dict[str, Any], key: str, value: Any) -> None:
+        self._undo.append((table, key, table.get(key)))
+        if value is None:
+            del table[key]
+        else:
+            table[key] = value
+
+    def add(self, trouble: Trouble) -> None:
+        """Take in a trouble."""
+        old = self.parts.get(trouble.vertex)
+        troubles = (trouble,) if old is None else tuple(sorted((*old.troubles, trouble), key=_by_onset))
+        self._put(trouble.vertex, old, troubles)
+
+    def remove(self, trouble: Trouble) -> None:
+        """Take out a trouble."""
+        old = self.parts[trouble.vertex]
+        self._put(trouble.vertex, old, tuple(t for t in old.troubles if t is not trouble))
+
+    def _put(self, v: str, old: Part | None, troubles: tuple[Trouble, ...]) -> None:
+        put, parts, passed = self._set, self.parts, self.passed
+        links = self.graph.around(v)
+        if troubles:
+            new = self._part(troubles)
+            put(parts, v, new)
+            put(self.ends, v, self._ends(new))
+            if old is not None and old.onset == new.onset:
+                return
+            put(self.silence, v, self._silence(v))
+            put(passed, v, self._explain(v, links))
+        else:
+            for table in (parts, self.ends, self.silence, passed):
+                put(table, v, None)
+        for callee in self._inside(self.graph.callees(v)):
+            put(self.silence, callee, self._silence(callee))
+        for other in self._inside(links):
+            if other == v:
+                continue
+            value, by, _ = passed[other]
+            if by == v:
+                put(passed, other, self._explain(other, self.graph.around(other)))
+            elif troubles:
+                link = links[other]
+                w, how = self._from(parts[other].onset, v, Link(link.up, link.down, link.shared))
+                if w > value:
+                    put(passed, other, (w, v, how))
+
+    def _inside(self, among: "dict[str, None] | dict[str, Link]") -> list[str]:
+        """Of some vertices those that are in the story, in an order that does not depend on hashes."""
+        parts = self.parts
+        if len(among) < len(parts):
+            return [v for v in among if v in parts]
+        return [v for v in parts if v in among]
+
+    # ------------------------------------------------------------------------- terms
+
+    def _part(self, troubles: tuple[Trouble, ...]) -> Part:
+        shares = self.memory.shares_of
+        onset = troubles[0].onset
+        inner = 0.0
+        seen: dict[str, list[float]] = {}  # name -> end of its last spell, or -1, and how many it had
+        first = True
+        gain = 0.0
+        for trouble in troubles:
+            for name, at in trouble.names.items():
+                if at - onset <= AT_ONCE and trouble.echo_of < 0:
+                    origin, passed = shares(name)
+                    gain += origin - passed
+        for trouble in troubles:
+            for name, at in trouble.names.items():
+                before = seen.get(name)
+                if before is not None:
+                    gap = max(0.0, at - before[0]) if before[0] >= 0.0 else 0.0
+                    chance = AGAIN if before[1] < 2.0 else AGAIN_MORE
+                    inner += math.log(chance * AGAIN_TAU) - 2.0 * math.log(gap + AGAIN_TAU) + LASTS
+                    before[0], before[1] = trouble.ended, before[1] + 1.0
+                    continue
+                seen[name] = [trouble.ended, 1.0]
+                inner += shares(name)[1]
+                if not first:
+                    inner += max(LATER, delay(at - onset, SAME_MEAN, SAME_SCALE))
+                first = False
+        ends = tuple(end for end, _ in seen.values() if end >= 0.0)
+        return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain)
+
+    def _ends(self, part: Part) -> float:
+        """How its ends fit those of the others."""
+        now, out = self.s.now, 0.0
+        middle = self.middle
+        for end in part.ends:
+            again = AGAIN * AGAIN_TAU / (AGAIN_TAU + max(0.0, now - end))
+            if middle < 0.0:
+                out += math.log(again) + LASTS
+            else:
+                out += math.log(math.exp(delay(end - middle, 0.0, END_SCALE)) + (ASTRAY + again * again) / 1200.0)
+        if part.firing and middle >= 0.0:
+            out += part.firing * math.log(ASTRAY + math.exp(min(0.0, middle - now) / 60.0))
+        return out
+
+    def _silence(self, v: str) -> float:
+        """Log-probability that exactly these callers of a vertex follow it (Beta-binomial: faults differ in reach)."""
+        callers = self.graph.callers(v)
+        if not callers:
+            return 0.0
+        followed = len(self._inside(callers))
+        age = max(0.0, self.s.now - self.parts[v].onset)
+        stayed = (len(callers) - followed) * (1.0 - math.exp(-age / GOING))
+        return (
+            math.lgamma(FOLLOWS + followed)
+            + math.lgamma(STAYS + stayed)
+            - math.lgamma(FOLLOWS + STAYS + followed + stayed)
+            - _BETA
+        )
+
+    def _explain(self, v: str, links: dict[str, Link]) -> tuple[float, str, str]:
+        best = (STRANGE, "", "")
+        onset = self.parts[v].onset
+        for other in self._inside(links):
+            if other != v:
+                w, how = self._from(onset, other, links[other])
+                if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
+                    best = (w, other, how)
+        return best
+
+    def _id(self, v: str) -> int:
+        return self.parts[v].troubles[0].id if v else 1 << 62
+
+    def _from(self, onset: float, other: str, link: Link) -> tuple[float, str]:
+        """(log-likelihood that a trouble that began at `onset` stems from another vertex of the story, how)."""
+        gap = onset - self.parts[other].onset
+        d, u, shared = link
+        best, how = -99.0, ""
+        if d:
+            z = (gap - HOP_MEAN * d) / _SCALES[d]
+            best, how = _CLIMB[d] - 2.0 * math.log1p(z * z / 3.0), "climbed"
+        elif u:
+            z = (gap - HOP_MEAN * u) / _SCALES[u]
+            best, how = _RUN[u] - 2.0 * math.log1p(z * z / 3.0), "ran down"
+        if shared:
+            quiet = [rest for callee, rest in shared if callee not in self.parts]
+            if quiet:
+                w = SHARED + delay(gap, 0.0, SHARED_SCALE) - math.log(1.0 + 0.3 * min(quiet))
+                if w > best:
+                    best, how = w, "shared"
+        return best, how
+
+    # ------------------------------------------------------------------------- the whole
+
+    def cause(self) -> tuple[float, str]:
+        """(gain of its likeliest cause over that vertex as a passed-on one, the vertex)."""
+        rate = self.rate
+        if not rate:
+            began = min(part.onset for part in self.parts.values())
+            rate = self.rate = math.log(self.memory.fault_rate(began, len(self.parts) > 1))
+        best, where, order = -1e9, "", 0
+        for v, part in self.parts.items():
+            own = part.gain - self.passed[v][0]
+            if own > best or (own == best and part.troubles[0].id < order):
+                best, where, order = own, v, part.troubles[0].id
+        return best + rate, where
+
+    def holds(self, trouble: Trouble) -> float:
+        """How well a trouble of this story fits: where it came from and how it ended; unscaled, for comparison."""
+        return self.passed[trouble.vertex][0] + self._fits(trouble)
+
+    def offers(self, trouble: Trouble) -> float:
+        """How well a trouble of another story would fit here."""
+        links = self.graph.around(trouble.vertex)
+        best = STRANGE
+        for other in self._inside(links):
+            if other != trouble.vertex:
+                best = max(best, self._from(trouble.onset, other, links[other])[0])
+        if trouble.vertex in self.parts:
+            best = max(best, -9.0)
+        return best + self._fits(trouble)
+
+    def _fits(self, trouble: Trouble) -> float:
+        if trouble.ended < 0.0 or self.middle < 0.0:
+            return LASTS
+        return max(LASTS + math.log(ASTRAY), delay(trouble.ended - self.middle, 0.0, END_SCALE))
+
+    @property
+    def value(self) -> float:
+        """Log-likelihood of all of it."""
+        if not self.parts:
+            return 0.0
+        gain, _ = self.cause()
+        out = gain + sum(self.ends.values()) + sum(self.silence.values())
+        for part in self.parts.values():
+            out += part.inner
+        for passed, _, _ in self.passed.values():
+            out += passed
+        if self.middle >= 0.0:
+            out += LASTS - _END_TOP
+        if len(self.parts) == 1:
+            ((v, part),) = self.parts.items()
+            names = dict.fromkeys(n for t in part.troubles for n in t.names)
+            if len(names) == 1:
+                (name,) = names
+                noise = math.log(self.memory.alone_rate(v, name)) - self.memory.shares_of(name)[1]
+                fault = gain + self.passed[v][0]
+                out += math.log1p(math.exp(min(50.0, noise - fault)))
+        return out
+
+
+def _by_onset(trouble: Trouble) -> tuple[float, int]:
+    return trouble.onset, trouble.id
+
+
+_BETA = math.lgamma(FOLLOWS) + math.lgamma(STAYS) - math.lgamma(FOLLOWS + STAYS)
+_CROSS = math.log(FOLLOWS / (FOLLOWS + STAYS))
+_SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1, 12)]
+_CLIMB = [(d - 1) * (SILENT + _CROSS) + (_CROSS if d > 1 else 0.0) - 1.0007 - math.log(_SCALES[d]) for d in range(12)]
+_RUN = [d * DOWN - 1.0007 - math.log(_SCALES[d]) for d in range(12)]
+_END_TOP = delay(0.0, 0.0, END_SCALE)
