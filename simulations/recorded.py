@@ -182,7 +182,7 @@ class Player:
 
 
 def row(case: Case, played: Played) -> dict[str, Any]:
-    """One line of a scorecard: where the cause stands in the page, in what followed it soon, and at the end.
+    """One line of a scorecard: where the cause stands at the end, in the first page, and in what followed it soon.
 
     When nobody was paged, all of them are the end.
     """
@@ -192,28 +192,33 @@ def row(case: Case, played: Played) -> dict[str, Any]:
     return {
         "case": case.name,
         "truth": case.truth,
-        "place": "-" if math.isinf(page.position) else page.position,
-        "top1": page.hit1,
-        "top3": page.hit3,
-        "soon": soon.hit1,
-        "end": "-" if math.isinf(end.position) else end.position,
-        "first": page.found[0].service if page.found else "",
-        "metric": page.found[0].metric if page.found else "",
-        "metric_right": page.first,
-        "confidence": page.found[0].confidence if page.found else 0.0,
+        "place": "-" if math.isinf(end.position) else end.position,
+        "top1": end.hit1,
+        "top3": end.hit3,
+        "paged1": page.hit1,
+        "paged3": page.hit3,
+        "soon1": soon.hit1,
+        "first": end.found[0].service if end.found else "",
+        "metric": end.found[0].metric if end.found else "",
+        "metric_right": end.first,
+        "confidence": end.found[0].confidence if end.found else 0.0,
     }
 
 
 def figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Recall of the true root when paged (1, 3, 5), soon after (1), at the end (1); of its signal; ties averaged."""
+    """Recall of the true root at the end (1, 3, 5), in the first page (1, 3), soon after (1), of its signal at the end.
+
+    Ties are averaged.
+    """
     place = np.array([math.inf if r["place"] == "-" else r["place"] for r in rows], np.float64)
     return {
         "top1": float(np.mean([r["top1"] for r in rows])),
         "top3": float(np.mean([r["top3"] for r in rows])),
         "top5": float(np.mean(place <= 5)),
         "avg5": float(np.mean([np.mean(place <= k) for k in range(1, 6)])),
-        "soon_top1": float(np.mean([r["soon"] for r in rows])),
-        "end_top1": float(np.mean([r["end"] != "-" and r["end"] <= 1 for r in rows])),
+        "paged_top1": float(np.mean([r["paged1"] for r in rows])),
+        "paged_top3": float(np.mean([r["paged3"] for r in rows])),
+        "soon_top1": float(np.mean([r["soon1"] for r in rows])),
         "metric1": float(np.mean([r["metric_right"] for r in rows])),
         "cases": float(len(rows)),
     }

@@ -74,7 +74,7 @@ ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
 ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
 # s after an incident opened, or got its first alert: evidence is asked for again, because metrics lag behind alerts.
 # The first is just before the end of the default group_wait, so that the page knows what there is to know.
-ASK_AGAIN = (25.0, 120.0, 300.0, 600.0)
+ASK_AGAIN = (25.0, 120.0, 300.0)
 ASK_EVERY = 60.0  # s; what is new of an incident has its evidence asked for again at most so often
 ANSWER_WAIT = 2.0  # s; a first page that is due sooner than so long after the question waits for the answer
 ANOMALY_LABEL = "aiopsd_kind"
