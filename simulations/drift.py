@@ -159,11 +159,9 @@ def summary(drifting: bool, hits: list[list[int]], length: int = N) -> dict[str,
     }
 
 
-def suite(make: Any, config: Config, seeds: int, metric: str) -> tuple[dict[str, Any], detection.Output]:
+def suite(make: Any, config: Config, seeds: range, metric: str) -> tuple[dict[str, Any], detection.Output]:
     """Every stream of `make` for every seed at once; figures by stream."""
-    streams = [
-        (name, xs, drifting) for seed in range(seeds) for name, xs, drifting in make(np.random.default_rng(seed))
-    ]
+    streams = [(name, xs, drifting) for seed in seeds for name, xs, drifting in make(np.random.default_rng(seed))]
     length = len(streams[0][1])
     ts: F64 = np.arange(length, dtype=np.float64) * STEP + START
     subjects = [
@@ -174,7 +172,7 @@ def suite(make: Any, config: Config, seeds: int, metric: str) -> tuple[dict[str,
     hits: list[list[int]] = [[] for _ in streams]
     for i, at, _ in out.drifts:
         hits[i].append(round((at - START) / STEP))
-    per = len(streams) // seeds
+    per = len(streams) // len(seeds)
     return {
         streams[k][0]: summary(streams[k][2], [hits[i] for i in range(k, len(streams), per)], length)
         for k in range(per)
@@ -191,17 +189,19 @@ def main(argv: list[str]) -> int:
     p = detection.parser("drift", __doc__.split("\n")[0], data=False)
     p.add_argument("--seeds", type=int, default=20, help="streams of each kind")
     p.add_argument("--data", type=Path, metavar="DIR", help="JumpStarter folder: drifts on real metrics")
+    p.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first stream of each kind")
     args = p.parse_args(argv)
+    seeds = range(args.first, args.first + args.seeds)
 
-    by_value, out = suite(values, Config(), args.seeds, "value")
+    by_value, out = suite(values, Config(), seeds, "value")
     n = len(list(errors(np.random.default_rng(0)))) * args.seeds
     models = tuple(ModelRule(name=f"m{i}", errors={"model": f"m{i}"}) for i in range(n))
     watching = Config(detect=DetectConfig(drift=DriftConfig(models=models)))
-    by_error, _ = suite(errors, watching, args.seeds, "prediction_wrong")
+    by_error, _ = suite(errors, watching, seeds, "prediction_wrong")
     kinds = list(errors(np.random.default_rng(0)))
-    by_adwin = [adwin(errors(np.random.default_rng(seed))) for seed in range(args.seeds)]
+    by_adwin = [adwin(errors(np.random.default_rng(seed))) for seed in seeds]
     beside = {name: summary(drifting, [h[k] for h in by_adwin]) for k, (name, _, drifting) in enumerate(kinds)}
-    wandering, _ = suite(wanderers, Config(), max(args.seeds // 4, 1), "value")
+    wandering, _ = suite(wanderers, Config(), seeds[: max(args.seeds // 4, 1)], "value")
     result: dict[str, Any] = {
         "values": by_value,
         "errors": by_error,
