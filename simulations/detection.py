@@ -30,7 +30,8 @@ from simulations.scoring import PROFILES, Alarms, EventScore, Labelled, Nab, Swe
 F64 = NDArray[np.float64]
 WEEK = 604800.0
 BUDGETS = (0.02, 0.05, 0.2)  # false alarms per series (or service) and day
-THRESHOLDS = tuple(o / (1 + o) for o in np.geomspace(6.6, 0.2, 24).tolist())  # of the configuration, beside its own
+# of the configuration, beside its own; its default is one of them
+THRESHOLDS = tuple(o / (1 + o) for o in sorted([1.0, *np.geomspace(6.6, 0.2, 24).tolist()], reverse=True))
 
 
 @dataclass(frozen=True)

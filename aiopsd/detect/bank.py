@@ -77,7 +77,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
     hold: int = 40  # samples of peak-hold, at least one hour
     theta: float = 0.15  # evidence at which the score is 0.5
-    alarms: float = 0.6  # of the hour channel, per series and day; 0: the channel is off
+    alarms: float = 0.7  # of the hour channel, per series and day; 0: the channel is off
 
 
 class Breaks(msgspec.Struct, frozen=True, kw_only=True):
@@ -790,7 +790,7 @@ BAR_LEAST = 4.5  # and of one that has been quiet for long
 BAR_STEP = 1.5  # times higher after each alarm
 BAR_LOG = 0.405  # its logarithm: a bar that is cleared `alarms` times a day stays where it is
 PART = 0.3  # of all that the series has shown; a distance smaller than this part of it counts in proportion
-ADOPTED = 4  # hours in a row beyond the bar after which their level is the recent one
+ADOPTED = 3  # hours in a row beyond the bar after which their level is the recent one
 CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody

@@ -20,7 +20,7 @@ from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, label
 
 HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of each other add up
 FORGET = 4 * HALF_LIFE  # s; after four half-lives what did not fire is forgotten
-ADOPT = 4 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
+ADOPT = 3 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
 RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
@@ -491,5 +491,5 @@ class Join:
         return join
 
 
-NOISE = 0.72  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
+NOISE = 0.65  # power of the number of series: between 0.5 (their noise is independent) and 1 (it is one)
 CRITICAL = 0.9
