@@ -140,6 +140,10 @@ class Hindsight:
     def _shift(self, chosen: Sequence[Trouble], source: Group, target: Group | None, margin: float) -> bool:
         mine = self._story(source.id)
         its = self._story(target.id) if target is not None else Story(self.s, self.graph, self.memory)
+        if target is not None and len(its.parts) == 1 and all(t.vertex in its.parts for t in chosen):
+            return False  # one noisy vertex through the day is no story: pairs decide whether it fires again
+        if target is not None and not its.lived(chosen):
+            return False
         if self._budget <= 0:
             return False
         self._budget -= 1 + len(chosen)

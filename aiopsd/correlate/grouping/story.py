@@ -7,10 +7,10 @@ the cost of its neighbours in the graph, so that two stories can be compared bef
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import HOP_MEAN, HOP_SCALE, SAME_MEAN, SAME_SCALE, delay
 from aiopsd.correlate.grouping.state import State, Trouble
@@ -29,6 +29,7 @@ AT_ONCE = 120.0  # s; symptoms so soon after the first one say what a cause look
 LASTS = math.log(1.0 / 2400.0)  # 1/s; density of when a cause ends
 END_SCALE = 22.0  # s; the troubles of one cause end about so far apart
 ASTRAY = 0.02  # chance that an alert ends for reasons of its own
+OVER = 120.0  # s after most of it ended; what begins later is another story
 GOING = 90.0  # s after its start in which silence of callers says little
 
 
@@ -261,6 +262,12 @@ class Story:
             if own > best or (own == best and part.troubles[0].id < order):
                 best, where, order = own, v, part.troubles[0].id
         return best + rate, where
+
+    def lived(self, troubles: Sequence[Trouble]) -> bool:
+        """Whether all of these began while this incident lasted, or shortly before or after."""
+        first = min(part.onset for part in self.parts.values()) - HORIZON
+        last = self.middle + OVER if self.middle >= 0.0 else math.inf
+        return all(first <= trouble.onset <= last for trouble in troubles)
 
     def holds(self, trouble: Trouble) -> float:
         """How well a trouble of this story fits: where it came from and how it ended; unscaled, for comparison."""
