@@ -28,6 +28,7 @@ from aiopsd.model import LogRecord
 from aiopsd.pipeline import detect
 from simulations import wire
 from simulations.bench_decode import Line, Sample
+from simulations.bench_grouping import grouping
 from simulations.bench_memory import START, heads
 from simulations.bench_rank import ranking
 
@@ -213,6 +214,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
     "json": json_samples,
     "remote-write": remote_write,
     "bank": bank,
+    "grouping": grouping,
     "rank": ranking,
     "churn": lambda: churn(20_000),
     "churn-1m": lambda: churn(1_000_000),
