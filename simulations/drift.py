@@ -9,6 +9,7 @@ each of what looks like drift and is none: long memory, weekly seasons, batch jo
 level lasted, that is, the median day of the week after lies outside of all days of the week before.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,15 @@ def suite(make: Any, config: Config, seeds: range, metric: str) -> tuple[dict[st
     }, out
 
 
+def told(make: Any, seeds: range, out: detection.Output) -> list[dict[str, Any]]:
+    """One line for each drift of a suite: its stream, named with its seed; `score` is half at the limit."""
+    names = [f"{name} #{seed}" for seed in seeds for name, _, _ in make(np.random.default_rng(seed))]
+    return [
+        {"series": names[i], "ts": at, "end": at, "score": round(d.statistic / (d.statistic + d.threshold), 4)}
+        for i, at, d in out.drifts
+    ]
+
+
 def _identity(drift: DriftDetected) -> dict[str, str]:
     """The labels that the scorecard gave the series; the service it stands for is the stage's."""
     return {k: v for k, v in drift.labels.items() if k != "service"}
@@ -190,6 +200,7 @@ def main(argv: list[str]) -> int:
     p.add_argument("--seeds", type=int, default=20, help="streams of each kind")
     p.add_argument("--data", type=Path, metavar="DIR", help="JumpStarter folder: drifts on real metrics")
     p.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first stream of each kind")
+    p.add_argument("--alarms", type=Path, metavar="FILE", help="write one JSON line per drift of the streams")
     args = p.parse_args(argv)
     seeds = range(args.first, args.first + args.seeds)
 
@@ -197,11 +208,15 @@ def main(argv: list[str]) -> int:
     n = len(list(errors(np.random.default_rng(0)))) * args.seeds
     models = tuple(ModelRule(name=f"m{i}", errors={"model": f"m{i}"}) for i in range(n))
     watching = Config(detect=DetectConfig(drift=DriftConfig(models=models)))
-    by_error, _ = suite(errors, watching, seeds, "prediction_wrong")
+    by_error, wrong = suite(errors, watching, seeds, "prediction_wrong")
     kinds = list(errors(np.random.default_rng(0)))
     by_adwin = [adwin(errors(np.random.default_rng(seed))) for seed in seeds]
     beside = {name: summary(drifting, [h[k] for h in by_adwin]) for k, (name, _, drifting) in enumerate(kinds)}
-    wandering, _ = suite(wanderers, Config(), seeds[: max(args.seeds // 4, 1)], "value")
+    fewer = seeds[: max(args.seeds // 4, 1)]
+    wandering, strayed = suite(wanderers, Config(), fewer, "value")
+    if args.alarms:
+        lines = [*told(values, seeds, out), *told(errors, seeds, wrong), *told(wanderers, fewer, strayed)]
+        args.alarms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     result: dict[str, Any] = {
         "values": by_value,
         "errors": by_error,
