@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from aiopsd.config import Config
+from aiopsd.config import Config, Duration
 from aiopsd.correlate.rootcause import SIGNS, confidence
 from aiopsd.model import Candidate, Effect, Incident, Upsert
 from aiopsd.routing import GROUP_WAIT
 from simulations import petshop, recorded, runner, sockshop, storm
-from simulations.world import FaultSpec, Scenario, TopologySpec, World
+from simulations.world import FaultKind, FaultSpec, Scenario, TopologySpec, World
 
 F64 = NDArray[np.float64]
-KINDS = (
+KINDS: tuple[FaultKind, ...] = (
     "slow", "errors", "crash", "memory_leak", "bad_deploy", "bad_config", "pool_exhaustion", "disk_full",
     "noisy_neighbour", "zone_network",
 )  # fmt: skip
@@ -120,9 +120,9 @@ def of_world(seed: int) -> Iterator[Seen]:
     scenario = Scenario(
         name=f"world-{seed}",
         seed=seed,
-        length=LENGTH,  # type: ignore[arg-type]
+        length=Duration(LENGTH),
         topology=TopologySpec(size=int(rng.integers(12, 40))),
-        faults=(FaultSpec(kind=kind, at=FAULT_AT, duration=FAULT_FOR),),  # type: ignore[arg-type]
+        faults=(FaultSpec(kind=kind, at=Duration(FAULT_AT), duration=Duration(FAULT_FOR)),),
     )
     world = World(scenario)
     result = runner.run(recorded.PAGING, runner.events(world), until=scenario.start + LENGTH + 60.0)

@@ -121,11 +121,11 @@ def adwin(streams: Iterator[tuple[str, F64, bool]]) -> list[list[int]]:
     """Samples at which river's ADWIN at its default says that each stream rose."""
     hits = []
     for _, bits, _ in streams:
-        detector = ADWIN()  # type: ignore[no-untyped-call]
+        detector = ADWIN()  # type: ignore[no-untyped-call]  # river has no types
         mine = []
         for k, bit in enumerate(bits.tolist()):
             before = detector.estimation
-            detector.update(bit)  # type: ignore[no-untyped-call]
+            detector.update(bit)  # type: ignore[no-untyped-call]  # as above
             if detector.drift_detected and detector.estimation > before:
                 mine.append(k)
         hits.append(mine)

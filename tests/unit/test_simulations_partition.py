@@ -23,7 +23,7 @@ ROOTS = {"A": "db", "B": "cache"}
 def grouped(text: str, **more: object) -> Answer:
     """ "a1 a2|b1" -> groups numbered in that order."""
     group = {k: n for n, part in enumerate(text.split("|")) for k in part.split()}
-    return Answer(group, **more)  # type: ignore[arg-type]
+    return Answer(group, **more)  # type: ignore[arg-type]  # by its fields
 
 
 def test_a_perfect_answer_is_perfect() -> None:
