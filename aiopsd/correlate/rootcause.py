@@ -43,6 +43,9 @@ PASSED = 0.5  # chance that trouble of a callee shows in a caller
 LOOSE = 0.2  # a vertex of which less is explained stands alone
 TOGETHER = 150.0  # s; symptoms of one silent cause start within this
 UNKNOWN = 0.01  # chance that the cause is not in the graph at all
+LOCAL = 1.6  # nats; a name that is so much oftener alone than in company is local
+RUN = 0.7  # share of a callee's trouble that runs down from a caller with a local symptom of its own
+AHEAD = 120.0  # s; the caller began at most so long before
 UNKNOWN_LEAST = 4  # unexplained vertices that start within LATE of each other, before something unknown is blamed
 SEVERITY = {"critical": 1.2, "error": 1.1, "warning": 1.0, "info": 0.6, "none": 0.4}
 WEIGHT = {"other": 0.3, "traffic": 0.3}  # of evidence of which nobody knows what it means
@@ -70,12 +73,14 @@ class Knowledge(msgspec.Struct, frozen=True, kw_only=True):
 
     `origin`: alertname -> log-ratio of its share at origins of incidents to its share among passed-on symptoms.
     `causes`: vertex -> how often operators confirmed it as a cause, minus how often they named another one.
+    `local`: alertname -> log-odds that in an incident of several only one vertex has it, of names seen at several.
     `hosted`: node or zone -> vertices that labels of alerts have placed there, whether in this incident or before.
     """
 
     origin: dict[str, float] = {}
     causes: dict[str, float] = {}
     hosted: Mapping[str, Mapping[str, None]] = {}
+    local: dict[str, float] = {}
 
 
 class Heard:
@@ -229,6 +234,8 @@ def rank(
             blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
         shares = {u: s for u in blame if (s := _shares(u, kind, vertices, graph, traffic))}
         _silent_causes(blame, shares, kind, vertices, graph, traffic)
+        if kind == ALERT:
+            _run_down(shares, vertices, graph, known)
         for name, value in _flow(blame, shares).items():
             total[name] = total.get(name, 0.0) + value
         for u, parts in shares.items():
@@ -540,6 +547,31 @@ def _silent_causes(
             _hand_to("", loose, HANDED / (1.0 + math.exp(odds)), shares)
 
 
+def _run_down(
+    shares: dict[str, dict[str, float]], vertices: Mapping[str, _Vertex], graph: _Graph, known: Knowledge
+) -> None:
+    """A caller with a symptom of its own that is never passed on, just before its callee: load that runs down.
+
+    Which names are local is learned (`Knowledge.local`): seen at several vertices, and at one in each incident.
+    """
+    began = {}
+    for name, vertex in vertices.items():
+        own = [a.starts_at for a in vertex.alerts if known.local.get(name_of(a), 0.0) > LOCAL]
+        if own:
+            began[name] = min(own)
+    if not began:
+        return
+    for c, vertex in vertices.items():
+        symptom = vertex.symptoms.get(ALERT)
+        if symptom is None:
+            continue
+        above = [(began[u], u) for u in graph.callers(c) if u in began and -AHEAD <= began[u] - symptom.onset <= LATE]
+        if above:
+            _, u = min(above)
+            shares[c] = {v: f * (1.0 - RUN) for v, f in shares.get(c, {}).items() if v != u} | {u: RUN}
+            shares[u] = {v: f for v, f in shares.get(u, {}).items() if v != c}
+
+
 def _hand_to(cause: str, callers: Iterable[str], share: float, shares: dict[str, dict[str, float]]) -> None:
     """Let this cause explain `share` of each caller, and what explained them before the rest."""
     for u in callers:
@@ -775,7 +807,10 @@ def _chain(
         nxt = best[here][1]
         share, kind = why[here][nxt]
         edge = topology.edge(here, nxt)
-        name = edge.kind if edge is not None else "runs_on" if not topology.callees(here) else "calls"
+        if edge is None and topology.edge(nxt, here) is not None:
+            name = "called_by"
+        else:
+            name = edge.kind if edge is not None else "runs_on" if not topology.callees(here) else "calls"
         out.append(
             Link(
                 symptom=here,
@@ -809,6 +844,7 @@ def _steps_to(best: Mapping[str, tuple[float, str]], here: str, goal: str) -> in
 def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Mapping[str, _Vertex]) -> str:
     mine = vertices[u].symptoms.get(kind)
     verb = {"calls": "calls", "runs_on": "runs on", "located_in": "is in", "reads": "reads", "writes": "writes"}
+    verb["called_by"] = "is called by"
     how = verb.get(edge, "depends on")
     other = vertices.get(c)
     its = None

@@ -117,3 +117,20 @@ def test_a_timer_is_wanted_as_long_as_something_is_open() -> None:
     desk.fire(0, "a")
 
     assert desk.grouper.wake_at() is not None
+
+
+def test_names_that_come_without_company_are_learned() -> None:
+    """In three incidents one service each had this alert and all of them were slow: it is local, slowness is not."""
+    desk = Desk("a>db b>db c>db")
+    for n, service in enumerate("abc"):
+        at = 7200.0 * n
+        fired = [
+            desk.fire(at, service, "ManyRequests"),
+            *(desk.fire(at + 10.0 + k, s) for k, s in enumerate(("db", "a", "b", "c"))),
+        ]
+        for fp in fired:
+            desk.end(at + 900.0, fp)
+    desk.until(30_000.0)
+    local = desk.grouper.knowledge().local
+
+    assert local["ManyRequests"] > 0.0 > local["Slow"]

@@ -319,6 +319,22 @@ def test_a_zone_whose_nodes_are_in_trouble_is_the_cause() -> None:
     assert (found[0].service, found[0].kind) == ("z1", "zone")
 
 
+def test_load_that_runs_down_is_blamed_on_who_sends_it() -> None:
+    """A store and its callers are slow, and one caller shows what is never passed on, just before: it is to blame."""
+    alerts = [alert("batch", 0, "ManyRequests"), alert("db", 15), alert("web", 40), alert("cart", 45)]
+    calls = graph("batch>db web>db cart>db")
+
+    known = rank(alerts, calls, onset=T0, page=alerts[2], feedback=Knowledge(local={"ManyRequests": 2.0, "Slow": -2.0}))
+
+    assert names(known)[0] == "batch"
+    assert [(x.symptom, x.cause, x.edge) for x in known[0].chain] == [
+        ("web", "db", "calls"),
+        ("db", "batch", "called_by"),
+    ]
+    assert "db (Slow) is called by batch" in known[0].chain[1].text
+    assert names(rank(alerts, calls, onset=T0, page=alerts[2]))[0] == "db"
+
+
 def test_the_order_of_what_is_given_does_not_matter() -> None:
     """Permuted alerts and evidence give equal candidates, scores and words included."""
     alerts = [alert(f"s{i}", 2.0 * i) for i in range(4)]

@@ -1,5 +1,6 @@
 """The verbs: alerts and their ends, verdicts and time in; placements and second thoughts out."""
 
+import math
 from collections.abc import Sequence
 from heapq import heappop
 from typing import Any
@@ -18,6 +19,7 @@ from aiopsd.correlate.grouping.state import (
     DROP_TIMER,
     ENDED_TIMER,
     FADE_TIMER,
+    PLACES,
     RECHECK_TIMER,
     SETTLE_TIMER,
     THINK_TIMER,
@@ -205,7 +207,12 @@ class Grouper:
             origin=origin,
             causes={v: c.read(self.s.now) for v, c in self.s.causes.items()},
             hosted=self.graph.hosted,
+            local={n: self._local(n) for n, places in self.s.places.items() if len(places) >= PLACES},
         )
+
+    def _local(self, name: str) -> float:
+        lone, common = self.memory.read(self.s.lone, name), self.memory.read(self.s.common, name)
+        return math.log((lone + 0.5) / (common + 0.5)) if lone + common > KNOWN - 0.5 else 0.0
 
     def group_of(self, fingerprint: str) -> str:
         """Id of the group that holds an alert, quiet ones included; "" when it is not known."""

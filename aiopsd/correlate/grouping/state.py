@@ -14,6 +14,9 @@ HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 RECHECK_TIMER, SETTLE_TIMER, DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "r", "s", "d", "e", "f", "t"
 
 
+PLACES = 3  # vertices at which an alertname was seen before its company tells anything of it
+
+
 class Placement(NamedTuple):
     """Where an alert went and why.
 
@@ -134,6 +137,9 @@ class State(msgspec.Struct):
     alone: dict[str, Count] = {}  # pair, "v|" + vertex, "n|" + name, "" for all: firings alone
     origin: dict[str, Count] = {}  # alertname -> times at the origin of an incident; "" for all
     passed: dict[str, Count] = {}  # alertname -> times as a passed-on symptom; "" for all
+    lone: dict[str, Count] = {}  # alertname -> incidents of several vertices in which only one had it
+    common: dict[str, Count] = {}  # ... in which others had it, too
+    places: dict[str, dict[str, None]] = {}  # alertname -> the first few vertices that had it
     learned: float = 0.0  # when `origin` and `passed` changed last
     causes: dict[str, Count] = {}  # vertex -> confirmed as a cause by operators, less what they corrected
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when

@@ -5,10 +5,11 @@ from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import why
-from aiopsd.correlate.grouping.state import FADE_TIMER, Count, State, Trouble, drop_in, set_timer
+from aiopsd.correlate.grouping.state import FADE_TIMER, PLACES, Count, Group, State, Trouble, drop_in, set_timer
 
 MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
+COMPANY = (3, 64)  # vertices and troubles of an incident that tells whether a name comes in company
 KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 
 
@@ -85,6 +86,21 @@ class Thoughts:
                 self.recheck(other, ended=True)
         set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, str(trouble.id))
 
+    def _learn_company(self, trouble: Trouble, group: Group) -> None:
+        """Does an alertname come in company? What is passed on shows at several vertices, what is local at one."""
+        s = self.s
+        if not COMPANY[0] <= len(group.troubles) <= COMPANY[1]:
+            return
+        others = [t for tid in group.troubles if (t := s.troubles[tid]).vertex != trouble.vertex]
+        if len({t.vertex for t in others}) < COMPANY[0] - 1:
+            return
+        for name in trouble.names:
+            counts = s.common if any(name in t.names for t in others) else s.lone
+            counts.setdefault(name, Count()).add(s.now)
+            places = s.places.setdefault(name, {})
+            if len(places) < PLACES:
+                places[trouble.vertex] = None
+
     def settle(self, trouble: Trouble) -> None:
         """What a trouble turned out to be goes into the counts."""
         s, now = self.s, self.s.now
@@ -102,6 +118,7 @@ class Thoughts:
             for name in trouble.names:
                 counts.setdefault(name, Count()).add(now)
             counts.setdefault("", Count()).add(now, float(len(trouble.names)))
+            self._learn_company(trouble, group)
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)
