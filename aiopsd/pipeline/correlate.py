@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from aiopsd import incidents as lifecycle
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement, Revision
+from aiopsd.correlate.place import name_of
 from aiopsd.correlate.rootcause import Heard, rank
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.evidence import joined
@@ -768,7 +769,7 @@ class CorrelateStage:
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
-                feedback=self.grouper.knowledge(),
+                feedback=self.grouper.knowledge(map(name_of, alerts)),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             self._audit(incident_id, "root", "the ranking failed; the causes shown are the last ones", reason=repr(e))
@@ -1069,11 +1070,10 @@ class CorrelateStage:
 
 
 def _shown(alerts: Iterable[Alert]) -> dict[str, set[str]]:
-    """Service -> names of its alerts (of an anomaly: of its signal)."""
+    """Service -> names of its alerts."""
     shown: dict[str, set[str]] = {}
     for a in alerts:
-        name = a.labels.get("signal", "") if a.anomaly else a.labels.get("alertname", "")
-        shown.setdefault(a.service, set()).add(name)
+        shown.setdefault(a.service, set()).add(name_of(a))
     return shown
 
 

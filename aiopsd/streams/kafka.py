@@ -390,7 +390,7 @@ class KafkaStream:
         if told and self._owner is not None:
             try:
                 await self._owner.revoked(told)
-            except Exception as e:
+            except Exception as e:  # told where it can be heard
                 self._failure = e  # aiokafka would only log it; poll raises it
                 raise
 

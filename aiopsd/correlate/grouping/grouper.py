@@ -1,7 +1,7 @@
 """The verbs: alerts and their ends, verdicts and time in; placements and second thoughts out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from heapq import heappop
 from typing import Any
 
@@ -196,18 +196,20 @@ class Grouper:
         out, s.pending = s.pending, []
         return out
 
-    def knowledge(self) -> Knowledge:
-        """What history and operators know that ranking can use."""
+    def knowledge(self, names: Iterable[str] | None = None) -> Knowledge:
+        """What history and operators know that ranking can use, of these alertnames; None: of all."""
+        s = self.s
+        wanted = {*s.origin, *s.places} if names is None else set(names)
         origin = {
             name: self.memory.shares_of(name)[0] - self.memory.shares_of(name)[1]
-            for name in self.s.origin
-            if name and self.memory.read(self.s.origin, name) + self.memory.read(self.s.passed, name) >= KNOWN
+            for name in wanted & s.origin.keys()
+            if name and self.memory.read(s.origin, name) + self.memory.read(s.passed, name) >= KNOWN
         }
         return Knowledge(
             origin=origin,
-            causes={v: c.read(self.s.now) for v, c in self.s.causes.items()},
+            causes={v: c.read(s.now) for v, c in s.causes.items()},
             hosted=self.graph.hosted,
-            local={n: self._local(n) for n, places in self.s.places.items() if len(places) >= PLACES},
+            local={n: self._local(n) for n in wanted & s.places.keys() if len(s.places[n]) >= PLACES},
         )
 
     def _local(self, name: str) -> float:
