@@ -2,7 +2,8 @@
 
 Lines in: {"kind": "topology", "nodes": {name: {"kind": ...}}, "edges": [[caller, callee], ...]}, then {"kind": "alert",
 "t": arrival, "ts": the sender's clock, "id", "service", "alertname", "severity", "state": firing | resolved, ...} by
-arrival. Lines of another kind, and keys that begin with `_`, are not looked at: truth may lie in the same file.
+arrival, and {"kind": "change", "t", "service", "change": deploy | config | ..., "version"} for rollouts. Lines of
+another kind, and keys that begin with `_`, are not looked at: truth may lie in the same file.
 
 Lines out, flushed before the next line is read: {"kind": "assign", "i", "incident"} for each firing line (the last one
 wins), {"kind": "incident", "incident", "opened": time or null when nobody is told, "roots": [...]}, and {"kind":
@@ -22,6 +23,7 @@ from aiopsd.model import (
     AlertIn,
     AlertState,
     Body,
+    ChangeEvent,
     Edge,
     Effect,
     Incident,
@@ -90,11 +92,7 @@ class Player:
 
     def alert(self, line: dict[str, Any], i: Any) -> None:
         """Take one alert line; `i` is what the answer calls it."""
-        self.seconds = max(self.seconds, float(line["t"])) if self._begun else float(line["t"])
-        self._begun = True
-        for update in self._early:
-            self._step(update, self.seconds)
-        self._early.clear()
+        self._begin(float(line["t"]))
         labels = {k: str(line[k]) for k in LABELS if line.get(k)}
         labels["id"] = str(line.get("id", i))  # two that fire side by side have two label sets
         fp = fingerprint(labels)
@@ -116,6 +114,22 @@ class Player:
         self._step(AlertBatch(alerts=(given,), sender="storm"), self.seconds)
         if firing and fp in self._home and not again:
             self.write({"kind": "assign", "i": i, "incident": self._home[fp]})
+
+    def change(self, line: dict[str, Any]) -> None:
+        """Take a rollout; one before the first alert starts the clock as that would."""
+        ts = float(line["t"])
+        self._begin(ts)
+        name = str(line.get("id", f"change-{self._offset}"))
+        kind, version = str(line.get("change", "other")), str(line.get("version", ""))
+        self._step(ChangeEvent(id=name, service=str(line["service"]), kind=kind, ts=ts, version=version), self.seconds)
+
+    def _begin(self, ts: float) -> None:
+        """Time goes on; the first line's starts the clock, and what was known before it comes first."""
+        self.seconds = max(self.seconds, ts) if self._begun else ts
+        self._begun = True
+        for update in self._early:
+            self._step(update, self.seconds)
+        self._early.clear()
 
     def finish(self) -> None:
         """Let the timers of the next hour fire."""
@@ -180,6 +194,8 @@ def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], config: 
             kind = line.get("kind")
             if kind == "topology":
                 player.topology(line)
+            elif kind == "change":
+                player.change(line)
             elif kind == "alert":
                 player.alert(line, line.get("i", n))
                 n += 1
