@@ -1,9 +1,9 @@
 """Scorecard of many storms: streams of a generator through the shipped stage; goal, result and ceiling side by side.
 
-`--generator world` makes them out of physics (simulations/outages.py). Any other generator is a Python file with
-`parser()` (argparse, with --seed, --services and its knobs) and `simulate(args) -> (topology line, alert lines, truth
-lines)`. Each alert line carries its truth under `_gt` ({"incident", "episode", "hop"}), which the player never looks
-at. `--oracle` adds the ceiling (simulations/oracle.py), `--write` keeps the streams for `storm`.
+`--generator world` makes them out of physics (simulations/outages). A folder holds what `--write` kept. Any other is a
+Python file with `parser()` (argparse, with --seed, --services and its knobs) and `simulate(args) -> (topology line,
+alert lines, truth lines)`. Each alert line carries its truth under `_gt` ({"incident", "episode", "hop"}), which the
+player never looks at. `--oracle` adds the ceiling (simulations/oracle.py).
 """
 
 import argparse
@@ -12,7 +12,8 @@ import importlib.util
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +70,20 @@ class Stream:
         """Topology, alerts and changes by arrival, with the truth."""
         return (self.topology, *heapq.merge(self.changes, self.alerts, key=lambda line: float(line["t"])))
 
+    @classmethod
+    def read(cls, path: Path) -> "Stream":
+        """A stream that was written.
+
+        Raises:
+            OSError, ValueError: the file cannot be read.
+        """
+        by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            read = json.loads(line)
+            by_kind[read["kind"]].append(read)
+        (topology,) = by_kind["topology"]
+        return cls(path.stem, topology, by_kind["alert"], by_kind["truth"], by_kind["change"])
+
     def write(self, folder: Path) -> None:
         """One file, the truth at its end."""
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in (*self.whole(), *self.truth))
@@ -83,6 +98,9 @@ def source(name: str) -> tuple[Sequence[str], Maker]:
     """
     if name == "world":
         return list(outages.PRESETS), of_world
+    if (folder := Path(name)).is_dir():
+        found = dict.fromkeys(path.stem.rpartition("-")[0] for path in sorted(folder.glob("*-*.jsonl")))
+        return list(found), lambda preset, seed, _: Stream.read(folder / f"{preset}-{seed}.jsonl")
     generator = load(name)
     return list(PRESETS), lambda preset, seed, services: make(generator, preset, seed, services)
 
@@ -188,31 +206,51 @@ def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]} if rows else {}
 
 
-def main(argv: list[str]) -> int:
-    """Exit code 0; 2 when there is no such generator."""
-    p = argparse.ArgumentParser(prog="simulations storms", description=__doc__.split("\n")[0])
-    p.add_argument("--generator", required=True, metavar="FILE", help="a Python file that makes streams, or `world`")
+def choose(p: argparse.ArgumentParser) -> None:
+    """Options that say which streams."""
+    p.add_argument("--generator", required=True, metavar="NAME", help="`world`, a Python file or a folder")
     p.add_argument("--preset", nargs="+", default=[], help=f"world: {', '.join(outages.PRESETS)}; {', '.join(PRESETS)}")
     p.add_argument("--seeds", type=_seeds, default=_seeds("100-104"), metavar="FIRST-LAST")
     p.add_argument("--services", type=int, default=200)
+
+
+def chosen(args: argparse.Namespace) -> dict[str, Iterable[Stream]]:
+    """Preset -> its streams, each made when it is asked for.
+
+    Raises:
+        OSError, ImportError: there is no such generator.
+        ValueError: it has no such preset.
+    """
+    presets, maker = source(args.generator)
+    wanted = args.preset or [preset for preset in presets if preset != "storm"]
+    if strange := set(wanted) - set(presets):
+        raise ValueError(f"{args.generator} has no preset {', '.join(sorted(strange))}; it has {', '.join(presets)}")
+    return {preset: _each(maker, preset, args.seeds, args.services) for preset in wanted}
+
+
+def _each(maker: Maker, preset: str, seeds: Iterable[int], services: int) -> Iterator[Stream]:
+    for seed in seeds:
+        yield maker(preset, seed, services)
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0; 2 when there is no such generator."""
+    p = argparse.ArgumentParser(prog="simulations storms", description=__doc__.split("\n")[0])
+    choose(p)
     p.add_argument("--oracle", action="store_true", help="add what a perfect grouper could reach")
     p.add_argument("--worst", type=int, default=0, metavar="N", help="tell the worst N incidents of each stream")
     p.add_argument("--write", type=Path, metavar="DIR", help="keep the streams there, and play nothing")
     p.add_argument("--json", action="store_true")
     args = p.parse_args(argv)
     try:
-        presets, maker = source(args.generator)
-    except (OSError, ImportError) as e:
+        every = chosen(args)
+    except (OSError, ImportError, ValueError) as e:
         print(e)
-        return 2
-    chosen = args.preset or [preset for preset in presets if preset != "storm"]
-    if strange := set(chosen) - set(presets):
-        print(f"{args.generator} has no preset {', '.join(sorted(strange))}; it has {', '.join(presets)}")
         return 2
     goals = GOALS if args.generator != "world" and args.services == 200 else {}
     report: dict[str, dict[str, dict[str, float]]] = {}
-    for preset in chosen:
-        streams = [maker(preset, seed, args.services) for seed in args.seeds]
+    for preset, made in every.items():
+        streams = list(made)
         if args.write is not None:
             for stream in streams:
                 stream.write(args.write)

@@ -11,9 +11,9 @@ import numpy as np
 from simulations.outages.alerting import OF_REQUESTS, Spell
 from simulations.outages.spelling import Teams, pod_of, spelled
 from simulations.outages.weather import Weather
+from simulations.storm import UNKNOWN
 from simulations.world import World
 
-UNKNOWN = "unknown upstream"  # the root of a fault in what no topology and no label names
 PAUSE = 900.0  # s; a condition that was quiet for longer begins a new episode
 AGAIN = 240.0  # s; who sends an alert again does so this often
 FAR = 99  # hops to what no path leads to

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simulations import outages, storm, storms
-from simulations.outages.writing import UNKNOWN
+from simulations.storm import UNKNOWN
 
 
 @cache
