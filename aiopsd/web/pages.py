@@ -30,6 +30,12 @@ CSP = (
 )
 SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
+RULER = {  # channel -> what was out of its range, where it is not the value itself
+    "resid": "a sudden change",
+    "season": "against this hour of other days",
+    "hour": "its mean of an hour",
+    "online": "as its own model sees it",
+}
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
 MOST_OPEN = 200  # rows of the first page, the worst; the API has the rest
 MOST_ALERTS = 500  # rows of the page of alerts; the API has the rest
@@ -207,6 +213,7 @@ async def incident(request: web.Request) -> web.Response:
         graph=drawing.graph(view),
         suspects=list(dict.fromkeys([*(r.service for r in item.roots if r.service), *item.services])),
         evidence=[(e, drawing.series(e)) for e in shown[:MOST_EVIDENCE]],
+        ruler=RULER,
         more_evidence=max(0, len(shown) - MOST_EVIDENCE),
     )
 
