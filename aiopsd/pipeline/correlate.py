@@ -23,6 +23,7 @@ from aiopsd.correlate.rootcause import Heard, rank
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.evidence import joined
 from aiopsd.incidents import IllegalMove, Move
+from aiopsd.maintenance import MaintenanceBook
 from aiopsd.model import (
     AckIncident,
     Alert,
@@ -36,6 +37,7 @@ from aiopsd.model import (
     ChangeEvent,
     DriftDetected,
     Effect,
+    EndMaintenance,
     Evidence,
     EvidenceDigest,
     ExpireSilence,
@@ -43,8 +45,10 @@ from aiopsd.model import (
     Incident,
     IncidentState,
     JournalRecord,
+    Maintain,
     Notify,
     NotifyReason,
+    PutMaintenance,
     PutSilence,
     ResolveIncident,
     Retrain,
@@ -57,6 +61,7 @@ from aiopsd.model import (
     Touch,
     Upsert,
     Verdict,
+    Window,
     content_id,
     fingerprint,
 )
@@ -98,6 +103,7 @@ class CorrelateStage:
         topology: Topology,
         grouper: Grouper,
         silences: SilenceBook,
+        maintenance: MaintenanceBook,
         dispatcher: Dispatcher,
         retraining: Retraining,
         verdicts: Verdicts,
@@ -110,6 +116,7 @@ class CorrelateStage:
         self.topology = topology
         self.grouper = grouper
         self.silences = silences
+        self.maintenance = maintenance
         self.dispatcher = dispatcher
         self.retraining = retraining
         self.verdicts = verdicts
@@ -209,6 +216,7 @@ class CorrelateStage:
                 "topology": self.topology.snapshot(),
                 "grouper": self.grouper.snapshot(),
                 "silences": self.silences.snapshot(),
+                "maintenance": self.maintenance.snapshot(),
                 "dispatcher": self.dispatcher.snapshot(),
                 "retraining": self.retraining.snapshot(),
                 "verdicts": self.verdicts.snapshot(),
@@ -369,6 +377,8 @@ class CorrelateStage:
                 del self.changes[change.id]
             for silence_id in self.silences.expire_old(self.now, self.config.correlate.retention):
                 self._out.append(Forget(kind="silence", id=silence_id))
+            if self.maintenance.forget(self.now):
+                self._out.append(Maintain(windows=self.maintenance.all()))
 
     def _forget_incident(self, key: str) -> None:
         incident = self.incidents.pop(key)
@@ -541,6 +551,10 @@ class CorrelateStage:
             if old is not None and old.state is AlertState.FIRING:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
+        if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
+            text = f"anomaly of {event.service} is planned work {window.id}: {window.comment}"
+            self._audit("", "suppressed", text, reason="maintenance")
+            return
         annotations = self.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
         if old is not None and old.state is AlertState.FIRING:
             new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
@@ -563,6 +577,12 @@ class CorrelateStage:
             evidence=event.evidence,
         )
         self._fires(alert, self.now - event.ts > LATE_AFTER + self.config.detect.resolve_after)
+
+    def _planned(self, event: Anomaly) -> Window | None:
+        """The window of planned work that all series of an anomaly are in: its samples were scored before it came."""
+        series = [(e.labels, e.service) for e in event.evidence] or [(event.labels, event.service)]
+        found = [self.maintenance.covers({**labels, "service": service}, event.ts) for labels, service in series]
+        return found[0] if all(found) else None
 
     # ------------------------------------------------------------------ incidents
 
@@ -927,6 +947,20 @@ class CorrelateStage:
             self._out.append(Upsert(item=silence))
             self._audit("", "silence", f"{silence.id} until {silence.ends_at:.0f}: {silence.comment}", actor=actor)
 
+    def _on_put_maintenance(self, command: PutMaintenance) -> None:
+        window = self.maintenance.put(command, self.now)
+        if window is not None:
+            self._maintained(window, f"until {window.ends_at:.0f}: {window.comment}", command.created_by)
+
+    def _on_end_maintenance(self, command: EndMaintenance) -> None:
+        window = self.maintenance.end(command, self.now)
+        if window is not None:
+            self._maintained(window, "ended", command.actor)
+
+    def _maintained(self, window: Window, text: str, actor: str) -> None:
+        self._out.append(Maintain(windows=self.maintenance.all()))
+        self._audit("", "maintenance", f"{window.id} {text}", actor=actor)
+
     def _on_ack(self, command: AckIncident) -> None:
         incident = self._commanded(command.incident, Move.ACK, command.actor)
         if incident is None:
@@ -1096,6 +1130,8 @@ _HANDLERS: dict[type, Callable[[CorrelateStage, Any], None]] = {
     ChangeEvent: CorrelateStage._on_change,
     PutSilence: CorrelateStage._on_put_silence,
     ExpireSilence: CorrelateStage._on_expire_silence,
+    PutMaintenance: CorrelateStage._on_put_maintenance,
+    EndMaintenance: CorrelateStage._on_end_maintenance,
     AckIncident: CorrelateStage._on_ack,
     ResolveIncident: CorrelateStage._on_resolve,
     Verdict: CorrelateStage._on_verdict,
@@ -1123,6 +1159,7 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
         topology=topology,
         grouper=Grouper(config.correlate, topology, meta.get("grouper")),
         silences=silences,
+        maintenance=MaintenanceBook(meta.get("maintenance")),
         dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
         retraining=Retraining(config.retraining, meta.get("retraining")),
         verdicts=Verdicts(meta.get("verdicts")),
