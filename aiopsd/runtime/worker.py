@@ -122,7 +122,17 @@ Upward: TypeAlias = Hello | ClaimCall | AppendCall | AnswerCall | RebaseCall | S
 Told: TypeAlias = Ask | Rebuild | Windows | Quit
 Downward: TypeAlias = Welcome | Reply | Told
 
-COUNTERS = ("records", "samples", "rejects", "dead_letters", "anomalies", "drifts", "offset_lost", "write_errors")
+COUNTERS = (
+    "records",
+    "samples",
+    "skipped",
+    "rejects",
+    "dead_letters",
+    "anomalies",
+    "drifts",
+    "offset_lost",
+    "write_errors",
+)
 GAUGES = ("lag", "series", "watermark", "source_stopped", "snapshot_seconds", "snapshot_time")
 
 _encode = msgspec.msgpack.Encoder().encode
