@@ -114,7 +114,7 @@ class Forest:
         group.firing += 1
         group.size += 1
         if group.size == 2:
-            s.bursts = [*s.bursts[-15:], self.s.now]
+            s.bursts = [*s.bursts[-15:], item.onset]
         pair = f"{item.vertex}|{item.name}"
         drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
@@ -233,7 +233,7 @@ class Forest:
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
-            item.own = self.odds.own(item.vertex, item.names)
+            item.own = self.odds.own(item.vertex, item.names, item.onset)
         parent = s.troubles.get(trouble.parent)
         self.link(other, parent if parent is not None else trouble)
         return other

@@ -107,9 +107,9 @@ class Odds:
             chance, tau = AGAIN_OVER, AGAIN_TAU_ALONE if self.alone(group) else AGAIN_TAU
         return math.log(chance / tau) - gap / tau
 
-    def own(self, vertex: str, names: Iterable[str]) -> float:
+    def own(self, vertex: str, names: Iterable[str], onset: float) -> float:
         """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
-        fault, passed, name, n = math.log(ORIGIN + self.memory.burst()), 0.0, "", 0
+        fault, passed, name, n = math.log(ORIGIN + self.memory.burst(onset)), 0.0, "", 0
         for name in names:
             shares = self.memory.shares_of(name)
             fault += shares[0]
