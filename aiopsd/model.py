@@ -137,6 +137,7 @@ class Evidence(Noun, frozen=True, kw_only=True):
     lead_in: float = 0.0
     traffic: float = 0.0  # mean rate of the series when kind == traffic, else 0
     recent: tuple[tuple[float, float], ...] = ()  # (ts, value), oldest first, for the drawing
+    opinion: str = ""  # of a model of the second tier, in words
 
 
 class Anomaly(Noun, frozen=True, kw_only=True, tag="anomaly"):

@@ -47,7 +47,10 @@ ENDED = ("pending", "delivered", "superseded", "failed")
 
 
 class EvidenceView(View, frozen=True, kw_only=True):
-    """One signal: which range it left, by how many robust scales, since when; `recent` is [[seconds, value], ...]."""
+    """One signal: which range it left, by how many robust scales, since when; `recent` is [[seconds, value], ...].
+
+    `opinion` is what a model of the second tier says of it, in words.
+    """
 
     service: str
     metric: str
@@ -66,6 +69,7 @@ class EvidenceView(View, frozen=True, kw_only=True):
     lead_in: float | None
     traffic: float | None
     recent: list[tuple[float, float | None]]
+    opinion: str
 
 
 class LinkView(View, frozen=True, kw_only=True):
@@ -331,6 +335,7 @@ def evidence_view(e: Evidence) -> EvidenceView:
         lead_in=finite(e.lead_in),
         traffic=finite(e.traffic),
         recent=[(t, finite(v)) for t, v in e.recent],
+        opinion=e.opinion,
     )
 
 
