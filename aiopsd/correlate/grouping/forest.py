@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from aiopsd.config import CorrelateConfig
+from aiopsd.correlate.grouping.crowds import Crowds
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.state import (
@@ -33,11 +34,12 @@ END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended 
 class Forest:
     """Structure and its changes; every change that somebody must hear of is left in `pending`."""
 
-    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds) -> None:
+    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds, crowds: Crowds) -> None:
         self.s = s
         self.config = config
         self.graph = graph
         self.odds = odds
+        self.crowds = crowds
         self.untold: dict[str, None] = {}  # incidents of this step that nobody has been told of
 
     def open(self, gid: str) -> Group:
@@ -55,8 +57,28 @@ class Forest:
         return gid
 
     def new(self, item: Waiting, gid: str, parent: int, own: float) -> Trouble:
+        """A trouble for an alert that is no further symptom of another one."""
+        trouble = self._add(item.vertex, item.onset, gid, parent, own, (item.name,))
+        self.take_alert(trouble, item)
+        return trouble
+
+    def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
+        """A trouble without alerts at what several run on, in the incident of one of them."""
+        return self._add(vertex, onset, member.group, -1, self.odds.own(vertex, ()), ())
+
+    def dismiss(self, trouble: Trouble) -> None:
+        """A silent trouble on which nothing hangs any more is none."""
         s = self.s
-        vertex, onset = item.vertex, item.onset
+        del s.troubles[trouble.id]
+        del s.groups[trouble.group].troubles[trouble.id]
+        self.unlink(trouble)
+        drop_in(s.hot, trouble.vertex, trouble.id)
+        drop_in(s.kept, trouble.vertex, trouble.id)
+        self.crowds.update(trouble)
+
+    def _add(self, vertex: str, onset: float, gid: str, parent: int, own: float, names: tuple[str, ...]) -> Trouble:
+        s = self.s
+        under = self.graph.hosts(vertex)
         s.count += 1
         trouble = Trouble(
             id=s.count,
@@ -64,10 +86,12 @@ class Forest:
             onset=onset,
             group=gid,
             parent=parent,
-            names={item.name: onset},
+            names=dict.fromkeys(names, onset),
             own=own,
             value=own,
             born=self.s.now,
+            under=under,
+            strange=self.odds.strange(vertex, names),
             fan=self.graph.fan(vertex),
             deps=len(self.graph.callees(vertex)),
         )
@@ -87,7 +111,7 @@ class Forest:
                 trouble.followers += 1
         s.hot.setdefault(vertex, {})[trouble.id] = None
         s.kept.setdefault(vertex, {})[trouble.id] = None
-        self.take_alert(trouble, item)
+        self.crowds.update(trouble)
         set_timer(self.s, self.s.now + RECHECK[0], RECHECK_TIMER, str(trouble.id))
         return trouble
 
@@ -171,16 +195,21 @@ class Forest:
         return True
 
     def unlink(self, trouble: Trouble) -> None:
-        if trouble.parent >= 0:
-            parent = self.s.troubles.get(trouble.parent)
-            if parent is not None:
-                parent.children.pop(trouble.id, None)
+        if trouble.parent < 0:
+            return
+        parent = self.s.troubles.get(trouble.parent)
+        if parent is not None:
+            parent.children.pop(trouble.id, None)
         trouble.parent = -1
+        self.crowds.update(trouble)
 
     def link(self, trouble: Trouble, parent: Trouble) -> None:
+        if trouble.parent == parent.id:
+            return
         self.unlink(trouble)
         trouble.parent = parent.id
         parent.children[trouble.id] = None
+        self.crowds.update(trouble)
 
     def part_ways(self, trouble: Trouble) -> list[Trouble]:
         """Symptoms of one vertex that ended far apart had two causes: one trouble for each."""
@@ -211,6 +240,8 @@ class Forest:
             names=names,
             ended=max(s.rows[fp].ended for fp in fps),
             born=trouble.born,
+            under=trouble.under,
+            strange=trouble.strange,
             fan=trouble.fan,
             deps=trouble.deps,
             followers=trouble.followers,
@@ -234,6 +265,7 @@ class Forest:
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names)
+        self.crowds.update(trouble)
         parent = s.troubles.get(trouble.parent)
         self.link(other, parent if parent is not None else trouble)
         return other
@@ -253,9 +285,19 @@ class Forest:
             self.link(trouble, parent)
         self.shift(list(below.values()), source, target, why)
 
+    def with_silent(self, chosen: Sequence[Trouble], source: Group) -> Sequence[Trouble]:
+        """These troubles of an incident, or all of it when only silent ones would stay behind."""
+        troubles, here = self.s.troubles, {t.id for t in chosen}
+        if any(troubles[tid].names for tid in source.troubles if tid not in here):
+            return chosen
+        return [troubles[tid] for tid in source.troubles]
+
     def shift(self, chosen: Sequence[Trouble], source: Group, target: Group | None, why: str) -> Group:
         """Move troubles to another group (None: a new one), all of them: a merge; the group where they are then."""
         s = self.s
+        chosen = self.with_silent(chosen, source)
+        if target is None and len(chosen) == len(source.troubles):
+            return source
         opened = target is None
         if target is None:
             first = min(chosen, key=lambda t: (t.onset, t.id))
@@ -347,7 +389,9 @@ class Forest:
             self.unlink(trouble)
             for child in trouble.children:
                 s.troubles[child].parent = -1
+                self.crowds.update(s.troubles[child])
             for name in trouble.names:
                 drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
             drop_in(s.hot, trouble.vertex, tid)
             drop_in(s.kept, trouble.vertex, tid)
+            self.crowds.update(trouble)

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from aiopsd.config import CorrelateConfig
+from aiopsd.correlate.grouping.crowds import Crowds
 from aiopsd.correlate.grouping.forest import RECHECK, Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
+from aiopsd.correlate.grouping.layers import Layers
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
@@ -58,17 +60,19 @@ class Grouper:
         self.graph = Graph(s, topology, config.hops)
         self.memory = Memory(s, topology)
         self.odds = Odds(s, config, self.memory)
-        self.forest = Forest(s, config, self.graph, self.odds)
+        self.crowds = Crowds(s)
+        self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
         self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
         self.hindsight = Hindsight(s, self.graph, self.memory, self.forest)
-        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts)
+        self.layers = Layers(s, self.graph, self.memory, self.crowds, self.forest, self.thoughts)
+        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts, self.layers)
 
     def place(self, alert: Alert, stamp: float) -> Placement:
         """Place a firing alert: the first time, or again after it resolved."""
         s = self.s
         self.second.arrive(stamp)
         place = place_of(alert, self.topology)
-        vertex = place.vertex or f"?{alert.fingerprint}"
+        vertex = self.graph.host(place.vertex) or f"?{alert.fingerprint}"
         if place.under:
             self.graph.see_hosts(vertex, place.under)
         told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
@@ -101,8 +105,8 @@ class Grouper:
                 quiet, reason = alone_reason(self.memory, item, look.votes)
                 if not quiet:
                     item.told, item.opened = self.forest.free_id(item), True
-        if item.told and vertex not in self.second.mates:
-            self.second.mates[vertex] = item
+        if item.told:
+            self.second.join_mates(item)
         self.second.fresh = (item, look) if not s.waiting else None
         s.waiting.append(item)
         return Placement(item.told, reason, item.opened, (), score)
@@ -133,6 +137,7 @@ class Grouper:
             self.s.now = max(self.s.now, due)
             kind, _, key = what.partition(":")
             if kind == DROP_TIMER:
+                self.graph.sweep()
                 group = s.groups.get(key)
                 for gid in [g for g, at in s.gone.items() if due - at > 2 * self.config.retention]:
                     del s.gone[gid]
@@ -148,8 +153,12 @@ class Grouper:
             trouble = s.troubles.get(int(key))
             if trouble is None:
                 continue
+            if not trouble.names and not trouble.children:
+                self.forest.dismiss(trouble)
+                continue
             if kind == RECHECK_TIMER:
                 self.thoughts.recheck(trouble)
+                self.layers.again(trouble)
                 step = round(due - trouble.born, 3)
                 wait = next((w for w in RECHECK if w > step + 1.0), None)
                 if wait is None:

@@ -138,6 +138,9 @@ class Hindsight:
         return False
 
     def _shift(self, chosen: Sequence[Trouble], source: Group, target: Group | None, margin: float) -> bool:
+        chosen = self.forest.with_silent(chosen, source)
+        if target is None and len(chosen) == len(source.troubles):
+            return False
         mine = self._story(source.id)
         its = self._story(target.id) if target is not None else Story(self.s, self.graph, self.memory)
         if target is not None and len(its.parts) == 1 and all(t.vertex in its.parts for t in chosen):

@@ -31,11 +31,14 @@ class Memory:
     def log_share(self, counts: Mapping[str, Count], name: str) -> float:
         """Of a name that was seldom seen either way, both sides say the same: what it is worth must be learned."""
         at = self.s.learned  # not now: what is cached must not depend on when it was asked for
-        origin, passed = self.s.origin, self.s.passed
         total, seen = _at(counts, "", at), _at(counts, name, at)
+        return math.log(max(LEAST, (seen + DOUBT * self.usual(name)) / (total + DOUBT)))
+
+    def usual(self, name: str) -> float:
+        """Share of an alertname among all that are at origins or passed on."""
+        at, origin, passed = self.s.learned, self.s.origin, self.s.passed
         every = _at(origin, "", at) + _at(passed, "", at)
-        usual = (_at(origin, name, at) + _at(passed, name, at) + 0.5) / (every + 0.5 * NAMES)
-        return math.log(max(LEAST, (seen + DOUBT * usual) / (total + DOUBT)))
+        return (_at(origin, name, at) + _at(passed, name, at) + 0.5) / (every + 0.5 * NAMES)
 
     def log_passed(self, name: str) -> float:
         return self.shares_of(name)[1]
@@ -68,7 +71,11 @@ class Memory:
     def burst(self) -> float:
         """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
         recent = sum(1 for at in self.s.bursts if self.s.now - at <= BURST_SPAN)
-        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology)) if recent else 0.0
+        return self.burst_rate(recent) if recent else 0.0
+
+    def burst_rate(self, recent: int) -> float:
+        """That rate (1/s) after so many."""
+        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology))
 
 
 def _at(counts: Mapping[str, Count], key: str, at: float) -> float:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from aiopsd.correlate.grouping.forest import Forest
 from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.layers import Layers
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
@@ -27,18 +28,21 @@ class Look(NamedTuple):
 class Second:
     """The present second."""
 
-    def __init__(self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts) -> None:
+    def __init__(
+        self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts, layers: Layers
+    ) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
         self.odds = odds
         self.forest = forest
         self.thoughts = thoughts
+        self.layers = layers
         self.mates: dict[str, Waiting] = {}  # vertex -> first of this second that was told of an incident
         self.fresh: tuple[Waiting, Look] | None = None  # what `place` found, if nothing has changed since
         for item in s.waiting:
             if item.told:
-                self.mates.setdefault(item.vertex, item)
+                self.join_mates(item)
 
     def arrive(self, stamp: float) -> None:
         s = self.s
@@ -76,10 +80,17 @@ class Second:
         home = self.odds.best(votes)
         return Look(near, votes, best, own, home if home and votes[home] > own + STICK else "")
 
+    def join_mates(self, item: Waiting) -> None:
+        for place in (item.vertex, *self.graph.hosts(item.vertex)):
+            self.mates.setdefault(place, item)
+
     def mate(self, vertex: str) -> Waiting | None:
         """The first of this second's arrivals that is near enough to share a first placement."""
         if not self.mates:
             return None
+        for place in (vertex, *self.graph.hosts(vertex)):
+            if place in self.mates:
+                return self.mates[place]
         near = self.mates.keys() & self.graph.around(vertex).keys()
         return next((m for v, m in self.mates.items() if v in near), None) if near else None
 
@@ -111,6 +122,7 @@ class Second:
     def settle_in(self, item: Waiting, look: Look, free: dict[str, None]) -> str:
         """Make an alert part of its trouble and its incident; the reason."""
         s = self.s
+        how = ""
         if look.home:
             _, parent, how = look.best[look.home]
             reason = why(self.graph, item.vertex, item.onset, parent, how)
@@ -141,6 +153,8 @@ class Second:
                 w, _ = self.odds.weight(other.onset, trouble, Link(link.up, link.down, link.shared))
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
+        if how != "same":
+            self.layers.new(trouble)
         return reason
 
     def join(self, trouble: Trouble, item: Waiting) -> None:
@@ -150,6 +164,9 @@ class Second:
         trouble.onset = min(trouble.onset, item.onset)
         if fresh:
             trouble.own = self.odds.own(trouble.vertex, trouble.names)
+            trouble.strange = self.odds.strange(trouble.vertex, trouble.names)
+        self.layers.counted(trouble)
+        if fresh:
             self.thoughts.recheck(trouble)
 
     def tell(self, told: dict[str, str], free: dict[str, None], reasons: dict[str, str], before: int) -> None:

@@ -64,6 +64,8 @@ class Trouble(msgspec.Struct):
     echoed: int = -1  # the trouble that fires again what this one did
     born: float = 0.0  # stamp of its first alert
     value: float = 0.0  # log-likelihood of where it is
+    under: tuple[str, ...] = ()  # nodes and zones that its vertex ran on when it began
+    strange: float = 0.0  # nats by which a fault of one of them would explain its onset better than one of its own
     fan: int = 0  # how many depend on its vertex
     deps: int = 0  # how many its vertex depends on
     followers: int = 0  # how many of them are in trouble about as long
@@ -142,6 +144,7 @@ class State(msgspec.Struct):
     places: dict[str, dict[str, None]] = {}  # alertname -> the first few vertices that had it
     learned: float = 0.0  # when `origin` and `passed` changed last
     causes: dict[str, Count] = {}  # vertex -> confirmed as a cause by operators, less what they corrected
+    swept: float = 0.0  # when `hosts` was looked through last
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
     bursts: list[float] = []  # when the last few incidents got a second alert

@@ -184,6 +184,8 @@ class Story:
                 if not first:
                     inner += max(LATER, delay(at - onset, SAME_MEAN, SAME_SCALE))
                 first = False
+        if not seen:
+            inner += SILENT
         ends = tuple(end for end, _ in seen.values() if end >= 0.0)
         return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain)
 

@@ -107,8 +107,8 @@ class Thoughts:
         group = s.groups[trouble.group]
         s.learned = now
         self.memory.shares.clear()
-        if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
-            pass  # it was counted when it fired first
+        if not trouble.names or (trouble.echo_of >= 0 and trouble.parent == trouble.echo_of):
+            pass  # it says nothing, or was counted when it fired first
         elif self.odds.alone(group):
             name = next(iter(trouble.names))
             for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
@@ -122,3 +122,4 @@ class Thoughts:
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)
+        self.forest.crowds.update(trouble)
