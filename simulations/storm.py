@@ -2,7 +2,8 @@
 
 Lines in: {"kind": "topology", "nodes": {name: {"kind": ...}}, "edges": [[caller, callee], ...]}, then {"kind": "alert",
 "t": arrival, "ts": the sender's clock, "id", "service", "alertname", "severity", "state": firing | resolved, ...} by
-arrival. Lines of another kind, and keys that begin with `_`, are not looked at: truth may lie in the same file.
+arrival, and {"kind": "change", "t", "id", "service", "change": deploy | config | ..., "version"} for rollouts. Lines of
+another kind, and keys that begin with `_`, are not looked at: truth may lie in the same file.
 
 Lines out, flushed before the next line is read: {"kind": "assign", "i", "incident"} for each firing line (the last one
 wins), {"kind": "incident", "incident", "opened": time or null when nobody is told, "roots": [...]}, and {"kind":
@@ -22,6 +23,7 @@ from aiopsd.model import (
     AlertIn,
     AlertState,
     Body,
+    ChangeEvent,
     Edge,
     Effect,
     Incident,
@@ -36,6 +38,7 @@ from aiopsd.model import (
 from aiopsd.pipeline import correlate
 from aiopsd.topology import FILE_PREFIX
 
+UNKNOWN = "unknown upstream"  # a cause that is in no graph, as an answer names it
 FOREVER = 30 * 86400.0  # s; a line says when it ends by a line of its own, not by silence
 AFTER = 3600.0  # s of virtual time after the last line, for second thoughts
 LABELS: tuple[str, ...] = (
@@ -55,6 +58,37 @@ LABELS += ("target", "deployment", "app", "workload", "container", "region")
 EDGE_KINDS = {"host": "runs_on", "node": "runs_on", "machine": "runs_on", "zone": "located_in", "region": "located_in"}
 
 
+def topology_of(line: dict[str, Any]) -> TopologyUpdate:
+    """The graph that a line tells."""
+    given = line.get("nodes", {})
+    nodes = {n: str((given[n] or {}).get("kind", "service")) for n in given} if isinstance(given, dict) else {}
+    edges = []
+    for raw in line.get("edges", ()):
+        caller, callee = str(raw[0]), str(raw[1])
+        edges.append(Edge(caller=caller, callee=callee, kind=EDGE_KINDS.get(nodes.get(callee, ""), "calls")))
+    return TopologyUpdate(
+        source=FILE_PREFIX + "stream",  # said once, it does not age
+        edges=tuple(edges),
+        nodes=tuple(Node(name=n, kind=k) for n, k in nodes.items()),
+    )
+
+
+def labels_of(line: dict[str, Any], i: Any) -> dict[str, str]:
+    """The labels of an alert line; two that fire side by side have two label sets."""
+    return {k: str(line[k]) for k in LABELS if line.get(k)} | {"id": str(line.get("id", i))}
+
+
+def change_of(line: dict[str, Any]) -> ChangeEvent:
+    """The rollout that a line tells."""
+    return ChangeEvent(
+        id=str(line["id"]),
+        service=str(line["service"]),
+        kind=str(line.get("change", "other")),
+        ts=float(line["t"]),
+        version=str(line.get("version", "")),
+    )
+
+
 class Player:
     """The stage behind the stream: lines in, answer lines out. `seconds` is the stream's time of the last line."""
 
@@ -72,17 +106,7 @@ class Player:
 
     def topology(self, line: dict[str, Any]) -> None:
         """Take the graph."""
-        given = line.get("nodes", {})
-        nodes = {n: str((given[n] or {}).get("kind", "service")) for n in given} if isinstance(given, dict) else {}
-        edges = []
-        for raw in line.get("edges", ()):
-            caller, callee = str(raw[0]), str(raw[1])
-            edges.append(Edge(caller=caller, callee=callee, kind=EDGE_KINDS.get(nodes.get(callee, ""), "calls")))
-        update = TopologyUpdate(
-            source=FILE_PREFIX + "stream",  # said once, it does not age
-            edges=tuple(edges),
-            nodes=tuple(Node(name=n, kind=k) for n, k in nodes.items()),
-        )
+        update = topology_of(line)
         if self._begun:
             self._step(update, self.seconds)
         else:
@@ -90,13 +114,8 @@ class Player:
 
     def alert(self, line: dict[str, Any], i: Any) -> None:
         """Take one alert line; `i` is what the answer calls it."""
-        self.seconds = max(self.seconds, float(line["t"])) if self._begun else float(line["t"])
-        self._begun = True
-        for update in self._early:
-            self._step(update, self.seconds)
-        self._early.clear()
-        labels = {k: str(line[k]) for k in LABELS if line.get(k)}
-        labels["id"] = str(line.get("id", i))  # two that fire side by side have two label sets
+        self._begin(float(line["t"]))
+        labels = labels_of(line, i)
         fp = fingerprint(labels)
         firing = line.get("state", "firing") == "firing"
         starts = float(line.get("ts", line["t"]))
@@ -116,6 +135,19 @@ class Player:
         self._step(AlertBatch(alerts=(given,), sender="storm"), self.seconds)
         if firing and fp in self._home and not again:
             self.write({"kind": "assign", "i": i, "incident": self._home[fp]})
+
+    def change(self, line: dict[str, Any]) -> None:
+        """Take a rollout; one before the first alert starts the clock as that would."""
+        self._begin(float(line["t"]))
+        self._step(change_of(line), self.seconds)
+
+    def _begin(self, ts: float) -> None:
+        """Time goes on; the first line's starts the clock, and what was known before it comes first."""
+        self.seconds = max(self.seconds, ts) if self._begun else ts
+        self._begun = True
+        for update in self._early:
+            self._step(update, self.seconds)
+        self._early.clear()
 
     def finish(self) -> None:
         """Let the timers of the next hour fire."""
@@ -157,7 +189,7 @@ class Player:
                 self._merged[incident.id] = incident.merged_into
                 self.write({"kind": "merge", "from": incident.id, "into": incident.merged_into})
             return
-        roots = tuple(c.service for c in incident.roots if c.service)
+        roots = tuple(c.service or UNKNOWN for c in incident.roots)
         said = (round(incident.opened_at, 3), roots)
         if self._said.get(incident.id) != said:
             self._said[incident.id] = said
@@ -180,6 +212,8 @@ def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], config: 
             kind = line.get("kind")
             if kind == "topology":
                 player.topology(line)
+            elif kind == "change":
+                player.change(line)
             elif kind == "alert":
                 player.alert(line, line.get("i", n))
                 n += 1

@@ -78,7 +78,7 @@ class DetectStage:
     int16 (which maintenance concerns it; follows from the labels).
     """
 
-    KIND, VERSION = "detect", 4
+    KIND, VERSION = "detect", 5
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
@@ -436,10 +436,10 @@ class DetectStage:
             skip = self._maintenance.inside(self._windows[rows], ts)
             self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
-        strange_to_models = self._online.step(rows, ts, values, skip)
-        for s, alone in strange_to_models:
-            if alone:
-                self._bank.watch(s.row, True)
+        strange_to_models = self._online.step(rows, ts, values, record, skip)
+        for said in strange_to_models:
+            if said.alone:
+                self._bank.watch(said.seen.row, True)
         seen_by_bank = self._bank.step(rows, ts, values, skip)
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiopsd.detect.bank import Policy, RangeBank
-from aiopsd.detect.online import RiverDetector
+from aiopsd.detect.calibrate import ModelDetector
 from aiopsd.model import Snapshot
 from aiopsd.testing import detectors
 from aiopsd.testing.detectors import Candidate
@@ -17,10 +17,10 @@ def bank(name: str, policy: Policy) -> Candidate:
 
 
 def river(name: str, model: str, params: dict[str, Any], lags: int = 0, length: int = 250) -> Candidate:
-    def make() -> RiverDetector:
-        return RiverDetector(model, params, lags=lags)
+    def make() -> ModelDetector:
+        return ModelDetector(model, params, lags=lags)
 
-    def resume(snapshot: Snapshot) -> RiverDetector:
+    def resume(snapshot: Snapshot) -> ModelDetector:
         detector = make()
         detector.load(snapshot)
         return detector

@@ -64,7 +64,7 @@ class Forest:
 
     def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
         """A trouble without alerts at what several run on, in the incident of one of them."""
-        return self._add(vertex, onset, member.group, -1, self.odds.own(vertex, ()), ())
+        return self._add(vertex, onset, member.group, -1, self.odds.own(vertex, (), onset), ())
 
     def dismiss(self, trouble: Trouble) -> None:
         """A silent trouble on which nothing hangs any more is none."""
@@ -138,7 +138,7 @@ class Forest:
         group.firing += 1
         group.size += 1
         if group.size == 2:
-            s.bursts = [*s.bursts[-15:], self.s.now]
+            s.bursts = [*s.bursts[-15:], item.onset]
         pair = f"{item.vertex}|{item.name}"
         drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
@@ -264,7 +264,7 @@ class Forest:
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
-            item.own = self.odds.own(item.vertex, item.names)
+            item.own = self.odds.own(item.vertex, item.names, item.onset)
         self.crowds.update(trouble)
         parent = s.troubles.get(trouble.parent)
         self.link(other, parent if parent is not None else trouble)

@@ -68,9 +68,12 @@ class Memory:
         share = (self.read(alone, f"n|{name}") + 0.5) / (total + 4.0)
         return 1e-7 + (expected * share + self.read(alone, f"{vertex}|{name}")) / (2.0 * span)
 
-    def burst(self) -> float:
-        """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
-        recent = sum(1 for at in self.s.bursts if self.s.now - at <= BURST_SPAN)
+    def burst(self, onset: float) -> float:
+        """Added rate of faults about `onset`, if others began just before: they come together (a rollout, a bad hour).
+
+        By onsets, not arrivals: a backlog of a day that is read within seconds is no burst.
+        """
+        recent = sum(1 for at in self.s.bursts if abs(at - onset) <= BURST_SPAN)
         return self.burst_rate(recent) if recent else 0.0
 
     def burst_rate(self, recent: int) -> float:

@@ -109,12 +109,12 @@ class Odds:
             chance, tau = AGAIN_OVER, AGAIN_TAU_ALONE if self.alone(group) else AGAIN_TAU
         return math.log(chance / tau) - gap / tau
 
-    def own(self, vertex: str, names: Iterable[str], burst: float | None = None) -> float:
-        """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms.
+    def own(self, vertex: str, names: Iterable[str], onset: float) -> float:
+        """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
+        return self._own(vertex, names, self.memory.burst(onset))
 
-        `burst` is the added rate of faults, 1/s; None: as things are.
-        """
-        fault, passed, name, n = math.log(ORIGIN + (self.memory.burst() if burst is None else burst)), 0.0, "", 0
+    def _own(self, vertex: str, names: Iterable[str], burst: float) -> float:
+        fault, passed, name, n = math.log(ORIGIN + burst), 0.0, "", 0
         for name in names:
             shares = self.memory.shares_of(name)
             fault += shares[0]
@@ -131,7 +131,7 @@ class Odds:
 
         Faults come together, so it is not news that a second vertex has one just after the first.
         """
-        return -self.own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
+        return -self._own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
 
     def together(self, trouble: Trouble, other: Trouble) -> float:
         """Log-likelihood ratio of how both ended, for one cause against two."""

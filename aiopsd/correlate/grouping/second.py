@@ -59,7 +59,7 @@ class Second:
     def look(self, item: Waiting) -> Look:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
-        own = self.odds.own(item.vertex, (item.name,))
+        own = self.odds.own(item.vertex, (item.name,), item.onset)
         near = self.graph.near(item.vertex, s.hot, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
@@ -163,7 +163,7 @@ class Second:
         trouble.names.setdefault(item.name, item.onset)
         trouble.onset = min(trouble.onset, item.onset)
         if fresh:
-            trouble.own = self.odds.own(trouble.vertex, trouble.names)
+            trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)
             trouble.strange = self.odds.strange(trouble.vertex, trouble.names)
         self.layers.counted(trouble)
         if fresh:

@@ -147,7 +147,7 @@ class State(msgspec.Struct):
     swept: float = 0.0  # when `hosts` was looked through last
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
-    bursts: list[float] = []  # when the last few incidents got a second alert
+    bursts: list[float] = []  # onset of the second alert of each of the last few incidents
     timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
     pending: list[Revision] = []  # second thoughts that nobody has fetched
     waiting: list[Waiting] = []  # what arrived within `second`, in order of arrival
