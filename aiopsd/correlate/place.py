@@ -23,8 +23,7 @@ SUBJECTS = (
 WORKLOADS = ("service", "service_name", "app", "deployment", "workload", "pod")  # an alert without is of its host
 HOSTS = ("node", "host", "hostname", "nodename")
 ZONES = ("zone", "availability_zone", "topology_kubernetes_io_zone", "failure_domain")
-
-
+_UNDER = frozenset((*HOSTS, *ZONES))
 MOST = 50_000  # alerts whose place is kept
 
 
@@ -65,13 +64,10 @@ def _placed(alert: Alert, topology: Topology) -> Place:
             host = _first(labels, HOSTS)
             if host and not _first(labels, WORKLOADS):
                 vertex = host  # the job and instance are those of an exporter
-    under = []
-    for keys in (HOSTS, ZONES):
-        if told := _first(labels, keys):
-            name = topology.resolve(told)
-            if name != vertex:
-                under.append(name)
-    return Place(vertex, tuple(under))
+    if _UNDER.isdisjoint(labels):
+        return Place(vertex, ())
+    told = (topology.resolve(_first(labels, keys)) for keys in (HOSTS, ZONES))
+    return Place(vertex, tuple(name for name in told if name and name != vertex))
 
 
 def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str:

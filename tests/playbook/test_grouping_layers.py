@@ -143,7 +143,7 @@ def test_a_silent_trouble_leaves_with_its_incident() -> None:
     desk.until(NEXT + 900.0 + 2.2 * 86_400.0)
 
     left = desk.grouper.snapshot()
-    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "timers"):
+    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "agenda", "dues"):
         assert not left[table], table
     assert len(desk.grouper.crowds) == 0
     assert left["hosts"]

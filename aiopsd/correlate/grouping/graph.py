@@ -28,7 +28,18 @@ class Link(NamedTuple):
     shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
 
 
-BELOW, ABOVE = Link(1, 0, ()), Link(0, 1, ())
+HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, ()), Link(0, 1, ())
+
+
+class Spot(NamedTuple):
+    """What stands around one vertex."""
+
+    is_host: bool
+    hosts: tuple[str, ...]  # all that it runs on: its nodes, their zones
+    callees: dict[str, None]  # what it depends on: what it calls, what it runs on
+    callers: dict[str, None]  # what depends on it: who calls it, what runs on it
+    links: dict[str, Link]  # everything that may pass trouble to it or share a cause with it, itself included
+    looks: dict[str, Link]  # of those the ones whose troubles it is weighed against; a host waits for its members
 
 
 class Graph:
@@ -39,9 +50,7 @@ class Graph:
         self.topology = topology
         self.hops = hops
         self._version = topology.version
-        self._links: dict[str, dict[str, Link]] = {}
-        self._both: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-        self._hosts: dict[str, tuple[str, ...]] = {}
+        self._spots: dict[str, Spot] = {}
         self._is_host: dict[str, bool] = {}
         self.hosted: dict[str, dict[str, None]] = {}  # node or zone -> vertices that labels place there
         self._spelled: dict[str, str] = {}  # folded -> as its first alert spelled it
@@ -81,12 +90,11 @@ class Graph:
             if vertex in self.hosted:
                 self._forget_links()  # a node got its zone, and so did all that runs on it
                 return
-            self._forget_place(vertex)
+            self._spots.pop(vertex, None)
             for name in (host, *self._layers(host)):
-                if name in self._both:
-                    self._both[name][1][vertex] = None
-                if name in self._links:
-                    self._links[name][vertex] = ABOVE
+                if (spot := self._spots.get(name)) is not None:
+                    spot.callers[vertex] = None
+                    spot.links[vertex] = ABOVE
         seen[host] = self.s.now
 
     def _leave(self, vertex: str, host: str) -> None:
@@ -97,15 +105,8 @@ class Graph:
         if vertex in self.hosted or host not in self.hosted:
             self._forget_links()
             return
-        self._forget_place(vertex)
-        for name in (host, *self._layers(host)):
-            self._both.pop(name, None)
-            self._links.pop(name, None)
-
-    def _forget_place(self, vertex: str) -> None:
-        self._hosts.pop(vertex, None)
-        self._both.pop(vertex, None)
-        self._links.pop(vertex, None)
+        for name in (vertex, host, *self._layers(host)):
+            self._spots.pop(name, None)
 
     def sweep(self) -> None:
         """Forget once a day where vertices ran that have not alerted there for long."""
@@ -135,15 +136,6 @@ class Graph:
             self._is_host[name] = known
         return known
 
-    def hosts(self, vertex: str) -> tuple[str, ...]:
-        """All that a vertex runs on: its nodes, their zones."""
-        if self._version != self.topology.version:
-            self._forget_links()
-        known = self._hosts.get(vertex)
-        if known is None:
-            known = self._hosts[vertex] = tuple(self._layers(vertex))
-        return known
-
     def _layers(self, vertex: str) -> dict[str, None]:
         """Nodes and zones below a vertex."""
         out: dict[str, None] = {}
@@ -171,59 +163,37 @@ class Graph:
 
     # ----------------------------------------------------------------------- links
 
-    def callees(self, vertex: str) -> dict[str, None]:
-        """What a vertex depends on: what it calls, what it runs on."""
-        return self._sides(vertex)[0]
-
-    def callers(self, vertex: str) -> dict[str, None]:
-        """What depends on a vertex: who calls it, what runs on it."""
-        return self._sides(vertex)[1]
+    def spot(self, vertex: str) -> Spot:
+        """What stands around a vertex; shared, do not change it."""
+        if self._version != self.topology.version:
+            self._forget_links()
+        spot = self._spots.get(vertex)
+        if spot is None:
+            if len(self._spots) > 20_000:
+                self._spots.clear()
+            spot = self._spots[vertex] = self._host_spot(vertex) if self.is_host(vertex) else self._call_spot(vertex)
+        return spot
 
     def fan(self, vertex: str) -> int:
         """How many depend on a vertex, those that have not alerted yet included."""
-        callers = self._sides(vertex)[1]
+        callers = self.spot(vertex).callers
         told = self.hosted.get(vertex)
-        if not told:
-            return len(callers)
-        return max(len(callers), UNSEEN * len(told))
-
-    def _sides(self, vertex: str) -> tuple[dict[str, None], dict[str, None]]:
-        if self._version != self.topology.version:
-            self._forget_links()
-        sides = self._both.get(vertex)
-        if sides is None:
-            below = dict.fromkeys((*self.topology.callees(vertex), *self.hosts(vertex)))
-            above = self._members(vertex) if self.is_host(vertex) else dict.fromkeys(self.topology.callers(vertex))
-            if len(self._both) > 20_000:
-                self._both.clear()
-            sides = self._both[vertex] = (below, above)
-        return sides
+        return max(len(callers), UNSEEN * len(told)) if told else len(callers)
 
     def _forget_links(self) -> None:
-        for cache in (self._links, self._both, self._hosts, self._is_host):
-            cache.clear()
+        self._spots.clear()
+        self._is_host.clear()
         self._version = self.topology.version
 
-    def around(self, vertex: str) -> dict[str, Link]:
-        """Every vertex that may pass trouble to this one, or share a cause with it; itself included."""
-        if self._version != self.topology.version:
-            self._forget_links()
-        links = self._links.get(vertex)
-        if links is None:
-            links = self._host_links(vertex) if self.is_host(vertex) else self._call_links(vertex)
-            if len(self._links) > 20_000:
-                self._links.clear()
-            self._links[vertex] = links
-        return links
+    def _host_spot(self, host: str) -> Spot:
+        hosts = self._layers(host)
+        members = self._members(host)
+        looks = {host: HERE, **dict.fromkeys(hosts, BELOW)}
+        links = {**looks, **dict.fromkeys(members, ABOVE)}
+        return Spot(True, tuple(hosts), dict.fromkeys((*self.topology.callees(host), *hosts)), members, links, looks)
 
-    def _host_links(self, host: str) -> dict[str, Link]:
-        links = {host: Link(0, 0, ())}
-        links.update(dict.fromkeys(self.hosts(host), BELOW))
-        links.update(dict.fromkeys(self.callers(host), ABOVE))
-        return links
-
-    def _call_links(self, vertex: str) -> dict[str, Link]:
-        topology, hosts = self.topology, self.hosts(vertex)
+    def _call_spot(self, vertex: str) -> Spot:
+        topology, hosts = self.topology, self._layers(vertex)
         below = walk(vertex, self.hops, topology.callees)
         below.update(dict.fromkeys(hosts, 1))
         above = walk(vertex, self.hops, topology.callers)
@@ -234,10 +204,12 @@ class Graph:
                 for other in callers:
                     if other != vertex:
                         shared.setdefault(other, []).append((callee, max(0, len(callers) - 2)))
-        return {
+        links = {
             other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())))
             for other in dict.fromkeys((*below, *above, *shared))
         }
+        callees = dict.fromkeys((*topology.callees(vertex), *hosts))
+        return Spot(False, tuple(hosts), callees, dict.fromkeys(topology.callers(vertex)), links, links)
 
     def near(self, vertex: str, index: Mapping[str, dict[int, None]], onset: float) -> list[tuple[Trouble, Link]]:
         """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
@@ -245,14 +217,14 @@ class Graph:
         Of a node or zone only its own and those of what it stands on: all that runs there looks at it, not it at them.
         """
         troubles = self.s.troubles
-        links = self.around(vertex)
+        looks = self.spot(vertex).looks
         low, high = onset - HORIZON, onset + HORIZON
         out: list[tuple[Trouble, Link]] = []
-        for other in (vertex, *self.hosts(vertex)) if self.is_host(vertex) else index.keys() & links.keys():
-            for tid in index.get(other, ()):
+        for other in index.keys() & looks.keys():
+            for tid in index[other]:
                 trouble = troubles[tid]
                 if low <= trouble.onset <= high:
-                    out.append((trouble, links[other]))
+                    out.append((trouble, looks[other]))
         if len(out) > 1:
             out.sort(key=birth)
         return out

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
 from aiopsd.correlate.grouping.graph import Graph
-from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD, Memory
-from aiopsd.correlate.grouping.odds import HOP_MEAN, SPAN
+from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
+from aiopsd.correlate.grouping.odds import HOP_MEAN, SPAN, Odds
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.correlate.grouping.thoughts import Thoughts
 
@@ -32,12 +32,11 @@ _BETA = math.lgamma(FOLLOWS) + math.lgamma(STAYS) - math.lgamma(FOLLOWS + STAYS)
 class Layers:
     """Raises silent troubles of hosts."""
 
-    def __init__(
-        self, s: State, graph: Graph, memory: Memory, crowds: Crowds, forest: Forest, thoughts: Thoughts
-    ) -> None:
+    def __init__(self, s: State, graph: Graph, odds: Odds, crowds: Crowds, forest: Forest, thoughts: Thoughts) -> None:
         self.s = s
         self.graph = graph
-        self.memory = memory
+        self.odds = odds
+        self.memory = odds.memory
         self.crowds = crowds
         self.forest = forest
         self.thoughts = thoughts
@@ -52,9 +51,10 @@ class Layers:
 
     def again(self, trouble: Trouble) -> None:
         """A while later: labels of others may have told where it runs, and others may have come."""
-        under = self.graph.hosts(trouble.vertex)
+        under = self.graph.spot(trouble.vertex).hosts
         if under != trouble.under:
-            trouble.under = under
+            trouble.apart = -1
+            trouble.under, trouble.strange = under, self.odds.strange(trouble.vertex, trouble.names)
             self.counted(trouble)
         self._rise(trouble)
 
@@ -65,15 +65,20 @@ class Layers:
             self.crowds.update(self.s.troubles[child])
 
     def _rise(self, trouble: Trouble) -> None:
+        if not trouble.under:
+            return
         slot = int(trouble.onset // SLOT)
+        parent = self.s.troubles.get(trouble.parent)
         best, where, last = RAISE, "", 0
         for host in self.crowds.loose(trouble):
+            if parent is not None and parent.vertex == host:
+                continue
             for end in (slot, slot + SLOTS // 2, slot + SLOTS - 1):
                 value = self._gain(host, end - SLOTS + 1, end)
                 if value > best:
                     best, where, last = value, host, end
         if where:
-            self._collect(where, last - SLOTS + 1, last)
+            self._collect(trouble, where, last - SLOTS + 1, last)
 
     def _gain(self, host: str, first: int, last: int) -> float:
         """Log-odds of a fault of the host against what is believed now: faults of their own, or of nodes below it."""
@@ -101,23 +106,30 @@ class Layers:
         """Log-likelihood ratio of alertnames: one fault shows alike (Chinese restaurant), many as names are usual."""
         out = -math.lgamma(1.0 + sum(names.values()))
         for name, n in names.items():
-            usual = self.memory.usual(name)
-            out += math.lgamma(n + usual) - math.lgamma(usual) - n * math.log(usual)
+            if n > 1:  # a single one cancels
+                log_usual = self.memory.shares_of(name)[2]
+                usual = math.exp(log_usual)
+                out += math.lgamma(n + usual) - math.lgamma(usual) - n * log_usual
         return out
 
-    def _collect(self, host: str, first: int, last: int) -> None:
-        """Hang them on the host's trouble; a silent one if it has none."""
+    def _collect(self, trouble: Trouble, host: str, first: int, last: int) -> None:
+        """Hang a trouble on that of a host; if the host has none yet, a silent one with all that began with it."""
         s = self.s
+        for tid in s.hot.get(host, ()):
+            if abs(s.troubles[tid].onset - trouble.onset) < FOLLOW_SPAN:
+                self._hang([trouble], s.troubles[tid])
+                return
         members = self.crowds.members(host, first, last)
         middle = members[len(members) // 2].onset
-        have = [t for tid in s.hot.get(host, ()) if abs((t := s.troubles[tid]).onset - middle) < FOLLOW_SPAN]
-        root = have[0] if have else self.forest.raise_silent(host, middle - HOP_MEAN, members[0])
-        reason = f"{len(members)} of what runs on {host} began within {SPAN:.0f} s, and nothing else explains them"
+        self._hang(members, self.forest.raise_silent(host, middle - HOP_MEAN, members[0]))
+        for below in self.crowds.silent(host, first, last):
+            if not below.children:
+                self.forest.dismiss(below)
+
+    def _hang(self, members: list[Trouble], root: Trouble) -> None:
+        many = f"{root.followers} of what runs on {root.vertex} began within minutes"
         for member in members:
             if member.group == root.group:
                 self.forest.link(member, root)
             else:
-                self.forest.move(member, root, reason)
-        for below in self.crowds.silent(host, first, last):
-            if not below.children:
-                self.forest.dismiss(below)
+                self.forest.move(member, root, f"{many}, and nothing else explains them")
