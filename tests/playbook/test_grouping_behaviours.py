@@ -305,7 +305,7 @@ def test_forgotten_incidents_leave_no_state() -> None:
     desk.until(500 + 2.2 * 86400)
 
     left = desk.grouper.snapshot()
-    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "timers", "waiting", "pending"):
+    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "agenda", "dues", "waiting", "pending"):
         assert not left[table], table
 
 
