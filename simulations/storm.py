@@ -196,13 +196,18 @@ class Player:
             self.write({"kind": "incident", "incident": incident.id, "opened": said[0], "roots": list(roots)})
 
 
-def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], config: Config | None = None) -> Player:
+def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], player: Player | None = None) -> Player:
     """Run a whole stream; `write` gets every answer line before the next input line is asked for.
+
+    Args:
+        lines: JSON, one each.
+        write: where answers go.
+        player: another one than of the shipped configuration.
 
     Raises:
         ValueError: a line is not JSON or lacks what an alert must have; names the line.
     """
-    player = Player(config or Config(), write)
+    player = player or Player(Config(), write)
     n = 0
     for number, text in enumerate(lines, 1):
         if not text.strip():
