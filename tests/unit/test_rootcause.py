@@ -74,7 +74,7 @@ def test_the_stronger_callee_takes_the_blame() -> None:
 
     assert names(found)[0] == "cart"
     assert found[0].metric == "p99"
-    assert "p99 0.9 (normal 0.05" in found[0].reason
+    assert "p99 0.9 (normally 0.05)" in found[0].reason
 
 
 def test_chronic_trouble_explains_nothing_new() -> None:

@@ -113,11 +113,11 @@ class Symptom(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As a person checks it: `latency 0.9 (normal 0.1, 24 scales)`, or the name of the alert."""
+        """As a person checks it: `latency 0.9 (normally 0.1)`, or the name of the alert."""
         e = self.evidence
         if e is None:
             return self.metric
-        return f"{self.metric} {e.level:.3g} (normal {e.normal:.3g}, {min(self.deviation, CAP):.0f} scales)"
+        return f"{self.metric} {e.level:.3g} (normally {e.normal:.3g})"
 
 
 class Vertex:
