@@ -43,15 +43,17 @@ PASSED = 0.5  # chance that trouble of a callee shows in a caller
 LOOSE = 0.2  # a vertex of which less is explained stands alone
 TOGETHER = 150.0  # s; symptoms of one silent cause start within this
 UNKNOWN = 0.01  # chance that the cause is not in the graph at all
-LOCAL = 1.6  # nats; a name that is so much oftener alone than in company is local
 RUN = 0.7  # share of a callee's trouble that runs down from a caller with a local symptom of its own
 AHEAD = 120.0  # s; the caller began at most so long before
-UNKNOWN_LEAST = 4  # unexplained vertices that start within LATE of each other, before something unknown is blamed
+NOVEL = 1.1  # log-odds that a name is local which history does not know and only one vertex has: 1.5 of 2 counts
+CROWD = 3  # vertices in trouble, before being the only one says anything
+UNKNOWN_LEAST = 4  # unexplained vertices that start within TOGETHER, before something unknown is blamed
 SEVERITY = {"critical": 1.2, "error": 1.1, "warning": 1.0, "info": 0.6, "none": 0.4}
 WEIGHT = {"other": 0.3, "traffic": 0.3}  # of evidence of which nobody knows what it means
 FALLS = 0.5  # worth of a resource that is used less than normal: seldom a cause, often the loss of traffic
 SYMPTOMS = ("latency", "errors", "availability")
 RESOURCES = ("resource", "saturation")  # a vertex has them of its own; they do not travel along calls
+GROUND = ("node", "zone")  # kinds of what others stand on
 ALERT = "alert"  # the kind of a symptom of which there is only an alert
 STATISTICS = ("statistic", "stat", "quantile", "agg", "aggregation", "percentile")
 BACK = 3600.0  # s; how far before a page its trouble is looked for
@@ -159,11 +161,11 @@ class _Symptom(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As a person checks it: `latency 0.9 (normal 0.1, 24 scales)`, or the name of the alert."""
+        """As a person checks it: `latency 0.9 (normally 0.1)`, or the name of the alert."""
         e = self.evidence
         if e is None:
             return self.metric
-        return f"{self.metric} {e.level:.3g} (normal {e.normal:.3g}, {min(self.deviation, CAP):.0f} scales)"
+        return f"{self.metric} {e.level:.3g} (normally {e.normal:.3g})"
 
 
 class _Vertex:
@@ -515,7 +517,7 @@ def _silent_causes(
                 over.setdefault(c, []).append(u)
     found = []
     for c, callers in over.items():
-        if _kind(c, graph.topology, graph) in ("node", "zone"):
+        if _kind(c, graph.topology, graph) in GROUND:
             # what runs side by side calls each other, too: only what calls do not explain speaks against the ground
             callers = [u for u in callers if sum(shares.get(u, {}).values()) < LOOSE]
             if len(callers) < 2:
@@ -533,16 +535,20 @@ def _silent_causes(
         if odds > -3.0:
             found.append((-odds, c, callers))
     taken: set[str] = set()
+    standing = 0  # vertices whose trouble a node or a zone explains
     for odds, c, callers in sorted(found):
         callers = [u for u in callers if u not in taken]
         if len(callers) < 2:
             continue
         taken.update(callers)
+        standing += len(callers) if _kind(c, graph.topology, graph) in GROUND else 0
         _hand_to(c, callers, HANDED / (1.0 + math.exp(odds)), shares)
     loose = [u for u in blame if u not in taken and sum(shares.get(u, {}).values()) < LOOSE]
-    if kind == ALERT and len(loose) >= UNKNOWN_LEAST:
-        onsets = [vertices[u].symptoms[kind].onset for u in loose]
-        if max(onsets) - min(onsets) <= LATE:
+    if kind == ALERT and loose:
+        first = min(vertices[u].symptoms[kind].onset for u in loose)
+        loose = [u for u in loose if vertices[u].symptoms[kind].onset <= first + TOGETHER]
+        # a node or a zone that is gone also silences what others depend on: their trouble needs no cause of its own
+        if len(loose) >= max(UNKNOWN_LEAST, standing + 1):
             odds = -math.log(UNKNOWN) - len(loose) * (math.log(PASSED) - math.log(ALONE))
             _hand_to("", loose, HANDED / (1.0 + math.exp(odds)), shares)
 
@@ -550,26 +556,39 @@ def _silent_causes(
 def _run_down(
     shares: dict[str, dict[str, float]], vertices: Mapping[str, _Vertex], graph: _Graph, known: Knowledge
 ) -> None:
-    """A caller with a symptom of its own that is never passed on, just before its callee: load that runs down.
+    """Load that runs down: a caller has a symptom that nobody else here has, and it began just before its callee's.
 
-    Which names are local is learned (`Knowledge.local`): seen at several vertices, and at one in each incident.
+    A batch job, a client that retries, a surge. Which names are local is learned (`Knowledge.local`: seen at several
+    vertices, and at one in each incident); one that history does not know yet may be, if it came first.
     """
-    began = {}
-    for name, vertex in vertices.items():
-        own = [a.starts_at for a in vertex.alerts if known.local.get(name_of(a), 0.0) > LOCAL]
-        if own:
-            began[name] = min(own)
-    if not began:
+    if len(vertices) < CROWD:
         return
+    places: dict[str, set[str]] = {}  # name -> vertices that have it
+    for vertex_name, vertex in vertices.items():
+        for alert in vertex.alerts:
+            places.setdefault(name_of(alert), set()).add(vertex_name)
+    senders: dict[str, list[tuple[float, float, float]]] = {}  # vertex -> (chance that it is local, since, slack)
+    for vertex_name, vertex in vertices.items():
+        for alert in vertex.alerts:
+            name = name_of(alert)
+            if len(places[name]) == 1:
+                odds, slack = (known.local[name], LATE) if name in known.local else (NOVEL, 0.0)
+                row = (1.0 / (1.0 + math.exp(-odds)), alert.starts_at, slack)
+                senders.setdefault(vertex_name, []).append(row)
     for c, vertex in vertices.items():
         symptom = vertex.symptoms.get(ALERT)
-        if symptom is None:
-            continue
-        above = [(began[u], u) for u in graph.callers(c) if u in began and -AHEAD <= began[u] - symptom.onset <= LATE]
-        if above:
-            _, u = min(above)
-            shares[c] = {v: f * (1.0 - RUN) for v, f in shares.get(c, {}).items() if v != u} | {u: RUN}
-            shares[u] = {v: f for v, f in shares.get(u, {}).items() if v != c}
+        if symptom is None or _kind(c, graph.topology, graph) in GROUND:
+            continue  # what runs on a node does not load it by calling
+        best = (0.0, 0.0, "")
+        for u in graph.callers(c):
+            for chance, at, slack in senders.get(u, ()):
+                if -AHEAD <= at - symptom.onset <= slack:
+                    best = max(best, (chance, -at, u))
+        chance, _, u = best
+        if u:
+            share = RUN * chance
+            shares[c] = {v: f * (1.0 - share) for v, f in shares.get(c, {}).items() if v != u} | {u: share}
+            shares[u] = {v: f * (1.0 - share) if v == c else f for v, f in shares.get(u, {}).items()}
 
 
 def _hand_to(cause: str, callers: Iterable[str], share: float, shares: dict[str, dict[str, float]]) -> None:

@@ -26,6 +26,7 @@ MORE: dict[str, tuple[Rule, ...]] = {
     "zone_delay_seconds": (Rule("ZoneProbeSlow", "warning", 0.05, 120.0, "probes into the zone are slow"),),
 }
 ALL_RULES = {metric: RULES.get(metric, ()) + MORE.get(metric, ()) for metric in {**RULES, **MORE}}
+RARE = {"TrafficLow": 0.25, "TrafficHigh": 0.35}  # of those who have rules, who watches for silence, and for a rush
 OF_REQUESTS = ("error_ratio", "latency_p99_seconds", "request_rate", "calls_out_ratio")  # others speak of a pod
 CHATTER = (
     "CPUHigh", "MemoryHigh", "LatencyHigh", "ErrorRateHigh", "DiskWillFill", "CertificateExpiresSoon", "BatchJobFailed",
@@ -120,7 +121,7 @@ def spells(weather: Weather, world: World, teams: Teams, mute: set[str], rng: np
         for rule in rules:
             sign = -1.0 if rule.below else 1.0
             for i, subject in enumerate(_subjects(world, metric)):
-                has = rng.random() < weather.coverage
+                has = rng.random() < weather.coverage * RARE.get(rule.name, 1.0)
                 if subject in mute or not has:
                     continue
                 team = teams.of(subject)

@@ -8,7 +8,7 @@ import pytest
 
 from aiopsd.correlate.rootcause import SIGNS
 from aiopsd.model import Candidate
-from simulations import confidence, recorded, stress
+from simulations import causes, confidence, recorded, storms, stress
 
 COLUMNS = tuple(
     {"__name__": metric, "service": service}
@@ -89,3 +89,24 @@ def test_a_stream_is_looked_at_when_its_page_is_due_and_at_the_end(tmp_path: Pat
     looks = list(confidence.of_storm(path))
 
     assert [(s.when, s.roots[0].service, s.right) for s in looks] == [("page", "cart", False), ("end", "db", True)]
+
+
+def test_causes_are_judged_on_the_true_groups() -> None:
+    """Two faults side by side, each with its own alerts: both roots come first, in the page and in the end."""
+    edges = [["web", "cart"], ["cart", "db"], ["app", "pay"], ["pay", "bank"]]
+    rows = [(0.0, "db", 0), (1.0, "bank", 1), (20.0, "cart", 0), (21.0, "pay", 1), (90.0, "web", 0), (91.0, "app", 1)]
+    alerts = [
+        {"kind": "alert", "t": t, "ts": t, "id": i, "service": service, "alertname": "Slow", "severity": "warning",
+         "state": "firing", "_gt": {"incident": owner, "hop": 0, "episode": i}}
+        for i, (t, service, owner) in enumerate(rows)
+    ]  # fmt: skip
+    truth = [{"incident": k, "root": root, "fault": "slow", "t0": float(k)} for k, root in enumerate(("db", "bank"))]
+    stream = storms.Stream("two", {"kind": "topology", "nodes": {}, "edges": edges}, alerts, truth)
+
+    found = list(causes.ranked(stream))
+
+    assert [(r["root"], r["alerts"], r["page"], r["end"]) for r in found] == [("db", 3, 1, 1), ("bank", 3, 1, 1)]
+    assert [(r["page_roots"][0], len(r["page_roots"])) for r in found] == [("db", 2), ("bank", 2)]
+    assert causes.table(found)[-1] == {
+        "fault": "all", "n": 2, "end_top1": 1.0, "end_top3": 1.0, "page_top1": 1.0, "page_top3": 1.0,
+    }  # fmt: skip
