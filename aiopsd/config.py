@@ -249,6 +249,9 @@ class PolicyRule(Section, frozen=True, kw_only=True):
     warmup: Duration | None = None
     no_data: Duration | None = None  # 0: silence of these series is no event
     flatline: Duration | None = None
+    threshold: float | None = None  # these three: of the series with which an event begins
+    min_duration: Duration | None = None
+    resolve_after: Duration | None = None
 
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -1,9 +1,10 @@
 """Scorecard: drift detection on synthetic streams with and without drift, through the shipped detect stage.
 
-Each value stream is 6,000 samples five minutes apart; where it drifts, it does so at sample 4,000. A detection before
-that, or anywhere in a stream without drift, is a false alarm; the first one after it is a hit. Error streams (0 or 1)
-are declared as the errors of a model each; river's ADWIN on the same bits stands beside. The wanderers are six weeks
-each of what looks like drift and is none: long memory, weekly seasons, batch jobs, incidents, bursts.
+Each value stream is 6,000 samples five minutes apart; where it drifts, it does so at sample 4,000, which lies anywhere
+in an hour: the streams of a seed begin at a minute of its own. A detection before that, or anywhere in a stream without
+drift, is a false alarm; the first one after it is a hit. Error streams (0 or 1) are declared as the errors of a model
+each; river's ADWIN on the same bits stands beside. The wanderers are six weeks each of what looks like drift and is
+none: long memory, weekly seasons, batch jobs, incidents, bursts.
 
 `--data` adds real metrics (a JumpStarter folder): drifts per series-week, and how many of the confirmed changes of
 level lasted, that is, the median day of the week after lies outside of all days of the week before.
@@ -24,7 +25,7 @@ from simulations import datasets, detection, jumpstarter
 
 F64 = NDArray[np.float64]
 N, CHANGE, STEP = 6000, 4000, 300.0
-DAY = 288  # samples
+HOUR, DAY = 12, 288  # samples
 START = 1_704_067_200.0  # a Monday, 00:00 UTC
 
 
@@ -159,20 +160,26 @@ def summary(drifting: bool, hits: list[list[int]], length: int = N) -> dict[str,
     }
 
 
+def begin(seed: int) -> float:
+    """When the streams of a seed begin: at each of the samples of an hour in turn, else a delay would rest on one."""
+    return START + seed * 5 % HOUR * STEP
+
+
 def suite(make: Any, config: Config, seeds: range, metric: str) -> tuple[dict[str, Any], detection.Output]:
     """Every stream of `make` for every seed at once; figures by stream."""
     streams = [(name, xs, drifting) for seed in seeds for name, xs, drifting in make(np.random.default_rng(seed))]
     length = len(streams[0][1])
-    ts: F64 = np.arange(length, dtype=np.float64) * STEP + START
+    per = len(streams) // len(seeds)
+    ts: F64 = np.arange(length, dtype=np.float64) * STEP
+    starts = [begin(seed) for seed in seeds for _ in range(per)]
     subjects = [
-        detection.Input(name, ({"__name__": metric, "model": f"m{i}"},), ts, xs[None, :])
+        detection.Input(name, ({"__name__": metric, "model": f"m{i}"},), starts[i] + ts, xs[None, :])
         for i, (name, xs, _) in enumerate(streams)
     ]
     out = detection.play(subjects, config, sweep=False)
     hits: list[list[int]] = [[] for _ in streams]
     for i, at, _ in out.drifts:
-        hits[i].append(round((at - START) / STEP))
-    per = len(streams) // len(seeds)
+        hits[i].append(round((at - starts[i]) / STEP))
     return {
         streams[k][0]: summary(streams[k][2], [hits[i] for i in range(k, len(streams), per)], length)
         for k in range(per)

@@ -9,6 +9,7 @@ how the samples were cut into steps.
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,11 +64,16 @@ class Entry(msgspec.Struct):
     lead: float
     recent: list[tuple[float, float]]
     unit: float  # of the metric for an evidence of 1, when it left its range; 0: distances do not add up
+    far: float  # the largest evidence, not cut at 1
     opinion: str = ""  # of a model of the second tier, the last that was given
 
     def weight(self, now: float) -> float:
         """Evidence left at `now`."""
         return self.evidence * decay(now - self.at)
+
+    def beyond(self, now: float) -> float:
+        """What is left at `now` of the evidence above 1: it makes no event, but tells a bad one from a worse one."""
+        return math.log(max(self.far, 1.0)) * decay(now - self.at)
 
     def way(self, s: "Seen") -> float:
         """Evidence of how far a ramp has come: each step of it widens the envelope, so that no step is far outside."""
@@ -94,7 +100,8 @@ class Subject(msgspec.Struct):
     revision: int = 0
     told_sum: float = 0.0
     told_series: int = 0
-    told_score: float = 0.0
+    told_score: float = 0.0  # what `sum` came to, of 1
+    score: float = 0.0  # as told: with what is beyond, so that it keeps its order at the top
     peak: float = 0.0  # largest sum since it fired
 
 
@@ -191,6 +198,7 @@ class Join:
         self._timers: list[tuple[float, str]] = []
         self.adopt_after = ADOPT
         self.adopt: dict[int, float] = {}  # row -> seconds, where its policy says otherwise
+        self.rules: dict[int, JoinPolicy] = {}  # row -> what holds for events that begin with it, where not `policy`
         self.touched: set[int] = set()  # rows followed or released since the caller last cleared this
 
     # ------------------------------------------------------------------ series come and go
@@ -201,6 +209,7 @@ class Join:
     def vanish(self, row: int, service: str) -> None:
         """The series was evicted."""
         self.adopt.pop(row, None)
+        self.rules.pop(row, None)
         left = self.sizes.get(service, 0) - 1
         if left > 0:
             self.sizes[service] = left
@@ -220,6 +229,10 @@ class Join:
         if self.policy.by_series:
             return self.policy.theta
         return float(self.policy.theta * max(self.sizes.get(service, 1), 1) ** NOISE)
+
+    def _policy(self, subject: Subject) -> JoinPolicy:
+        """That of the series with which it began."""
+        return self.rules.get(next(iter(subject.entries), -1), self.policy) if self.rules else self.policy
 
     def observe(self, s: Seen) -> Anomaly | None:
         """Take one sample; the event it makes or revises, if any."""
@@ -259,8 +272,9 @@ class Join:
         subject.sum *= decay(now - subject.at)
         subject.at = now
         entry = subject.entries.get(s.row)
-        evidence = min(s.evidence if entry is None else max(s.evidence, entry.way(s)), 1.0)
-        quiet = max(self.policy.resolve_after, _LONGEST_GAP * s.interval)
+        far = s.evidence if entry is None else max(s.evidence, entry.way(s))
+        evidence = min(far, 1.0)
+        quiet = max(self._policy(subject).resolve_after, _LONGEST_GAP * s.interval)
         renewed = entry is not None and (s.ts - entry.bad > quiet or evidence >= RENEW * entry.peak)
         if entry is None or (renewed and subject.state != "firing"):
             if entry is not None:
@@ -269,7 +283,7 @@ class Join:
             unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES else 0.0
             entry = Entry(
                 s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
-                s.value, evidence, s.lead, s.recent, unit, s.opinion,
+                s.value, evidence, s.lead, s.recent, unit, far, s.opinion,
             )  # fmt: skip
             subject.entries[s.row] = entry
             subject.sum += entry.weight(now)
@@ -285,10 +299,10 @@ class Join:
         if abs(s.value - entry.normal) > abs(entry.level - entry.normal):
             entry.level = s.value
             entry.up = s.value > entry.normal
-        entry.peak = max(entry.peak, evidence)
+        entry.peak, entry.far = max(entry.peak, evidence), max(entry.far, far)
 
     def _judge(self, subject: Subject, ts: float) -> Anomaly | None:
-        policy = self.policy
+        policy = self._policy(subject)
         theta = self.theta(subject.service)
         score = subject.sum / (subject.sum + theta)
         if subject.state == "quiet":
@@ -312,7 +326,8 @@ class Join:
         record = self.records.get(subject.key)
         if record is None:
             return True
-        odds = record.asks(ts) * self.policy.threshold / (1.0 - self.policy.threshold)
+        threshold = self._policy(subject).threshold
+        odds = record.asks(ts) * threshold / (1.0 - threshold)
         return subject.sum > record.echo(ts) and score >= odds / (1.0 + odds)
 
     @staticmethod
@@ -341,7 +356,7 @@ class Join:
                 self._schedule(subject)
             elif subject.state == "pending":
                 last = max((e.bad + _LONGEST_GAP * e.interval for e in subject.entries.values()), default=0.0)
-                if last >= at and self._score(subject, at) >= self.policy.threshold:
+                if last >= at and self._score(subject, at) >= self._policy(subject).threshold:
                     out.append(self._fire(subject, at))
                 else:
                     self._enter(subject, "quiet")
@@ -360,12 +375,13 @@ class Join:
         return left / (left + self.theta(subject.service))
 
     def _deadline(self, subject: Subject) -> float:
+        policy = self._policy(subject)
         if subject.state == "pending":
-            return subject.since + self.policy.min_duration
+            return subject.since + policy.min_duration
         entries = subject.entries.values()
         if subject.state == "quiet":
             return min((e.bad for e in entries), default=subject.at) + FORGET
-        quiet = self.policy.resolve_after
+        quiet = policy.resolve_after
         return max((e.bad + max(quiet, _LONGEST_GAP * e.interval) for e in entries), default=subject.at + quiet)
 
     def _schedule(self, subject: Subject) -> None:
@@ -424,9 +440,11 @@ class Join:
         now = max(subject.at, ts)
         subject.sum *= decay(now - subject.at)
         subject.at = now
-        score = max(subject.told_score, self._score(subject, now))
+        summed = max(subject.told_score, self._score(subject, now))
+        loud = subject.sum + sum(e.beyond(now) for e in subject.entries.values())
+        subject.score = max(subject.score, loud / (loud + self.theta(subject.service)))
         subject.peak = max(subject.peak, subject.sum)
-        subject.revision, subject.told_sum, subject.told_score = revision, subject.sum, score
+        subject.revision, subject.told_sum, subject.told_score = revision, subject.sum, summed
         subject.told_series = len(subject.entries)
         ranked = sorted(
             ((self._evidence(e), e.weight(now)) for e in subject.entries.values()),
@@ -437,11 +455,11 @@ class Join:
             id=subject.id,
             service=subject.service,
             signal=subject.signal,
-            severity="critical" if score >= CRITICAL else "warning",
+            severity="critical" if summed >= CRITICAL else "warning",
             state=state,
             onset=subject.onset,
             ts=ts,
-            score=score,
+            score=subject.score,
             revision=revision,
             labels=subject.labels,
             summary=summary(evidence, subject.onset, len(ranked) - 1),
@@ -451,6 +469,7 @@ class Join:
     def _evidence(self, e: Entry) -> Evidence:
         who = self.describe(e.row)
         off = (e.level - e.normal) / e.scale
+        loud = e.peak + math.log(max(e.far, 1.0))
         return Evidence(
             service=who.service,
             metric=who.metric,
@@ -464,7 +483,7 @@ class Join:
             high=e.high,
             scale=e.scale,
             deviation=off if e.up else -off,
-            score=e.peak / (e.peak + self.policy.theta),
+            score=loud / (loud + self.policy.theta),
             onset=e.onset,
             lead_in=max(0.0, (e.lead if e.up else -e.lead) / e.scale),
             traffic=e.normal if who.kind == "traffic" else 0.0,

@@ -105,6 +105,7 @@ class DetectStage:
         self._still = np.array([d.flatline, *flatline], np.float64)
         self._flatline = Flatline(d.flatline, flatline)
         self._adopt = [rule.adopt_after for rule in rules]
+        self._joins = [self._join_policy_of(rule, join) for rule in rules]
         self._silence = Silence(d.no_data, no_data)
         self._maintenance = Maintenance(d.maintenance)
         if len(rules) > MOST_POLICIES:
@@ -583,12 +584,23 @@ class DetectStage:
             warm_seconds=base.warm_seconds if rule.warmup is None else float(rule.warmup),
         )
 
+    @staticmethod
+    def _join_policy_of(rule: PolicyRule, base: JoinPolicy) -> JoinPolicy:
+        return msgspec.structs.replace(
+            base,
+            threshold=base.threshold if rule.threshold is None else rule.threshold,
+            min_duration=base.min_duration if rule.min_duration is None else float(rule.min_duration),
+            resolve_after=base.resolve_after if rule.resolve_after is None else float(rule.resolve_after),
+        )
+
     def _govern(self, row: int, labels: Mapping[str, str], service: str) -> None:
         """Which policy the series obeys, and which maintenance concerns it."""
         if self._policies:
             given = {**labels, "service": service or labels.get("service", "")}
             found = next((i for i, matches in enumerate(self._policies) if matches(given)), -1)
             self._bank.obey(row, found + 1)
+            if found >= 0 and self._joins[found] != self._join.policy:
+                self._join.rules[row] = self._joins[found]
             adopt = self._adopt[found] if found >= 0 else None
             if adopt is not None:
                 self._join.adopt[row] = float(adopt)

@@ -64,6 +64,47 @@ def test_a_shift_that_stays_is_told_once(shift: float) -> None:
     assert {name: len(at) for name, at in told("{}", values).items()} == {"db": 1, "web": 1}
 
 
+def test_the_bar_and_the_life_of_an_event_are_by_policy() -> None:
+    """Where a policy asks for more, a break is no event; where it asks for time, a short one is none, a long one late;
+    where it waits longer, the event ends later."""
+    values = 100 + noise(6 * DAY)
+    values[4 * DAY : 4 * DAY + 3] += 12
+    values[5 * DAY : 5 * DAY + 24] += 40
+    common = told("{}", values)
+    higher = told("detect: {policies: [{match: {service: db}, threshold: 0.999}]}", values)
+    later = told("detect: {policies: [{match: {service: db}, min_duration: 30m}]}", values)
+
+    assert common["db"] == common["web"] == higher["web"] == later["web"] == [4 * DAY, 5 * DAY]
+    assert higher["db"] == []
+    assert later["db"] == [5 * DAY + 6]
+
+    def ends(text: str) -> dict[str, float]:
+        stage = build(load(text), "m", 0)
+        events: list[Anomaly] = []
+        for k, v in enumerate(values.tolist()):
+            events += anomalies(stage.step([record(k, service={"m": "db", "n": "web"}, m=v, n=v)]))
+        return {e.service: e.ts for e in reversed(events) if e.state == "resolved"}
+
+    over = ends("detect: {policies: [{match: {service: db}, resolve_after: 2h}]}")
+    assert over["db"] - over["web"] == 7200 - 900
+
+
+def test_the_score_of_a_lone_series_keeps_its_order_at_the_top() -> None:
+    """Of breaks that are each more than one width of the range, the farther has the higher score, below 1."""
+    scores = []
+    for far in (30, 100, 1000, 1e6):
+        values = 100 + noise(5 * DAY)
+        values[4 * DAY : 4 * DAY + 3] += far
+        stage = build(load("{}"), "m", 0)
+        events: list[Anomaly] = []
+        for k, v in enumerate(values.tolist()):
+            events += anomalies(stage.step([record(k, m=v)]))
+        scores.append(max(e.score for e in events))
+    assert scores == sorted(set(scores))
+    assert 0.8 < scores[0]
+    assert scores[-1] < 1.0
+
+
 def test_memory_is_by_policy() -> None:
     """What was usual a week ago is usual still, or not: the half-life of the range is that of the policy."""
     values = 100 + noise(12 * DAY)
