@@ -153,12 +153,12 @@ def looks(source: str) -> Iterator[Seen]:
                 yield from of_stream(stream)
 
 
-def fit(seen: Sequence[Seen]) -> tuple[float, ...]:
-    """Weights of a logistic regression of `right` on `rootcause.SIGNS`; a source weighs as the root of its size."""
+def fit(parts: Sequence[Sequence[Seen]]) -> tuple[float, ...]:
+    """Weights of a logistic regression of `right` on `rootcause.SIGNS`; a part weighs as the root of its size."""
+    seen = [look for part in parts for look in part]
     x = np.array([s.roots[0].signs for s in seen])
     y = np.array([s.right for s in seen], np.float64)
-    count = Counter(s.source for s in seen)
-    w = np.array([1.0 / math.sqrt(count[s.source]) for s in seen])
+    w = np.array([1.0 / math.sqrt(len(part)) for part in parts for _ in part])
     w *= len(seen) / w.sum()
 
     def loss(weights: F64) -> tuple[float, F64]:
@@ -220,15 +220,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     try:
-        fitted = [look for source in args.fit for look in looks(source)]
+        parts = [found for source in args.fit if (found := list(looks(source)))]
         judged = [look for source in args.judge for look in looks(source)]
     except (OSError, ImportError, ValueError, KeyError) as e:
         print(f"cannot read: {e}")
         return 2
+    fitted = [look for part in parts for look in part]
     if not fitted and not judged:
         print("nothing to look at: name some sources")
         return 2
-    weights = fit(fitted) if fitted else None
+    weights = fit(parts) if fitted else None
     tables = [table("fitted on", fitted, weights)] if fitted else []
     tables += [
         table(f"{source} {when}", part, weights)

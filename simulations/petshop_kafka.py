@@ -196,11 +196,14 @@ def batch(frame: Frame, rows: Sequence[int], shift: float) -> Batch:
 
 
 def topology(scenario: Scenario) -> str:
-    """The graph as an operator's topology file."""
-    calls: dict[str, list[str]] = {node: [] for node in scenario.nodes}
+    """The graph as an operator's topology file, which says what was only seen from the other end of a call."""
+    services: dict[str, dict[str, Any]] = {node: {} for node in scenario.nodes}
     for caller, callee in scenario.edges:
-        calls[caller].append(callee)
-    return yaml.safe_dump({"services": {node: {"calls": to} if to else {} for node, to in calls.items()}})
+        services[caller].setdefault("calls", []).append(callee)
+    for node in services:
+        if scenario.inferred(node):
+            services[node]["labels"] = {"inferred": "true"}
+    return yaml.safe_dump({"services": services})
 
 
 async def create(broker: Broker, topic: str) -> None:

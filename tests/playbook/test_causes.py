@@ -194,7 +194,7 @@ def test_the_first_correction_of_a_cause_does_not_wait_for_the_interval(room: Ro
     room.tell(140.0, Tick())
     assert [n.stamp for n in room.notes] == [T0 + 130.0]
     room.answer(150.0, cpu("cart", 0.5, 0.5, at=150.0))
-    room.answer(200.0, cpu("cart", 0.5, 0.5, at=150.0), cpu("db", 40.0, 40.0, at=150.0))
+    room.answer(200.0, cpu("cart", 0.14, 0.14, at=150.0), cpu("db", 40.0, 40.0, at=150.0))
     room.tell(431.0, Tick())
 
     told = [(n.stamp - T0, n.reason, root(n).service) for n in room.notes[1:]]
