@@ -9,6 +9,7 @@ from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.state import (
     DROP_TIMER,
     ENDED_TIMER,
+    LATEST,
     RECHECK_TIMER,
     THINK_TIMER,
     Group,
@@ -65,6 +66,7 @@ class Forest:
             group=gid,
             parent=parent,
             names={item.name: onset},
+            texts={item.name: item.text},
             own=own,
             value=own,
             born=self.s.now,
@@ -87,6 +89,7 @@ class Forest:
                 trouble.followers += 1
         s.hot.setdefault(vertex, {})[trouble.id] = None
         s.kept.setdefault(vertex, {})[trouble.id] = None
+        s.begun = [*s.begun[1 - LATEST :], trouble.id]
         self.take_alert(trouble, item)
         set_timer(self.s, self.s.now + RECHECK[0], RECHECK_TIMER, str(trouble.id))
         return trouble
@@ -140,6 +143,7 @@ class Forest:
             s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
         if not any(s.rows[fp].firing for fp in trouble.alerts):
             trouble.ended = stamp
+            s.over = [*s.over[1 - LATEST :], trouble.id]
             s.count += 1
             group.changed = s.count
             set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, str(trouble.id))
@@ -231,6 +235,8 @@ class Forest:
                 if name not in left:
                     drop_in(s.pairs, pair, trouble.id)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
+        other.texts = {n: text for n, text in trouble.texts.items() if n in names}
+        trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names, item.onset)

@@ -11,6 +11,7 @@ from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.forest import RECHECK, Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
+from aiopsd.correlate.grouping.likeness import template_of
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
@@ -31,6 +32,7 @@ from aiopsd.correlate.grouping.state import (
     drop_in,
     set_timer,
 )
+from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.correlate.grouping.thoughts import KEEP_ENDED, Thoughts
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause import Knowledge
@@ -58,10 +60,11 @@ class Grouper:
         self.graph = Graph(s, topology, config.hops)
         self.memory = Memory(s, topology)
         self.odds = Odds(s, config, self.memory)
+        self.strangers = Strangers(s, topology, self.memory)
         self.forest = Forest(s, config, self.graph, self.odds)
-        self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
-        self.hindsight = Hindsight(s, self.graph, self.memory, self.forest)
-        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts)
+        self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.strangers, self.forest)
+        self.hindsight = Hindsight(s, self.graph, self.memory, self.strangers, self.forest)
+        self.second = Second(s, self.graph, self.memory, self.odds, self.strangers, self.forest, self.thoughts)
 
     def place(self, alert: Alert, stamp: float) -> Placement:
         """Place a firing alert: the first time, or again after it resolved."""
@@ -71,13 +74,15 @@ class Grouper:
         vertex = place.vertex or f"?{alert.fingerprint}"
         if place.under:
             self.graph.see_hosts(vertex, place.under)
+        name = name_of(alert)
         told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
         item = Waiting(
             fp=alert.fingerprint,
             firing=True,
             vertex=vertex,
             known=place.vertex != "",
-            name=name_of(alert),
+            name=name,
+            text=template_of(alert, name),
             onset=alert.starts_at if told else s.second,
             starts_at=alert.starts_at,
         )

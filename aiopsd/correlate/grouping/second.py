@@ -9,6 +9,7 @@ from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
 from aiopsd.correlate.grouping.state import Revision, State, Trouble, Waiting, drop_in
+from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
 
 NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
@@ -27,11 +28,21 @@ class Look(NamedTuple):
 class Second:
     """The present second."""
 
-    def __init__(self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts) -> None:
+    def __init__(
+        self,
+        s: State,
+        graph: Graph,
+        memory: Memory,
+        odds: Odds,
+        strangers: Strangers,
+        forest: Forest,
+        thoughts: Thoughts,
+    ) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
         self.odds = odds
+        self.strangers = strangers
         self.forest = forest
         self.thoughts = thoughts
         self.mates: dict[str, Waiting] = {}  # vertex -> first of this second that was told of an incident
@@ -64,6 +75,10 @@ class Second:
                 w, how = self.odds.same(item.onset - other.onset), "same"
             else:
                 w, how = self.odds.weight(item.onset, other, link)
+            self.odds.vote(votes, best, other, w, how)
+        links = self.graph.around(item.vertex)
+        texts = {item.name: item.text}
+        for other, w, how in self.strangers.near(item.vertex, texts, item.onset, s.begun, links):
             self.odds.vote(votes, best, other, w, how)
         ends = s.pairs.get(f"{item.vertex}|{item.name}")
         if ends:
@@ -147,6 +162,7 @@ class Second:
         self.forest.take_alert(trouble, item)
         fresh = item.name not in trouble.names
         trouble.names.setdefault(item.name, item.onset)
+        trouble.texts.setdefault(item.name, item.text)
         trouble.onset = min(trouble.onset, item.onset)
         if fresh:
             trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)

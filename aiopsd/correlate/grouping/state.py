@@ -14,6 +14,7 @@ HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 RECHECK_TIMER, SETTLE_TIMER, DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "r", "s", "d", "e", "f", "t"
 
 
+LATEST = 64  # troubles that began, or ended, last: the only strangers that are looked at, whatever the storm
 PLACES = 3  # vertices at which an alertname was seen before its company tells anything of it
 
 
@@ -55,6 +56,7 @@ class Trouble(msgspec.Struct):
     group: str
     parent: int = -1
     names: dict[str, float] = {}  # alertname -> first onset
+    texts: dict[str, str] = {}  # alertname -> what its first alert said (likeness.py)
     alerts: dict[str, None] = {}  # fingerprints
     children: dict[int, None] = {}
     own: float = 0.0  # log-likelihood of no parent, over that of its names as passed-on symptoms
@@ -104,6 +106,7 @@ class Waiting(msgspec.Struct):
     vertex: str = ""
     known: bool = False
     name: str = ""
+    text: str = ""  # what it says (likeness.py)
     onset: float = 0.0
     starts_at: float = 0.0
     told: str = ""  # incident of its first placement
@@ -144,6 +147,8 @@ class State(msgspec.Struct):
     causes: dict[str, Count] = {}  # vertex -> confirmed as a cause by operators, less what they corrected
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
+    begun: list[int] = []  # the troubles that began last, as they came in
+    over: list[int] = []  # the troubles that ended last
     bursts: list[float] = []  # onset of the second alert of each of the last few incidents
     timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
     pending: list[Revision] = []  # second thoughts that nobody has fetched

@@ -1,0 +1,56 @@
+"""Troubles between which the graph knows no path: what time, likeness and history say for one cause.
+
+A graph may be empty, wrong or stale. What began shortly after a trouble may then still stem from it: the less likely,
+the more vertices there are that it could have reached instead; the more likely, if both say the same, unless everybody
+says that all the time; and the more likely, the more often the two were in one incident before. All of it is a chance,
+and weighed against a fault of its own like any other (odds.py).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from aiopsd.correlate.grouping.graph import HORIZON
+from aiopsd.correlate.grouping.likeness import alike
+from aiopsd.correlate.grouping.memory import SPREAD, Memory
+from aiopsd.correlate.grouping.odds import SHARED_SCALE, delay
+from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.topology import Topology
+
+REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know the vertices
+BLIND = 0.1  # ... if it knows both
+REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
+# to one that two who say different things are two problems, until they have ended together or come together before
+
+
+class Strangers:
+    """Weighs strangers; of the state it reads `begun`, `over` and `troubles`."""
+
+    def __init__(self, s: State, topology: Topology, memory: Memory) -> None:
+        self.s = s
+        self.topology = topology
+        self.memory = memory
+
+    def near(
+        self, vertex: str, texts: Mapping[str, str], onset: float, among: Iterable[int], links: Mapping[str, object]
+    ) -> Iterator[tuple[Trouble, float, str]]:
+        """Of some troubles those without a path to `vertex` that began about then: (trouble, log-likelihood, how)."""
+        troubles = self.s.troubles
+        for tid in among:
+            other = troubles.get(tid)
+            if other is None or other.vertex == vertex or other.vertex in links or abs(onset - other.onset) > HORIZON:
+                continue
+            yield other, *self.weight(vertex, texts, onset, other)
+
+    def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
+        """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""
+        near = delay(onset - other.onset, 0.0, SHARED_SCALE)
+        size = max(SPREAD, len(self.topology))
+        if vertex in self.topology and other.vertex in self.topology:
+            return math.log(BLIND / size) + near, "at once"  # that the graph knows no path says more than any text
+        says, how = 1.0 - REPEATS, "at once"
+        for name, text in texts.items():
+            like = max((alike(text, its) for its in other.texts.values()), default=0.0)
+            if like:
+                share = math.exp(self.memory.log_passed(name))
+                says, how = max(says, 1.0 - REPEATS + REPEATS * like / share), "alike"
+        return math.log(min(0.5, REACH / size * says)) + near, how
