@@ -183,6 +183,12 @@ class Others:
         return [kept.alarms() for kept in self._kept]
 
 
+def shifts(subjects: Sequence[Input]) -> list[float]:
+    """Whole weeks by which each recording is later than the first of them."""
+    base = min(float(s.ts[0]) for s in subjects)
+    return [WEEK * math.floor((float(s.ts[0]) - base) / WEEK) for s in subjects]
+
+
 def play(
     subjects: Sequence[Input], config: Config | None = None, *, bucket: float = 300.0, sweep: bool = True
 ) -> Output:
@@ -191,21 +197,20 @@ def play(
     A record holds what arrived within `bucket` seconds of stream time. The label `service` of each series becomes the
     subject's number, so that events lead back to it. `sweep`: tell what other thresholds would have told, too.
     """
-    base = min(float(s.ts[0]) for s in subjects)
-    shifts = [WEEK * math.floor((float(s.ts[0]) - base) / WEEK) for s in subjects]
+    away = shifts(subjects)
     heads = [[wire.label_bytes(labels | {"service": f"s{i}"}) for labels in s.labels] for i, s in enumerate(subjects)]
     who, row = (
         np.concatenate(parts)
         for parts in zip(*((np.full(len(s.ts), i), np.arange(len(s.ts))) for i, s in enumerate(subjects)), strict=True)
     )
-    at = np.concatenate([s.ts - shift for s, shift in zip(subjects, shifts, strict=True)])
+    at = np.concatenate([s.ts - shift for s, shift in zip(subjects, away, strict=True)])
     order = np.lexsort((who, at, np.floor(at / bucket)))
     cuts = np.flatnonzero(np.diff(np.floor(at[order] / bucket))) + 1
 
     stage = detect.build(config or Config(), "scorecard", 0, None)
     tap = Tap(stage)
-    others = Others(stage, THRESHOLDS if sweep else (), shifts)
-    kept = Kept(shifts)
+    others = Others(stage, THRESHOLDS if sweep else (), away)
+    kept = Kept(away)
     out = Output(scores=[np.zeros(s.values.shape) for s in subjects])
     for offset, part in enumerate(np.split(order, cuts)):
         pieces = []
@@ -238,7 +243,7 @@ def play(
             elif isinstance(effect, Append):
                 if isinstance(effect.body, DriftDetected):
                     i = int(effect.body.service[1:])
-                    out.drifts.append((i, effect.body.ts + shifts[i], effect.body))
+                    out.drifts.append((i, effect.body.ts + away[i], effect.body))
                 elif isinstance(effect.body, Anomaly):
                     kept.take(effect.body)
     out.alarms, out.swept = kept.alarms(), others.alarms()

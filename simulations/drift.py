@@ -20,8 +20,7 @@ from river.drift import ADWIN
 from scipy.signal import lfilter
 
 from aiopsd.config import Config, DetectConfig, DriftConfig, ModelRule
-from aiopsd.model import DriftDetected
-from simulations import datasets, detection
+from simulations import datasets, detection, jumpstarter
 
 F64 = NDArray[np.float64]
 N, CHANGE, STEP = 6000, 4000, 300.0
@@ -189,11 +188,6 @@ def told(make: Any, seeds: range, out: detection.Output) -> list[dict[str, Any]]
     ]
 
 
-def _identity(drift: DriftDetected) -> dict[str, str]:
-    """The labels that the scorecard gave the series; the service it stands for is the stage's."""
-    return {k: v for k, v in drift.labels.items() if k != "service"}
-
-
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     p = detection.parser("drift", __doc__.split("\n")[0], data=False)
@@ -230,18 +224,11 @@ def main(argv: list[str]) -> int:
         except OSError as e:
             print(f"cannot read {args.data}: {e}")
             return 2
-        names = tuple({"__name__": "value", "metric": str(m)} for m in range(services.values.shape[2]))
-        real = detection.play(
-            [
-                detection.Input(s.name, names, services.ts, np.ascontiguousarray(services.values[:, i].T))
-                for i, s in enumerate(services.labelled)
-            ],
-            sweep=False,
-        )
+        real = detection.play(jumpstarter.inputs(services), sweep=False)
         weeks = services.values.shape[1] * services.values.shape[2] * len(services.ts) * STEP / detection.WEEK
         result["real_drifts_per_series_week"] = len(real.drifts) / weeks
         verdicts = [
-            lasted(services.values[:, i, int(names.index(_identity(d)))], round((at - services.ts[0]) / STEP))
+            lasted(services.values[:, i, int(d.labels["metric"])], round((at - services.ts[0]) / STEP))
             for i, at, d in real.drifts
             if d.kind == "level"
         ]

@@ -8,6 +8,15 @@ import numpy as np
 from simulations import datasets, detection
 
 
+def inputs(services: datasets.Services) -> list[detection.Input]:
+    """As the detect stage gets them; the metrics have numbers for names."""
+    names = tuple({"__name__": "value", "metric": str(m)} for m in range(services.values.shape[2]))
+    return [
+        detection.Input(s.name, names, services.ts, np.ascontiguousarray(services.values[:, i].T))
+        for i, s in enumerate(services.labelled)
+    ]
+
+
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     args = detection.parser("jumpstarter", __doc__.split("\n")[0]).parse_args(argv)
@@ -17,12 +26,7 @@ def main(argv: list[str]) -> int:
     except OSError as e:
         print(f"cannot read {args.data}: {e}")
         return 2
-    names = tuple({"__name__": "value", "metric": str(m)} for m in range(services.values.shape[2]))
-    subjects = [
-        detection.Input(s.name, names, services.ts, np.ascontiguousarray(services.values[:, i].T))
-        for i, s in enumerate(services.labelled)
-    ]
-    out = detection.play(subjects, config)
+    out = detection.play(inputs(services), config)
     if args.alarms:
         detection.write_alarms(args.alarms, "service", [s.name for s in services.labelled], out.alarms)
     figures = detection.figures(services.labelled, out)

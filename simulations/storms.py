@@ -196,7 +196,12 @@ def _goal(key: str, goals: dict[str, float]) -> str:
     return "" if key not in goals else ("<= " if key in LOW else ">= ") + f"{goals[key]:g}"
 
 
-def _seeds(text: str) -> list[int]:
+def seeds(text: str) -> list[int]:
+    """`3-5` or `3`.
+
+    >>> seeds("3-5")
+    [3, 4, 5]
+    """
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
 
@@ -210,26 +215,33 @@ def choose(p: argparse.ArgumentParser) -> None:
     """Options that say which streams."""
     p.add_argument("--generator", required=True, metavar="NAME", help="`world`, a Python file or a folder")
     p.add_argument("--preset", nargs="+", default=[], help=f"world: {', '.join(outages.PRESETS)}; {', '.join(PRESETS)}")
-    p.add_argument("--seeds", type=_seeds, default=_seeds("100-104"), metavar="FIRST-LAST")
+    p.add_argument("--seeds", type=seeds, default=seeds("100-104"), metavar="FIRST-LAST")
     p.add_argument("--services", type=int, default=200)
 
 
 def chosen(args: argparse.Namespace) -> dict[str, Iterable[Stream]]:
-    """Preset -> its streams, each made when it is asked for.
+    """The streams of these options."""
+    return streams(args.generator, args.preset, args.seeds, args.services)
+
+
+def streams(
+    generator: str, presets: Sequence[str], numbers: Sequence[int], services: int = 200
+) -> dict[str, Iterable[Stream]]:
+    """Preset -> its streams, each made when it is asked for; without presets, all but the storm.
 
     Raises:
         OSError, ImportError: there is no such generator.
         ValueError: it has no such preset.
     """
-    presets, maker = source(args.generator)
-    wanted = args.preset or [preset for preset in presets if preset != "storm"]
-    if strange := set(wanted) - set(presets):
-        raise ValueError(f"{args.generator} has no preset {', '.join(sorted(strange))}; it has {', '.join(presets)}")
-    return {preset: _each(maker, preset, args.seeds, args.services) for preset in wanted}
+    known, maker = source(generator)
+    wanted = presets or [preset for preset in known if preset != "storm"]
+    if strange := set(wanted) - set(known):
+        raise ValueError(f"{generator} has no preset {', '.join(sorted(strange))}; it has {', '.join(known)}")
+    return {preset: _each(maker, preset, numbers, services) for preset in wanted}
 
 
-def _each(maker: Maker, preset: str, seeds: Iterable[int], services: int) -> Iterator[Stream]:
-    for seed in seeds:
+def _each(maker: Maker, preset: str, numbers: Iterable[int], services: int) -> Iterator[Stream]:
+    for seed in numbers:
         yield maker(preset, seed, services)
 
 
@@ -243,20 +255,20 @@ def main(argv: list[str]) -> int:
     p.add_argument("--json", action="store_true")
     args = p.parse_args(argv)
     try:
-        every = chosen(args)
+        made_of = chosen(args)
     except (OSError, ImportError, ValueError) as e:
         print(e)
         return 2
     goals = GOALS if args.generator != "world" and args.services == 200 else {}
     report: dict[str, dict[str, dict[str, float]]] = {}
-    for preset, made in every.items():
-        streams = list(made)
+    for preset, made in made_of.items():
+        every = list(made)
         if args.write is not None:
-            for stream in streams:
+            for stream in every:
                 stream.write(args.write)
             continue
         results: list[dict[str, float]] = []
-        for stream in streams:
+        for stream in every:
             answer, spent = answered(stream)
             row = partition.figures(stream.fired, stream.roots, answer)
             results.append(row | {"cpu_us": 1e6 * spent / max(1, len(stream.alerts)), "alerts": len(stream.fired)})
@@ -265,13 +277,13 @@ def main(argv: list[str]) -> int:
                     print(text)
         report[preset] = {"result": mean(results)}
         if args.oracle:
-            knowledge = oracle.learn(streams)
-            ceilings = [partition.figures(s.fired, s.roots, oracle.answer(s, knowledge)) for s in streams]
+            knowledge = oracle.learn(every)
+            ceilings = [partition.figures(s.fired, s.roots, oracle.answer(s, knowledge)) for s in every]
             report[preset]["ceiling"] = mean(ceilings)
         if not args.json:
             r = report[preset]["result"]
             print(
-                f"\n{preset}: {len(streams)} streams of {args.services} services, {r['alerts']:.0f} alerts each, ",
+                f"\n{preset}: {len(every)} streams of {args.services} services, {r['alerts']:.0f} alerts each, ",
                 end="",
             )
             print(f"{r['cpu_us']:.0f} us CPU a line for the whole stage")

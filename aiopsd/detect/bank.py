@@ -27,7 +27,7 @@ purpose: their vector loops may round differently from their scalar tails.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -342,7 +342,25 @@ class RangeBank:
         self, run: "_Run", pos: Rows, rows: Rows, ts: F64, v: F64, learn: bool, skip: NDArray[np.bool_] | None
     ) -> None:
         """One pass over unique rows. `pos` are the samples' places in the call."""
-        policy = self.policy
+        taken = self._admit(run, pos, rows, ts, v, learn, skip)
+        if taken is None:
+            return
+        signals = self._signals(taken, learn)
+        found = self._evidence(taken, signals)
+        run.scores[_place(taken.pos)] = found.news / (found.news + np.float32(self.policy.theta))
+        if learn:
+            normal = np.where(signals.days >= 2, signals.usual, signals.s[_MID])
+            self._report(run, taken, signals, found, normal)
+            self._widen(taken, signals, found)
+            self._settle(signals, normal)
+            self._remember(taken, signals, normal)
+            if not isinstance(taken.at, slice):
+                self.f[:, taken.rows] = signals.s
+
+    def _admit(
+        self, run: "_Run", pos: Rows, rows: Rows, ts: F64, v: F64, learn: bool, skip: NDArray[np.bool_] | None
+    ) -> "_Taken | None":
+        """Those samples that say something: finite, newer than what their rows have, and no counter's first."""
         at = _place(rows)
         last = self.d[0][at]
         finite = np.isfinite(v)
@@ -365,7 +383,7 @@ class RangeBank:
                 run.invalid += int((~finite & ~stale).sum() + (finite & ~in_time).sum())
             pos, rows, ts, v, last = pos[use], rows[use], ts[use], v[use], last[use]
             if not len(rows):
-                return
+                return None
             at = _place(rows)
         flags = self.flags[at]
         dt = ts - last
@@ -373,8 +391,7 @@ class RangeBank:
         if (flags & COUNTER).any():
             counter = (flags & COUNTER) != 0
             known = np.isfinite(dt)
-            before = self.d[1][at]
-            gain = v - before
+            gain = v - self.d[1][at]
             # a counter below its previous value was reset: what it shows now came since (Prometheus' rate)
             rate = np.where(gain < 0, v, gain) / np.where(known, dt, 1.0)
             v = np.where(counter, rate, v)
@@ -388,38 +405,35 @@ class RangeBank:
                 pos, rows, ts, v, dt = pos[use], rows[use], ts[use], v[use], dt[use]
                 flags, raw = flags[use], raw[use]
                 if not len(rows):
-                    return
+                    return None
                 at = _place(rows)
-        where = _place(pos)
-        run.used[where] = True
-        v = np.clip(v, -LARGEST, LARGEST)
-
-        n = len(rows)
-        dense = isinstance(at, slice)
-        s = self.f[:, at]
-        if dense and not learn:
-            s = s.copy()
-        anchor = self.d[2][at]
-        first = s[_K] == 0
-        if first.any():
-            anchor = np.where(first, v, anchor)
-            if learn:
-                self.d[2][at] = anchor
-        x = (v - anchor).astype(np.float32)
-        dt32 = np.minimum(dt, 86400.0).astype(np.float32)
-        if first.any():  # nobody has waited for it
-            dt32 = np.where(np.isfinite(dt), dt32, np.float32(0))
+        run.used[_place(pos)] = True
         if learn:
             if (flags & ENDED).any():
                 self.flags[at] = flags & np.uint8(0xFF & ~ENDED)
             self.d[0][at] = ts
             self.d[1][at] = raw
+        return _Taken(pos, rows, at, ts, np.clip(v, -LARGEST, LARGEST), dt, flags)
 
-        # ---- signals
+    def _signals(self, taken: "_Taken", learn: bool) -> "_Signals":
+        """What is judged: the value, its distance from the recent mean, and from what this hour usually shows."""
+        at, ts, v = taken.at, taken.ts, taken.v
+        s = self.f[:, at]
+        if isinstance(at, slice) and not learn:
+            s = s.copy()
+        anchor = self.d[2][at]
+        dt32 = np.minimum(taken.dt, 86400.0).astype(np.float32)
+        first = s[_K] == 0
+        if first.any():
+            anchor = np.where(first, v, anchor)
+            if learn:
+                self.d[2][at] = anchor
+            dt32 = np.where(np.isfinite(taken.dt), dt32, np.float32(0))  # nobody has waited for it
+        x = (v - anchor).astype(np.float32)
+
         s[_K] = np.minimum(s[_K] + 1, 1e7)
         s[_AGE] = np.minimum(s[_AGE] + dt32, 1e6)
-        k = s[_K]
-        one = 1 / k
+        one = 1 / s[_K]
         slow = s[_E100].copy()
         resid = x - s[_E24]
         s[_E24] += np.maximum(one, np.float32(1 / 24)) * resid
@@ -429,29 +443,63 @@ class RangeBank:
         h64 = np.floor(ts / 3600.0)
         h0 = float(h64[0])
         if bool((h64 == h0).all()):
-            hour = np.full(n, int(h0) % 24, np.int8)
+            hour = np.full(len(ts), int(h0) % 24, np.int8)
             usual, days = self.season[int(h0) % 24, at], self.days[int(h0) % 24, at]
         else:
             hour = (h64 % 24).astype(np.int8)
-            usual, days = self.season[hour, rows], self.days[hour, rows]
+            usual, days = self.season[hour, taken.rows], self.days[hour, taken.rows]
         now = self.hour[at]
         roll = np.flatnonzero((now != hour) & (now >= 0))
         if len(roll):
-            self._end_hours(pos, rows, ts, s, roll, now, level, learn)
+            self._end_hours(taken.pos, taken.rows, ts, s, roll, now, level, learn)
+        if learn:
+            self.hour[at] = hour
         s[_ACC] += x
         s[_CNT] += 1
         s[_SPREAD] += np.abs(resid)
         seasonal = x - np.where(days >= 1, usual, slow)
 
-        # ---- evidence against the envelopes as they were
-        live = k > policy.warm // 4
-        warm_seconds = self._warm_seconds[self.rule[rows]] if self._varied else policy.warm_seconds
-        act = (k > policy.warm) & (s[_AGE] >= warm_seconds)
-        all_live, all_act = bool(live.all()), bool(act.all())
+        warm_seconds = self._warm_seconds[self.rule[taken.rows]] if self._varied else self.policy.warm_seconds
+        act = (s[_K] > self.policy.warm) & (s[_AGE] >= warm_seconds)
         floor = level * np.float32(1e-9) + _TINY
+        return _Signals(s, anchor, (x, resid, seasonal), dt32, h64, level, floor, usual, days, act, bool(act.all()))
+
+    def _evidence(self, taken: "_Taken", signals: "_Signals") -> "_Found":
+        """How far each sample leaves the envelopes as they were, or its hour the bar, in a direction that harms."""
+        s, flags = signals.s, taken.flags
+        up, down, up_c, down_c = self._beyond(signals)
+        hours = self._hour_channel(taken, signals)
+        if hours is not None:
+            full, shift, _, _ = hours
+            for side, side_c, far in ((up, up_c, shift), (down, down_c, -shift)):
+                more = far > side[full]
+                side[full[more]] = far[more]
+                side_c[full[more]] = _HOUR
+        high = np.where(flags & HARM_HIGH, up, np.float32(0))
+        low = np.where(flags & HARM_LOW, down, np.float32(0))
+        upward = high >= low
+        evidence = np.maximum(np.maximum(high, low), np.float32(0))
+        if not signals.all_act:
+            evidence = np.where(signals.act, evidence, np.float32(0))
+        # a young envelope is still too narrow: of small samples by chance, of a part of a day by ignorance
+        young = s[_AGE] < 86400
+        if young.any():
+            k = s[_K]
+            trust = np.float32(0.4) + np.float32(0.6 / 86400) * s[_AGE]
+            evidence = np.where(young, evidence * trust * (k / (k + self.policy.warm)), evidence)
+        np.minimum(evidence, np.float32(1e6), out=evidence)
+        keep = 1 - np.minimum(np.float32(1 / self.policy.hold), signals.dt32 * np.float32(1 / 3600))
+        held = s[_HELD] * keep
+        news = np.where(evidence > held, evidence, np.float32(0))
+        return _Found(evidence, held, news, upward, up_c, down_c, hours)
+
+    @staticmethod
+    def _beyond(signals: "_Signals") -> tuple[F32, F32, NDArray[np.int8], NDArray[np.int8]]:
+        """Widths by which the signals are above and below their envelopes, and which signal is farthest out."""
+        s, level, days = signals.s, signals.level, signals.days
         all_young = bool((days == 0).all())
         up: F32 | None = None
-        for c, y in enumerate((x, resid, seasonal)):
+        for c, y in enumerate(signals.each):
             lo, hi = s[_LO + c], s[_HI + c]
             over, under = y - hi, lo - y
             width = hi - lo
@@ -460,96 +508,79 @@ class RangeBank:
                 # nothing but one value so far: a change counts 1, one below 1 % of the level counts less
                 least = np.maximum(np.maximum(over, under), level * np.float32(0.01))
                 width = np.where(flat, np.maximum(least, _TINY), width)
-            width = np.maximum(width, floor)
+            width = np.maximum(width, signals.floor)
             if c == _SEASON and not all_young:
                 # what this hour usually shows rests on few days at first, and one odd day spoils it
                 width = np.where(days >= 1, width * (1 + np.float32(SEASON_DAYS) / days), width)
             over, under = over / width, under / width
             if up is None:
                 up, down = over, under
-                up_c, down_c = np.zeros(n, np.int8), np.zeros(n, np.int8)
+                up_c, down_c = np.zeros(len(y), np.int8), np.zeros(len(y), np.int8)
             else:
                 np.copyto(up_c, np.int8(c), where=over > up)
                 np.copyto(down_c, np.int8(c), where=under > down)
                 up, down = np.maximum(up, over), np.maximum(down, under)
         assert up is not None
-        hours = self._hour_channel(rows, ts, h64, dt32, s, level, floor, usual, days, act)
-        if hours is not None:
-            full, shift, _, _ = hours
-            for side, side_c, gain32 in ((up, up_c, shift), (down, down_c, -shift)):
-                more = gain32 > side[full]
-                side[full[more]] = gain32[more]
-                side_c[full[more]] = _HOUR
-        high = np.where(flags & HARM_HIGH, up, np.float32(0))
-        low = np.where(flags & HARM_LOW, down, np.float32(0))
-        upward = high >= low
-        evidence = np.maximum(np.maximum(high, low), np.float32(0))
-        if not all_act:
-            evidence = np.where(act, evidence, np.float32(0))
-        # a young envelope is still too narrow: of small samples by chance, of a part of a day by ignorance
-        young = s[_AGE] < 86400
-        if young.any():
-            trust = np.float32(0.4) + np.float32(0.6 / 86400) * s[_AGE]
-            evidence = np.where(young, evidence * trust * (k / (k + policy.warm)), evidence)
-        np.minimum(evidence, np.float32(1e6), out=evidence)
-        keep = 1 - np.minimum(np.float32(1 / policy.hold), dt32 * np.float32(1 / 3600))
-        held = s[_HELD] * keep
-        out = np.where(evidence > held, evidence, np.float32(0))
-        run.scores[where] = out / (out + np.float32(policy.theta))
-        if not learn:
+        return up, down, up_c, down_c
+
+    def _report(self, run: "_Run", taken: "_Taken", signals: "_Signals", found: "_Found", normal: F32) -> None:
+        """Write down the samples that have evidence or are waited for, with what an explanation needs."""
+        evidence, s = found.evidence, signals.s
+        shown = np.flatnonzero((evidence > np.float32(MENTION)) | ((taken.flags & WATCHED) != 0))
+        if not len(shown):
             return
-
-        # ---- what would be normal: a robust level and scale, which a fault can hardly teach
-        base = np.where(days >= 2, usual, s[_MID])
-        off = x - base
-        size = np.abs(off)
-        shown = np.flatnonzero((evidence > np.float32(MENTION)) | ((flags & WATCHED) != 0))
-        if len(shown):
-            channel = np.where(upward, up_c, down_c)[shown]
-            i = np.arange(len(shown))
-            # the signal is x minus a reference; its envelope around that reference bounds x
-            zero = np.zeros(len(shown), np.float32)
-            bands = np.zeros((2, n), np.float32)
-            if hours is not None:
-                bands[0, hours[0]], bands[1, hours[0]] = hours[2], hours[3]
-            lows = np.concatenate((s[_LO : _LO + 3, shown], bands[:1, shown]))
-            highs = np.concatenate((s[_HI : _HI + 3, shown], bands[1:, shown]))
-            ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown], zero))[channel, i].astype(np.float64)
-            a = anchor[shown]
-            scale = _ruler(s[:, shown], level[shown])
-            if self.follow:
-                self.flags[rows[shown]] |= np.uint8(WATCHED)
-            run.breaks.append(
-                (
-                    pos[shown],
-                    rows[shown],
-                    ts[shown],
-                    v[shown],
-                    evidence[shown].astype(np.float64),
-                    out[shown].astype(np.float64),
-                    channel,
-                    upward[shown],
-                    a + base[shown],
-                    a + ref + lows[channel, i],
-                    a + ref + highs[channel, i],
-                    scale,
-                    off[shown] / scale,
-                    np.where(np.isfinite(dt[shown]), dt[shown], 0.0),
-                    s[_LEAD, shown].astype(np.float64),
-                    *self._recent(rows[shown], a),
-                )
+        x, resid, seasonal = signals.each
+        channel = np.where(found.upward, found.up_c, found.down_c)[shown]
+        i = np.arange(len(shown))
+        # the signal is x minus a reference; its envelope around that reference bounds x
+        zero = np.zeros(len(shown), np.float32)
+        bands = np.zeros((2, len(x)), np.float32)
+        if found.hours is not None:
+            bands[0, found.hours[0]], bands[1, found.hours[0]] = found.hours[2], found.hours[3]
+        lows = np.concatenate((s[_LO : _LO + 3, shown], bands[:1, shown]))
+        highs = np.concatenate((s[_HI : _HI + 3, shown], bands[1:, shown]))
+        ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown], zero))[channel, i].astype(np.float64)
+        a = signals.anchor[shown]
+        rows, dt = taken.rows[shown], taken.dt[shown]
+        scale = _ruler(s[:, shown], signals.level[shown])
+        if self.follow:
+            self.flags[rows] |= np.uint8(WATCHED)
+        run.breaks.append(
+            (
+                taken.pos[shown],
+                rows,
+                taken.ts[shown],
+                taken.v[shown],
+                evidence[shown].astype(np.float64),
+                found.news[shown].astype(np.float64),
+                channel,
+                found.upward[shown],
+                a + normal[shown],
+                a + ref + lows[channel, i],
+                a + ref + highs[channel, i],
+                scale,
+                (x - normal)[shown] / scale,
+                np.where(np.isfinite(dt), dt, 0.0),
+                s[_LEAD, shown].astype(np.float64),
+                *self._recent(rows, a),
             )
+        )
 
-        # ---- learn
-        s[_HELD] = np.maximum(held, evidence)
+    def _widen(self, taken: "_Taken", signals: "_Signals", found: "_Found") -> None:
+        """Learn the envelopes: what left one widens it, and time narrows it."""
+        policy, s, dt32 = self.policy, signals.s, signals.dt32
+        k = s[_K]
+        s[_HELD] = np.maximum(found.held, found.evidence)
         forget = np.minimum(np.float32(_LN2 / policy.samples), dt32 * np.float32(_LN2 / (14 * 86400)))
         if self._varied or policy.memory > 0:
-            tau = self._memory[self.rule[rows]] if self._varied else self._memory[0]
+            tau = self._memory[self.rule[taken.rows]] if self._varied else self._memory[0]
             forget = np.where(tau > 0, dt32 / (tau + dt32), forget)
         half = forget * np.float32(0.5)
+        live = k > policy.warm // 4
+        all_live = bool(live.all())
         birth = np.flatnonzero(k == policy.warm // 4 + 1)
-        grow = self._growth[self.rule[rows]] if self._varied else self._growth[0]
-        for c, y in enumerate((x, resid, seasonal)):
+        grow = self._growth[self.rule[taken.rows]] if self._varied else self._growth[0]
+        for c, y in enumerate(signals.each):
             lo, hi = s[_LO + c], s[_HI + c]
             if len(birth):
                 lo[birth] = y[birth]
@@ -557,8 +588,8 @@ class RangeBank:
             width = hi - lo
             wide = width > 0
             limit = grow * width
-            if not (all_act and bool(wide.all())):
-                limit = np.where(act & wide, limit, np.float32(3e38))
+            if not (signals.all_act and bool(wide.all())):
+                limit = np.where(signals.act & wide, limit, np.float32(3e38))
             new_hi = np.maximum(hi, np.minimum(y, hi + limit))
             new_lo = np.minimum(lo, np.maximum(y, lo - limit))
             shrink = half * (new_hi - new_lo)
@@ -570,25 +601,29 @@ class RangeBank:
                 np.copyto(hi, new_hi, where=live)
                 np.copyto(lo, new_lo, where=live)
 
-        gain32 = np.maximum(one, np.float32(1e-3))
-        dev = s[_DEV]
-        early = k <= 20
+    @staticmethod
+    def _settle(signals: "_Signals", normal: F32) -> None:
+        """Learn what would be normal: a robust level and scale, which a fault can hardly teach."""
+        s, x, dev = signals.s, signals.each[0], signals.s[_DEV]
+        size = np.abs(x - normal)
+        gain = np.maximum(1 / s[_K], np.float32(1e-3))
+        early = s[_K] <= 20
+        cap = 4 * dev
         if early.any():
-            cap = np.where(early, np.float32(3e38), 4 * dev)
-        else:
-            cap = 4 * dev
-        step = x - s[_MID]
-        s[_MID] += gain32 * np.minimum(np.maximum(step, -cap), cap)
+            cap = np.where(early, np.float32(3e38), cap)
+        s[_MID] += gain * np.minimum(np.maximum(x - s[_MID], -cap), cap)
         tail = s[_TAIL]
         tail += 0.03 * dev * (np.where(size > tail, np.float32(0.99), np.float32(-0.01)))
         np.maximum(tail, dev, out=tail)
         # grow from zero even when the series was constant: the floor of the cap is a thousandth of the level
-        dev += gain32 * (np.minimum(size, np.maximum(cap, level * np.float32(1e-3))) - dev)
+        dev += gain * (np.minimum(size, np.maximum(cap, signals.level * np.float32(1e-3))) - dev)
 
-        # ---- recent samples, at most one a minute
+    def _remember(self, taken: "_Taken", signals: "_Signals", normal: F32) -> None:
+        """Keep the recent samples, at most one a minute; those that leave the ring are what led up to it."""
+        s, at, rows = signals.s, taken.at, taken.rows
         p = self.ring_p[at]
         ring_v, ring_t = self.ring_v.reshape(-1), self.ring_t.reshape(-1)
-        sec = ts.astype(np.uint32)
+        sec = taken.ts.astype(np.uint32)
         there = ring_t[p * np.intp(self.capacity) + rows]
         move = (there == 0) | (sec - there >= PACE)
         p = (p + move) & np.uint8(SLOTS - 1)
@@ -596,31 +631,15 @@ class RangeBank:
         old = ring_t[place]
         leaves = move & (old != 0)
         if leaves.any():
-            lead = ring_v[place] - base
-            cap = 50 * dev
-            lead = np.minimum(np.maximum(lead, -cap), cap)
+            cap = 50 * s[_DEV]
+            lead = np.minimum(np.maximum(ring_v[place] - normal, -cap), cap)
             s[_LEAD] += np.where(leaves, np.float32(1 / 32), np.float32(0)) * (lead - s[_LEAD])
-        ring_v[place] = x
+        ring_v[place] = signals.each[0]
         # the slot keeps the time of its first sample until the next slot is due
         ring_t[place] = np.where(move, sec, old)
         self.ring_p[at] = p
-        self.hour[at] = hour
-        if not dense:
-            self.f[:, rows] = s
 
-    def _hour_channel(
-        self,
-        rows: Rows,
-        ts: F64,
-        h64: F64,
-        dt: F32,
-        s: F32,
-        level: F32,
-        floor: F32,
-        usual: F32,
-        days: NDArray[np.uint8],
-        act: NDArray[np.bool_],
-    ) -> tuple[Rows, F32, F32, F32] | None:
+    def _hour_channel(self, taken: "_Taken", signals: "_Signals") -> tuple[Rows, F32, F32, F32] | None:
         """Judge and learn the hours that are complete with these samples: the next one, as far away, is of another.
 
         Returns places of the samples, evidence (signed: above normal is positive), and the normal band of the hour's
@@ -628,9 +647,11 @@ class RangeBank:
         """
         if self.policy.alarms <= 0:
             return None
-        at = np.flatnonzero((ts - h64 * 3600.0) + dt >= 3599.0)
+        s, dt = signals.s, signals.dt32
+        at = np.flatnonzero((taken.ts - signals.h64 * 3600.0) + dt >= 3599.0)
         if not len(at):
             return None
+        days, usual, act, level, floor = signals.days, signals.usual, signals.act, signals.level, signals.floor
         h = s[_HN : _HRUN + 1, at]
         count, recent, dev, day_dev, bar, hit, run = h
         mean = s[_ACC, at] / s[_CNT, at]
@@ -822,6 +843,46 @@ def _ruler(s: F32, level: F32) -> F64:
     scale = np.maximum(s[_DEV] * np.float32(1.2533), s[_TAIL] * np.float32(1 / 3))  # 1.2533 = sqrt(pi / 2)
     out: F64 = np.maximum(np.maximum(scale, level * np.float32(0.05)), np.float32(1e-9)).astype(np.float64)
     return out
+
+
+class _Taken(NamedTuple):
+    """Samples of one pass that say something; rows are unique."""
+
+    pos: Rows  # places in the call
+    rows: Rows
+    at: Rows | slice  # the same rows; a slice when they lie side by side
+    ts: F64
+    v: F64  # the rate, for a counter
+    dt: F64  # s since the row's previous sample; inf: there was none
+    flags: NDArray[np.uint8]
+
+
+class _Signals(NamedTuple):
+    """What is judged of the samples of one pass; arrays of one length."""
+
+    s: F32  # [_FIELDS, n]: the state of the rows; a view of it where they lie side by side
+    anchor: F64
+    each: tuple[F32, F32, F32]  # x, resid, season: relative to the anchor, the recent mean, the hour of day
+    dt32: F32  # s, at most a day
+    h64: F64  # hours since 1970
+    level: F32  # size of what the row shows
+    floor: F32  # the least width of an envelope
+    usual: F32  # mean of this hour of day on the days before, relative to the anchor
+    days: NDArray[np.uint8]  # how many those are
+    act: NDArray[np.bool_]  # warm
+    all_act: bool
+
+
+class _Found(NamedTuple):
+    """What the samples of one pass come to."""
+
+    evidence: F32
+    held: F32  # evidence of late
+    news: F32  # evidence, where it is more than that
+    upward: NDArray[np.bool_]
+    up_c: NDArray[np.int8]  # channel that is farthest above, and below
+    down_c: NDArray[np.int8]
+    hours: tuple[Rows, F32, F32, F32] | None  # as of `_hour_channel`
 
 
 class _Run:

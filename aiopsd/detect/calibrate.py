@@ -48,13 +48,20 @@ class Level(msgspec.Struct, array_like=True):
 
 
 class Strange(msgspec.Struct, frozen=True, kw_only=True):
-    """A sample whose statistic left its envelope: by how much, in widths, and what would have been normal."""
+    """A sample whose statistic left its envelope: by how much, in widths, and what would have been normal.
+
+    `statistic` is in the model's own unit, `usual` the most that was usual of it. `expected`: `normal` is what the
+    model expected, not just the level of the series.
+    """
 
     pos: int
     row: int
     ts: float
     evidence: float
+    statistic: float
+    usual: float
     value: float
+    expected: bool
     normal: float
     scale: float
     interval: float  # s since the row's sample before
@@ -145,7 +152,7 @@ class ModelDetector:
         at: list[int] = []
         slots: list[int] = []
         raws: list[float] = []
-        context: list[tuple[Expected, float, list[tuple[float, float]]]] = []
+        context: list[tuple[Expected, bool, float, list[tuple[float, float]]]] = []
         for pos, (row, t, v) in enumerate(zip(rows.tolist(), ts.tolist(), values.tolist(), strict=True)):
             if not math.isfinite(v):
                 continue
@@ -167,7 +174,7 @@ class ModelDetector:
                 normal = expected or Expected(value=state.level.mean)
                 if normal.scale <= 0:
                     normal = msgspec.structs.replace(normal, scale=state.level.scale)
-                context.append((normal, t - state.last, list(state.recent)))
+                context.append((normal, expected is not None, t - state.last, list(state.recent)))
             self._learn(state, t, x, v)
         scores = np.zeros(len(rows))
         strange: list[Strange] = []
@@ -175,16 +182,19 @@ class ModelDetector:
             outcome = self._bank.step(np.array(slots, np.intp), ts[at], np.array(raws))
             scores[at] = outcome.scores
             b = outcome.breaks
-            for i, evidence in zip(b.pos.tolist(), b.evidence.tolist(), strict=True):
+            for i, evidence, usual in zip(b.pos.tolist(), b.evidence.tolist(), b.high.tolist(), strict=True):
                 if evidence > MENTION:
-                    pos, (normal, gap, recent) = at[i], context[i]
+                    pos, (normal, expected_it, gap, recent) = at[i], context[i]
                     strange.append(
                         Strange(
                             pos=pos,
                             row=int(rows[pos]),
                             ts=float(ts[pos]),
                             evidence=evidence,
+                            statistic=raws[i],
+                            usual=usual,
                             value=float(values[pos]),
+                            expected=expected_it,
                             normal=normal.value,
                             scale=normal.scale,
                             interval=gap,

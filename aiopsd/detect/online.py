@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from aiopsd.config import OnlineRule
 from aiopsd.detect.bank import F64, MENTION, Policy, Rows
 from aiopsd.detect.calibrate import ASSUMED, USUAL, ModelDetector, Strange
-from aiopsd.detect.evidence import Series
+from aiopsd.detect.evidence import Series, number
 from aiopsd.detect.join import HALF_LIFE, Seen
 from aiopsd.detect.signals import Matcher
 from aiopsd.detect.vectors import Vectors, feature_of
@@ -40,6 +40,7 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
 
     ts: float
     evidence: float
+    opinion: str  # the same in words
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -120,7 +121,7 @@ class _Rule:
         rows, ts, values, record = rows[mine], ts[mine], values[mine], record[mine]
         if self.vectors is None:
             strange = self.detector.step(rows, ts, values)[1]
-            found = [(s.row, _seen(s, s.row, s.value), self.chosen[s.row]) for s in strange]
+            found = [(s.row, self._seen(s, s.row, s.value), self.chosen[s.row]) for s in strange]
         else:
             found = list(self._services(self.vectors, rows, ts, values, record))
         return [
@@ -147,26 +148,32 @@ class _Rule:
                 if s.feature:  # what the others say of it, in deviations
                     normal, scale = normal + s.normal * scale, s.scale * scale
                 s = msgspec.structs.replace(s, pos=c.pos, normal=normal, scale=scale, recent=part.recent)
-                yield c.id, _seen(s, row, part.value), part.harm
+                yield c.id, self._seen(s, row, part.value, part.feature), part.harm
 
-
-def _seen(s: Strange, row: int, value: float) -> Seen:
-    return Seen(
-        pos=s.pos,
-        row=row,
-        ts=s.ts,
-        value=value,
-        evidence=s.evidence,
-        channel=ONLINE,
-        up=value >= s.normal,
-        normal=s.normal,
-        low=s.normal - USUAL * s.scale,
-        high=s.normal + USUAL * s.scale,
-        scale=s.scale,
-        interval=s.interval,
-        lead=0.0,
-        recent=list(s.recent),
-    )
+    def _seen(self, s: Strange, row: int, value: float, feature: str = "") -> Seen:
+        low, high = s.normal - USUAL * s.scale, s.normal + USUAL * s.scale
+        told = f"{s.statistic:.4g}, until now at most {s.usual:.4g}"
+        if s.expected:
+            told = f"{feature or 'value'} {number(value)} where {number(low)}..{number(high)} was expected: {told}"
+        elif feature:
+            told = f"{feature} {number(value)} is farthest from its level: {told}"
+        return Seen(
+            pos=s.pos,
+            row=row,
+            ts=s.ts,
+            value=value,
+            evidence=s.evidence,
+            channel=ONLINE,
+            up=value >= s.normal,
+            normal=s.normal,
+            low=low,
+            high=high,
+            scale=s.scale,
+            interval=s.interval,
+            lead=0.0,
+            recent=list(s.recent),
+            opinion=f"{self.rule.model}: {told}",
+        )
 
 
 class Online:
@@ -295,13 +302,11 @@ class Online:
         ):
             if said is not None:
                 if s.evidence > self._left(said.subject, s):
-                    self._verdicts[said.subject] = Verdict(s.ts, min(s.evidence, 1.0))
+                    self._verdicts[said.subject] = Verdict(s.ts, min(s.evidence, 1.0), s.opinion)
                 if said.alone:
                     yield s
-            elif s.evidence > MENTION and (worth := self._worth(s)) is not None:
-                yield msgspec.structs.replace(s, evidence=s.evidence * worth)
             else:
-                yield s
+                yield self._judged(s)
 
     def _left(self, subject: Subject, s: Seen) -> float:
         """What is left of the last verdict on this subject at the time of a sample."""
@@ -310,13 +315,17 @@ class Online:
             return 0.0
         return verdict.evidence * float(0.5 ** (max(s.ts - verdict.ts, 0.0) / max(HALF_LIFE, 6 * s.interval)))
 
-    def _worth(self, s: Seen) -> float | None:
-        """What this evidence is worth beside what the models of its row, and of its service, said; None: no model."""
+    def _judged(self, s: Seen) -> Seen:
+        """What the bank says, beside what the models of its row and of its service said."""
         subjects = [(i, who) for i, r in enumerate(self.rules) if (who := r.of(s.row)) is not None]
-        if not subjects:
-            return None
+        if s.evidence <= MENTION or not subjects:
+            return s
         doubt = min(self.rules[i].rule.doubt if self.rules[i].detector.ready(who, s.ts) else 1.0 for i, who in subjects)
-        return doubt + min(max(self._left(subject, s) for subject in subjects) / self.theta, RAISE)
+        left, strongest = max((self._left(subject, s), subject) for subject in subjects)
+        opinion = self._verdicts[strongest].opinion if left > MENTION else ""
+        return msgspec.structs.replace(
+            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion
+        )
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:
         """Counters as rates; the first sample of a counter, and what is not newer than its last, is NaN."""

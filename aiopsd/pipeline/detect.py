@@ -41,6 +41,7 @@ from aiopsd.model import (
     Reject,
     Snapshot,
     TopologyUpdate,
+    Window,
     content_id,
     fingerprint,
 )
@@ -123,7 +124,7 @@ class DetectStage:
         ]
         self._inputs: dict[int, tuple[int, ...]] = {}  # row -> models that read it
         self._errors: dict[int, int] = {}  # row -> model whose error bits it carries
-        self._governed = bool(rules or d.maintenance)
+        self._governed = bool(rules or self._maintenance)
         self._subscribers = bool(d.thresholds or d.online or self._models)
         self._drift = SeriesDrift()
         self._error_drift = ErrorDrift(d.drift.error_limit)
@@ -210,6 +211,20 @@ class DetectStage:
             return []
         rows = np.flatnonzero(np.isin(self._service, ids) & self._known)
         return from_view(self._bank.view(rows), self._describe, since)
+
+    def maintain(self, windows: Sequence[Window]) -> None:
+        """These are the windows of planned work that operators asked for, from the next sample on.
+
+        They are the journal's, not this log's, and so no part of the snapshot: the owner tells a new stage of them.
+        """
+        if tuple(windows) == self._maintenance.asked:
+            return
+        self._maintenance = Maintenance(self._config.maintenance, windows)
+        self._governed = bool(self._policies or self._maintenance)
+        self._windows[:] = 0
+        if self._maintenance:
+            for row in np.flatnonzero(self._known).tolist():
+                self._windows[row] = self._maintenance.group(self._index.labels(row), self._names[self._service[row]])
 
     def snapshot(self) -> Snapshot:
         """Everything, bit for bit; arrays are copies and hold only the rows in use."""
@@ -366,7 +381,7 @@ class DetectStage:
         if self._silence.boundary(before, now):
             bank = self._bank
             last, live = bank.last, self._known & ((bank.flags & ENDED) == 0)
-            if self._maintenance.rules:
+            if self._maintenance:
                 # who was away by plan is missed from the end of the plan on
                 until = self._maintenance.until(self._windows, now, MOST_AWAY)
                 live &= until <= now
@@ -387,7 +402,7 @@ class DetectStage:
         if self._flatline.boundary(before, now):
             bank = self._bank
             live = self._known & ((bank.flags & ENDED) == 0) & ((bank.flags & HARM_BOTH) != 0)
-            if self._maintenance.rules:
+            if self._maintenance:
                 live &= self._maintenance.until(self._windows, now, MOST_AWAY) <= now
             changes = self._flatline.check(
                 before,
@@ -432,7 +447,7 @@ class DetectStage:
             new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
             self._enrol([row for _, row in new])
         skip = None
-        if self._maintenance.rules and len(rows):
+        if self._maintenance and len(rows):
             skip = self._maintenance.inside(self._windows[rows], ts)
             self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
@@ -577,7 +592,7 @@ class DetectStage:
             adopt = self._adopt[found] if found >= 0 else None
             if adopt is not None:
                 self._join.adopt[row] = float(adopt)
-        if self._maintenance.rules:
+        if self._maintenance:
             self._windows[row] = self._maintenance.group(labels, service)
 
     def _subscribe(self, row: int) -> None:

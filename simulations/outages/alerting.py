@@ -26,6 +26,7 @@ MORE: dict[str, tuple[Rule, ...]] = {
     "zone_delay_seconds": (Rule("ZoneProbeSlow", "warning", 0.05, 120.0, "probes into the zone are slow"),),
 }
 ALL_RULES = {metric: RULES.get(metric, ()) + MORE.get(metric, ()) for metric in {**RULES, **MORE}}
+RARE = {"TrafficLow": 0.25, "TrafficHigh": 0.35}  # of those who have rules, who watches for silence, and for a rush
 OF_REQUESTS = ("error_ratio", "latency_p99_seconds", "request_rate", "calls_out_ratio")  # others speak of a pod
 CHATTER = (
     "CPUHigh", "MemoryHigh", "LatencyHigh", "ErrorRateHigh", "DiskWillFill", "CertificateExpiresSoon", "BatchJobFailed",
@@ -96,31 +97,45 @@ def _measured(metric: str, level: F64, rate: F64, rng: np.random.Generator) -> F
     return level if metric in ("up_ratio", "node_ready_ratio") else level * (1.0 + 0.02 * chance)
 
 
+class _Causes:
+    """The same world with the same load without any fault, with all of them, and with each by itself."""
+
+    def __init__(self, world: World, t: F64) -> None:
+        self.world = world
+        demand = world.demand(t)
+
+        def seen(faults: Sequence[FaultSpec], rows: slice) -> tuple[dict[str, F64], F64]:
+            effects = world.effects(t[rows], list(faults))
+            physics = world.solve(demand[:, rows] * effects.surge[world.entries], effects)
+            return _levels(world, physics, effects), physics.rate
+
+        self.calm, _ = seen((), slice(None))
+        self.real, self.rate = seen(world.faults, slice(None))
+        self.alone: list[tuple[slice, dict[str, F64]]] = []  # (steps that were worked out, levels in them) by fault
+        for f in world.faults:
+            rows = slice(max(0, int((f.at - BEFORE) / STEP)), int((f.at + f.duration + AFTER) / STEP))
+            self.alone.append((rows, seen((f,), rows)[0]))
+
+    def of(self, metric: str, i: int, rows: slice, sign: float, limit: float) -> int | None:
+        """Number of the fault that by itself takes a level most of the way to its limit in these steps."""
+        calm = self.calm[metric][i]
+        need = float(np.mean(sign * (limit - calm[rows])))
+        gains = [_gain(sign, calm, levels[metric][i], window, rows) for window, levels in self.alone]
+        best = max(range(len(gains)), key=gains.__getitem__, default=0)
+        return best if gains and gains[best] > max(HALF * need, 0.0) else None
+
+
 def spells(weather: Weather, world: World, teams: Teams, mute: set[str], rng: np.random.Generator) -> list[Spell]:
     """Every alert that physics brings about."""
     t: F64 = np.arange(int(weather.hours * 3600.0 / STEP)) * np.float64(STEP)
-    demand = world.demand(t)
-
-    def seen(faults: Sequence[FaultSpec], rows: slice) -> tuple[dict[str, F64], F64]:
-        effects = world.effects(t[rows], list(faults))
-        physics = world.solve(demand[:, rows] * effects.surge[world.entries], effects)
-        return _levels(world, physics, effects), physics.rate
-
-    calm, _ = seen((), slice(None))
-    real, rate = seen(world.faults, slice(None))
-    windows, alone = [], []
-    for f in world.faults:
-        rows = slice(max(0, int((f.at - BEFORE) / STEP)), int((f.at + f.duration + AFTER) / STEP))
-        windows.append(rows)
-        alone.append(seen((f,), rows)[0])
-    start = world.scenario.start
+    causes, start = _Causes(world, t), world.scenario.start
     out = []
     for metric, rules in ALL_RULES.items():
-        shown = _measured(metric, real[metric], rate, rng)
+        shown = _measured(metric, causes.real[metric], causes.rate, rng)
         for rule in rules:
             sign = -1.0 if rule.below else 1.0
             for i, subject in enumerate(_subjects(world, metric)):
-                has = rng.random() < weather.coverage
+                has = rng.random() < weather.coverage * RARE.get(rule.name, 1.0)
                 if subject in mute or not has:
                     continue
                 team = teams.of(subject)
@@ -129,14 +144,8 @@ def spells(weather: Weather, world: World, teams: Teams, mute: set[str], rng: np
                     fired = t[first] + wait + team.phase
                     if fired > t[last]:
                         continue
-                    rows = slice(first, first + int(wait / STEP) + 2)  # what comes after it fires is no cause
-                    need = float(np.mean(sign * (limit - calm[metric][i, rows])))
-                    gains = [
-                        _gain(sign, calm[metric][i], only[metric][i], w, rows)
-                        for only, w in zip(alone, windows, strict=True)
-                    ]
-                    best = max(range(len(gains)), key=gains.__getitem__, default=0)
-                    cause = best if gains and gains[best] > HALF * max(need, 0.0) and gains[best] > 0.0 else None
+                    until_it_fires = slice(first, first + int(wait / STEP) + 2)  # what comes later is no cause
+                    cause = causes.of(metric, i, until_it_fires, sign, limit)
                     end = math.inf if last == len(t) - 1 else start + float(t[last]) + STEP + team.phase
                     out.append(Spell(rule, subject, metric, start + float(fired), end, cause))
     return out

@@ -42,6 +42,7 @@ class Desk:
         """Everything, by arrival."""
         episodes: dict[tuple[str, str, int | None], tuple[int, float]] = {}
         fired: Counter[int] = Counter()
+        affected: dict[int, dict[str, int]] = {}
         uid = begun = 0
         for spell in sorted(spells, key=lambda s: (s.since, s.subject, s.rule.name)):
             lost = self.rng.random() < self.weather.loss
@@ -54,6 +55,7 @@ class Desk:
             gt: dict[str, Any] = {"incident": spell.cause, "episode": episode, "vertex": spell.subject, "hop": None}
             if spell.cause is not None:
                 gt["hop"] = self.hops[spell.cause].get(spell.subject, FAR)
+                affected.setdefault(spell.cause, {})[spell.subject] = gt["hop"]
             for since, end in self._flapping(spell):
                 uid += 1
                 if not lost:
@@ -62,10 +64,6 @@ class Desk:
         self.lines.sort(key=lambda line: (line["t"], line["id"]))
         if self.weather.again:  # some number every line, as a re-sent one has no id of its own
             self.lines = [line | {"i": 7 * i} for i, line in enumerate(self.lines)]
-        affected: dict[int, dict[str, int]] = {}
-        for spell in spells:
-            if spell.cause is not None:
-                affected.setdefault(spell.cause, {})[spell.subject] = self.hops[spell.cause].get(spell.subject, FAR)
         named = {*self.topology["nodes"], *(line["_gt"]["vertex"] for line in self.lines)}
         named |= {line[label] for line in self.lines for label in ("node", "zone") if label in line}
         truth = [self._truth(k, n, affected[k], named) for k, n in sorted(fired.items())]

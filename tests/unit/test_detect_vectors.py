@@ -2,7 +2,9 @@
 
 import math
 import random
+import re
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from aiopsd.errors import ConfigError
 from aiopsd.model import Anomaly, Append, Effect
 from aiopsd.pipeline.detect import build
 from aiopsd.testing.detectors import stored
+from aiopsd.web import drawing
 from tests.unit.test_detect_stage import MINUTE, T0, Sample, records, said, series, stage
 
 JOINT = """
@@ -159,6 +162,13 @@ def test_a_broken_correlation_is_an_event_that_names_its_metric() -> None:
     assert len(evidence.recent) == 16
     assert evidence.recent[-1] == (first.ts, evidence.level)
     assert "normally" in first.summary
+    assert re.fullmatch(
+        r"aiopsd\.Joint: b [\d.]+ where [\d.]+\.\.[\d.]+ was expected: [\d.]+, until now at most [\d.]+",
+        evidence.opinion,
+    )
+    drawn = str(drawing.series(evidence))
+    assert 'class="band"' in drawn
+    assert 'class="onset"' in drawn
 
 
 def test_vectors_keep_the_third_law() -> None:
@@ -187,9 +197,10 @@ def test_a_verdict_on_a_service_raises_what_the_bank_says_of_any_of_its_series()
     online = Online(load(JOINT.format(alone="false")).detect.online, Policy())
     for row, service in enumerate(("pay", "pay", "cart")):
         online.appear(row, Series(service=service, metric=str(row), labels={"__name__": str(row)}), False)
-    verdict = Said(seen(0, 0.15, 0, -1), (0, 0), False)
+    verdict = Said(msgspec.structs.replace(seen(0, 0.15, 0, -1), opinion="far"), (0, 0), False)
     out = list(online.confirm([seen(row, 0.1, 1 + row) for row in range(3)], [verdict]))
     assert [s.evidence for s in out] == pytest.approx([0.2, 0.2, 0.1])
+    assert [s.opinion for s in out] == ["far", "far", ""]
 
 
 def test_services_are_promoted_by_the_budget() -> None:

@@ -15,7 +15,7 @@ from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import HOP_MEAN, HOP_SCALE, SAME_MEAN, SAME_SCALE, delay
 from aiopsd.correlate.grouping.state import State, Trouble
-from aiopsd.correlate.grouping.strangers import Strangers
+from aiopsd.correlate.grouping.strangers import Strangers, share
 
 STRANGE = -20.0  # nats; a trouble that nothing in the story explains, besides the one that is its cause
 FIRST = 8  # vertices of a story that are asked whether they explain one that no path leads to
@@ -177,7 +177,7 @@ class Story:
         for trouble in troubles:
             for name, at in trouble.names.items():
                 if at - onset <= AT_ONCE and trouble.echo_of < 0:
-                    origin, passed = shares(name)
+                    origin, passed, _ = shares(name)
                     gain += origin - passed
         for trouble in troubles:
             for name, at in trouble.names.items():
@@ -193,6 +193,8 @@ class Story:
                 if not first:
                     inner += max(LATER, delay(at - onset, SAME_MEAN, SAME_SCALE))
                 first = False
+        if not seen:
+            inner += SILENT
         ends = tuple(end for end, _ in seen.values() if end >= 0.0)
         return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain)
 
@@ -243,7 +245,7 @@ class Story:
         if parent is not None and parent.vertex in self.parts:
             others.append(self.parts[parent.vertex].troubles[0])
         for other in others:
-            if other.vertex != trouble.vertex:
+            if other.vertex != trouble.vertex and not share(trouble.under, other.under):
                 w, how = self.strangers.weight(trouble.vertex, trouble.texts, trouble.onset, other)
                 if w > best[0]:
                     best = (w, other.vertex, how)

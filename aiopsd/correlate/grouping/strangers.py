@@ -7,9 +7,9 @@ and weighed against a fault of its own like any other (odds.py).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from aiopsd.correlate.grouping.graph import HORIZON
+from aiopsd.correlate.grouping.graph import HORIZON, Spot
 from aiopsd.correlate.grouping.likeness import alike
 from aiopsd.correlate.grouping.memory import SPREAD, Memory
 from aiopsd.correlate.grouping.odds import SHARED_SCALE, delay
@@ -31,15 +31,28 @@ class Strangers:
         self.memory = memory
 
     def near(
-        self, vertex: str, texts: Mapping[str, str], onset: float, among: Iterable[int], links: Mapping[str, object]
+        self, vertex: str, texts: Mapping[str, str], onset: float, among: Iterable[int], spot: Spot
     ) -> Iterator[tuple[Trouble, float, str]]:
-        """Of some troubles those without a path to `vertex` that began about then: (trouble, log-likelihood, how)."""
-        troubles = self.s.troubles
+        """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
+
+        Where the graph knows both, one of each incident, the likeliest: its members are no witnesses to an edge that is
+        not there, however many they are.
+        """
+        troubles, links, hosts = self.s.troubles, spot.links, spot.hosts
+        known = vertex in self.topology
+        best: dict[str, tuple[Trouble, float, str]] = {}
         for tid in among:
             other = troubles.get(tid)
-            if other is None or other.vertex == vertex or other.vertex in links or abs(onset - other.onset) > HORIZON:
+            if other is None or other.vertex == vertex or abs(onset - other.onset) > HORIZON:
                 continue
-            yield other, *self.weight(vertex, texts, onset, other)
+            if other.vertex in links or share(hosts, other.under):
+                continue
+            found = (other, *self.weight(vertex, texts, onset, other))
+            if not (known and other.vertex in self.topology):
+                yield found
+            elif other.group not in best or found[1] > best[other.group][1]:
+                best[other.group] = found
+        yield from best.values()
 
     def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
         """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""
@@ -54,3 +67,8 @@ class Strangers:
                 share = math.exp(self.memory.log_passed(name))
                 says, how = max(says, 1.0 - REPEATS + REPEATS * like / share), "alike"
         return math.log(min(0.5, REACH / size * says)) + near, how
+
+
+def share(hosts: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two run on the same: they are no strangers then, it is their host that is weighed (layers.py)."""
+    return any(host in others for host in hosts)

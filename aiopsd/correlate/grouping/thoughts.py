@@ -45,9 +45,9 @@ class Thoughts:
             else:
                 w, how = self.odds.same(trouble.onset - other.onset), "same"
             self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
-        links = self.graph.around(trouble.vertex)
+        spot = self.graph.spot(trouble.vertex)
         recent = s.over if ended else s.begun
-        for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, links):
+        for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, spot):
             if other.group != here or not self.forest.hangs_on(other, trouble):
                 w += self.odds.together(trouble, other) if ended else 0.0
                 self.odds.vote(votes, best, other, w, how)
@@ -94,7 +94,7 @@ class Thoughts:
             end = self.odds.end(other)
             if 0.0 <= end <= self.s.now - END_CHECK and (other.group != trouble.group or other.parent == trouble.id):
                 self.recheck(other, ended=True)
-        set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, str(trouble.id))
+        set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, trouble.id)
 
     def _learn_company(self, trouble: Trouble, group: Group) -> None:
         """Does an alertname come in company? What is passed on shows at several vertices, what is local at one."""
@@ -115,20 +115,16 @@ class Thoughts:
         """What a trouble turned out to be goes into the counts."""
         s, now = self.s, self.s.now
         group = s.groups[trouble.group]
-        s.learned = now
-        self.memory.shares.clear()
-        if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
-            pass  # it was counted when it fired first
+        if not trouble.names or (trouble.echo_of >= 0 and trouble.parent == trouble.echo_of):
+            pass  # it says nothing, or was counted when it fired first
         elif self.odds.alone(group):
             name = next(iter(trouble.names))
             for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
                 s.alone.setdefault(key, Count()).add(now)
         else:
-            counts = s.origin if trouble.parent < 0 else s.passed
-            for name in trouble.names:
-                counts.setdefault(name, Count()).add(now)
-            counts.setdefault("", Count()).add(now, float(len(trouble.names)))
+            self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)
+        self.forest.crowds.update(trouble)

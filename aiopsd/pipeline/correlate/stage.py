@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
+from aiopsd.maintenance import MaintenanceBook
 from aiopsd.model import (
     AckIncident,
     Alert,
@@ -20,11 +21,14 @@ from aiopsd.model import (
     ChangeEvent,
     DriftDetected,
     Effect,
+    EndMaintenance,
     EvidenceDigest,
     ExpireSilence,
     Forget,
     Incident,
     JournalRecord,
+    Maintain,
+    PutMaintenance,
     PutSilence,
     ResolveIncident,
     Retrain,
@@ -37,6 +41,7 @@ from aiopsd.model import (
     Touch,
     Upsert,
     Verdict,
+    Window,
     fingerprint,
 )
 from aiopsd.pipeline.correlate.causes import Causes, shown
@@ -60,7 +65,7 @@ from aiopsd.services import ServiceMapper
 from aiopsd.silences import SilenceBook
 from aiopsd.topology import EXPIRED, Diff, Topology
 
-VERSION = 3
+VERSION = 4
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
@@ -79,6 +84,7 @@ class CorrelateStage:
         topology: Topology,
         grouper: Grouper,
         silences: SilenceBook,
+        maintenance: MaintenanceBook,
         dispatcher: Dispatcher,
         retraining: Retraining,
         verdicts: Verdicts,
@@ -91,6 +97,7 @@ class CorrelateStage:
         self.topology = topology
         self.grouper = grouper
         self.silences = silences
+        self.maintenance = maintenance
         self.dispatcher = dispatcher
         self.retraining = retraining
         self.verdicts = verdicts
@@ -111,6 +118,8 @@ class CorrelateStage:
             ChangeEvent: self._causes.on_change,
             PutSilence: self._on_put_silence,
             ExpireSilence: self._on_expire_silence,
+            PutMaintenance: self._on_put_maintenance,
+            EndMaintenance: self._on_end_maintenance,
             AckIncident: self._life.on_ack,
             ResolveIncident: self._life.on_resolve,
             Verdict: self._on_verdict,
@@ -212,6 +221,7 @@ class CorrelateStage:
                 "topology": self.topology.snapshot(),
                 "grouper": self.grouper.snapshot(),
                 "silences": self.silences.snapshot(),
+                "maintenance": self.maintenance.snapshot(),
                 "dispatcher": self.dispatcher.snapshot(),
                 "retraining": self.retraining.snapshot(),
                 "verdicts": self.verdicts.snapshot(),
@@ -234,13 +244,16 @@ class CorrelateStage:
                 self._guarded("a timer", self._on_timer, when, kind, key)
             wake = self.grouper.wake_at()
             if wake is not None and wake <= ledger.now:
-                self._life.revise(self.grouper.reassess(ledger.now))
+                self._guarded("second thoughts", self._reassess)
             wake = self.retraining.wake_at()
             if wake is not None and wake <= ledger.now:
                 for request in self.retraining.due(ledger.now):
                     self._retrain(request)
             self._publish()
             self._dispatch()
+
+    def _reassess(self) -> None:
+        self._life.revise(self.grouper.reassess(self.now))
 
     def _dispatch(self) -> None:
         """Flush what is due; what a page says of its cause is ranked by then, however short the group_wait."""
@@ -294,6 +307,8 @@ class CorrelateStage:
         self._causes.forget_changes(ledger.now - correlate.change_window - correlate.retention)
         for silence_id in self.silences.expire_old(ledger.now, correlate.retention):
             ledger.out.append(Forget(kind="silence", id=silence_id))
+        if self.maintenance.forget(ledger.now):
+            ledger.out.append(Maintain(windows=self.maintenance.all()))
 
     def _started(self, stamp: float) -> None:
         """Our own absence must not resolve an alert: what ends by a sender's silence gets a new term from here."""
@@ -421,6 +436,10 @@ class CorrelateStage:
             if old is not None and old.state is AlertState.FIRING:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
+        if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
+            text = f"anomaly of {event.service} is planned work {window.id}: {window.comment}"
+            self._ledger.audit("", "suppressed", text, reason="maintenance")
+            return
         annotations = self.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
         if old is not None and old.state is AlertState.FIRING:
             new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
@@ -441,7 +460,13 @@ class CorrelateStage:
         )
         self._fires(alert, self.now - event.ts > LATE_AFTER + self.config.detect.resolve_after)
 
-    # ------------------------------------------------------------------ topology, drift, silences
+    def _planned(self, event: Anomaly) -> Window | None:
+        """The window of planned work that all series of an anomaly are in: its samples were scored before it came."""
+        series = [(e.labels, e.service) for e in event.evidence] or [(event.labels, event.service)]
+        found = [self.maintenance.covers({**labels, "service": service}, event.ts) for labels, service in series]
+        return found[0] if all(found) else None
+
+    # ------------------------------------------------------------------ topology, drift, silences, planned work
 
     def _on_topology(self, update: TopologyUpdate) -> None:
         self._topology_changed(self.topology.apply(update, self.now), update.source)
@@ -476,6 +501,20 @@ class CorrelateStage:
             text = f"{silence.id} until {silence.ends_at:.0f}: {silence.comment}"
             self._ledger.out.append(Upsert(item=silence))
             self._ledger.audit("", "silence", text, actor=actor)
+
+    def _on_put_maintenance(self, command: PutMaintenance) -> None:
+        window = self.maintenance.put(command, self.now)
+        if window is not None:
+            self._maintained(window, f"until {window.ends_at:.0f}: {window.comment}", command.created_by)
+
+    def _on_end_maintenance(self, command: EndMaintenance) -> None:
+        window = self.maintenance.end(command, self.now)
+        if window is not None:
+            self._maintained(window, "ended", command.actor)
+
+    def _maintained(self, window: Window, text: str, actor: str) -> None:
+        self._ledger.out.append(Maintain(windows=self.maintenance.all()))
+        self._ledger.audit("", "maintenance", f"{window.id} {text}", actor=actor)
 
     # ------------------------------------------------------------------ verdicts
 
@@ -537,6 +576,7 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
         topology=topology,
         grouper=Grouper(config.correlate, topology, meta.get("grouper")),
         silences=silences,
+        maintenance=MaintenanceBook(meta.get("maintenance")),
         dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
         retraining=Retraining(config.retraining, meta.get("retraining")),
         verdicts=Verdicts(meta.get("verdicts")),
