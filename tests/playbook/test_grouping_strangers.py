@@ -2,6 +2,8 @@
 
 import pytest
 
+from aiopsd.correlate.grouping.company import PARTNERS, ROWS, Company
+from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.testing.grouping import Desk
 
 FULL = "disk {} of {} is {} % full"
@@ -100,3 +102,78 @@ def test_a_storm_of_strangers_compares_a_bounded_number(width: int, monkeypatch:
     desk.until(2)
 
     assert 0 < compared <= 2 * width * LATEST
+
+
+def came_together(desk: Desk, times: int) -> None:
+    """Once a day two services without a path are in trouble at once, and an operator merges what was two incidents."""
+    for k in range(times):
+        at = k * 86400.0
+        one, other = desk.fire(at, "db", "Down"), desk.fire(at + 20, "ledger", "Late")
+        desk.until(at + 60)
+        if desk.of(one) != desk.of(other):
+            desk.say(at + 100, "merge", desk.of(one), other=desk.of(other))
+        desk.end(at + 1500, one, other)
+    desk.until(times * 86400.0 - 1)
+
+
+def test_who_came_together_before_comes_together_again() -> None:
+    """The graph lacks an edge: after a few incidents that both were in, the second one joins at once, and says why."""
+    desk = Desk("web>cart cart>db billing>ledger")
+    came_together(desk, 4)
+    at = 4 * 86400.0
+    one, other = desk.fire(at, "db", "Down"), desk.fire(at + 20, "ledger", "Late")
+
+    assert desk.together(one, other)
+    assert desk.last is not None
+    assert "before" in desk.last.reason
+
+
+def test_history_is_of_alertnames_not_only_of_services() -> None:
+    """The same two services with another alert have no history together."""
+    desk = Desk("web>cart cart>db billing>ledger")
+    came_together(desk, 4)
+    at = 4 * 86400.0
+    one, other = desk.fire(at, "db", "Down"), desk.fire(at + 20, "ledger", "CertExpires")
+
+    assert desk.of(one) != desk.of(other)
+
+
+def test_company_fades() -> None:
+    """Four times together is a chance of a half; half a year later it is none."""
+    s = State()
+    company = Company(s)
+    one = Trouble(id=1, vertex="db", onset=0.0, group="", names={"Down": 0.0})
+    other = Trouble(id=2, vertex="ledger", onset=0.0, group="", names={"Late": 0.0})
+    for _ in range(4):
+        company.learn(one, [other])
+
+    assert company.chance("ledger", ["Late"], one) == pytest.approx(0.5)
+    assert company.chance("ledger", ["CertExpires"], one) == 0.0
+    s.now = 180 * 86400.0
+    assert company.chance("ledger", ["Late"], one) < 1e-6
+
+
+def test_company_that_seldom_comes_is_seldom_expected() -> None:
+    """Who was in one incident of ten is expected less than who was in all of them: popular is not related."""
+    company = Company(State())
+    hub = Trouble(id=1, vertex="hub", onset=0.0, group="", names={"Down": 0.0})
+    true, chance = (Trouble(id=2, vertex=v, onset=0.0, group="", names={"Slow": 0.0}) for v in ("true", "chance"))
+    for k in range(10):
+        company.learn(hub, [true, chance] if k == 5 else [true])
+
+    assert company.chance("true", ["Slow"], hub) > 5 * company.chance("chance", ["Slow"], hub)
+
+
+def test_company_is_bounded() -> None:
+    """Ever new pairs in ever new incidents: rows and partners stay within their bounds, the often seen stay."""
+    s = State()
+    company = Company(s)
+    often = Trouble(id=1, vertex="often", onset=0.0, group="", names={"A": 0.0})
+    for k in range(2 * ROWS):
+        one = Trouble(id=2, vertex=f"v{k}", onset=0.0, group="", names={"A": 0.0})
+        company.learn(one, [often])
+        company.learn(often, [one])
+
+    assert len(s.met) <= ROWS
+    assert all(len(row) <= PARTNERS + 1 for row in s.met.values())
+    assert "often|A" in s.met

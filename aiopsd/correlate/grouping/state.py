@@ -146,6 +146,9 @@ class State(msgspec.Struct):
     lone: dict[str, Count] = {}  # alertname -> incidents of several vertices in which only one had it
     common: dict[str, Count] = {}  # ... in which others had it, too
     places: dict[str, dict[str, None]] = {}  # alertname -> the first few vertices that had it
+    met: dict[
+        str, dict[str, Count]
+    ] = {}  # pair -> pair that came with it -> times; "": times that it came (company.py)
     learned: float = 0.0  # when `origin` and `passed` changed last
     shares: dict[str, tuple[float, float, float]] = {}  # alertname -> its log-shares, as worked out last
     worked_out: float = 0.0  # how much was in them when all of these were thrown away

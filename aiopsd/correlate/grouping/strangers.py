@@ -8,12 +8,14 @@ and weighed against a fault of its own like any other (odds.py).
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
 
+from aiopsd.correlate.grouping.company import PARTNERS, Company
 from aiopsd.correlate.grouping.graph import HORIZON, Spot
 from aiopsd.correlate.grouping.likeness import alike
 from aiopsd.correlate.grouping.memory import SPREAD, Memory
 from aiopsd.correlate.grouping.odds import SHARED_SCALE, delay
-from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.correlate.grouping.state import Group, State, Trouble
 from aiopsd.topology import Topology
 
 REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know the vertices
@@ -29,6 +31,7 @@ class Strangers:
         self.s = s
         self.topology = topology
         self.memory = memory
+        self.company = Company(s)
 
     def near(
         self, vertex: str, texts: Mapping[str, str], onset: float, among: Iterable[int], spot: Spot
@@ -56,17 +59,35 @@ class Strangers:
 
     def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
         """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""
-        near = delay(onset - other.onset, 0.0, SHARED_SCALE)
+        chance, how = self._unknown(vertex, texts, other)
+        before = self.company.chance(vertex, texts, other)
+        if before > chance:
+            how = "before"
+        return math.log(min(0.5, chance + before)) + delay(onset - other.onset, 0.0, SHARED_SCALE), how
+
+    def _unknown(self, vertex: str, texts: Mapping[str, str], other: Trouble) -> tuple[float, str]:
+        """Chance that trouble takes a path that the graph does not know, before anything is known of the two."""
         size = max(SPREAD, len(self.topology))
         if vertex in self.topology and other.vertex in self.topology:
-            return math.log(BLIND / size) + near, "at once"  # that the graph knows no path says more than any text
+            return BLIND / size, "at once"  # that the graph knows no path says more than any text
         says, how = 1.0 - REPEATS, "at once"
         for name, text in texts.items():
             like = max((alike(text, its) for its in other.texts.values()), default=0.0)
             if like:
                 share = math.exp(self.memory.log_passed(name))
                 says, how = max(says, 1.0 - REPEATS + REPEATS * like / share), "alike"
-        return math.log(min(0.5, REACH / size * says)) + near, how
+        return REACH / size * says, how
+
+    def learn(self, trouble: Trouble, group: Group, spot: Spot) -> None:
+        """A settled trouble: which strangers were in its incident."""
+        mates = [
+            (abs(other.onset - trouble.onset), tid)
+            for tid in group.troubles
+            if (other := self.s.troubles[tid]).vertex != trouble.vertex
+            and other.vertex not in spot.links
+            and not share(spot.hosts, other.under)
+        ]
+        self.company.learn(trouble, [self.s.troubles[tid] for gap, tid in nsmallest(PARTNERS, mates) if gap <= HORIZON])
 
 
 def share(hosts: Sequence[str], others: Sequence[str]) -> bool:

@@ -124,6 +124,8 @@ class Thoughts:
         else:
             self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
+        if trouble.echo_of < 0 and trouble.names:
+            self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)
