@@ -11,6 +11,7 @@ import heapq
 import importlib.util
 import json
 import math
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -245,10 +246,26 @@ def _each(maker: Maker, preset: str, numbers: Iterable[int], services: int) -> I
         yield maker(preset, seed, services)
 
 
+def without_topology(stream: Stream) -> None:
+    """Nobody has told of a graph yet: a first day."""
+    stream.topology = {"kind": "topology", "nodes": {}, "edges": []}
+
+
+def with_stale_topology(stream: Stream) -> None:
+    """Of its edges 30 % are not known, and as many as a tenth of them are wrong; the same ones each time."""
+    rng = random.Random(stream.name)
+    edges, names = stream.topology["edges"], list(stream.topology["nodes"])
+    wrong = [rng.sample(names, 2) for _ in range(len(edges) // 10)]
+    stream.topology = stream.topology | {"edges": [e for e in edges if rng.random() >= 0.3] + wrong}
+
+
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when there is no such generator."""
     p = argparse.ArgumentParser(prog="simulations storms", description=__doc__.split("\n")[0])
     choose(p)
+    graph = p.add_mutually_exclusive_group()
+    graph.add_argument("--without-topology", action="store_true", help="play the streams without their graph")
+    graph.add_argument("--stale-topology", action="store_true", help="30 %% of its edges are missing, 10 %% are wrong")
     p.add_argument("--oracle", action="store_true", help="add what a perfect grouper could reach")
     p.add_argument("--worst", type=int, default=0, metavar="N", help="tell the worst N incidents of each stream")
     p.add_argument("--write", type=Path, metavar="DIR", help="keep the streams there, and play nothing")
@@ -263,6 +280,11 @@ def main(argv: list[str]) -> int:
     report: dict[str, dict[str, dict[str, float]]] = {}
     for preset, made in made_of.items():
         every = list(made)
+        for stream in every:
+            if args.without_topology:
+                without_topology(stream)
+            elif args.stale_topology:
+                with_stale_topology(stream)
         if args.write is not None:
             for stream in every:
                 stream.write(args.write)

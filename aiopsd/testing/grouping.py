@@ -53,9 +53,10 @@ class Desk:
         *,
         late: float = 0.0,
         starts: float | None = None,
+        says: str = "",
         **labels: str,
     ) -> str:
-        """An alert that began at `at` (or `starts`) and arrives `late` seconds after; its fingerprint."""
+        """An alert that began at `at` (or `starts`), arrives `late` seconds after and `says` so; its fingerprint."""
         arrives = at + late
         self.until(arrives)
         every = {"alertname": name, **({"service": service} if service else {}), **labels}
@@ -63,6 +64,7 @@ class Desk:
         alert = Alert(
             fingerprint=fp,
             labels=every,
+            annotations={"summary": says} if says else {},
             starts_at=START + (at if starts is None else starts),
             ends_at=0.0,
             updated_at=START + arrives,

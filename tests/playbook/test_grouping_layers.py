@@ -129,7 +129,7 @@ def test_an_alert_of_an_exporter_is_one_of_its_node() -> None:
     """Job and instance of an exporter are the same on all nodes: two nodes that fail hours apart are two vertices."""
     desk = Desk(CALLS)
     one = desk.fire(0.0, "", "NodeDown", node="n1", job="node-exporter", instance="n1:9100")
-    two = desk.fire(60.0, "", "NodeDown", node="n2", job="node-exporter", instance="n2:9100")
+    two = desk.fire(7200.0, "", "NodeDown", node="n2", job="node-exporter", instance="n2:9100")
     desk.until(300.0)
 
     assert desk.of(one) != desk.of(two)

@@ -98,3 +98,24 @@ def test_the_oracle_leaves_the_truth_where_another_story_is_likelier(generator: 
 def test_a_generator_that_is_not_there_is_exit_code_2(tmp_path: Path) -> None:
     """Named, not a traceback."""
     assert storms.main(["--generator", str(tmp_path / "none.py")]) == 2
+
+
+def test_streams_can_be_played_without_a_graph_or_with_a_stale_one(generator: str) -> None:
+    """The graph is emptied, or loses and gains edges, the same ones each time; alerts and truth stay as they are."""
+    ((whole,),) = (tuple(made) for made in storms.streams(generator, ["default"], [5]).values())
+    ((bare,),) = (tuple(made) for made in storms.streams(generator, ["default"], [5]).values())
+    storms.without_topology(bare)
+
+    assert not bare.topology["nodes"]
+    assert not bare.topology["edges"]
+    assert (bare.alerts, bare.roots) == (whole.alerts, whole.roots)
+
+    edges = [[f"a{i}", f"b{i}"] for i in range(100)]
+    nodes = {name: {} for edge in edges for name in edge}
+    one, again = (storms.Stream("s-1", {"nodes": nodes, "edges": edges}, [], []) for _ in range(2))
+    storms.with_stale_topology(one)
+    storms.with_stale_topology(again)
+
+    assert one.topology == again.topology
+    assert 55 < sum(edge in edges for edge in one.topology["edges"]) < 85
+    assert sum(edge not in edges for edge in one.topology["edges"]) in (9, 10)

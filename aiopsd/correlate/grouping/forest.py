@@ -13,6 +13,7 @@ from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
     DROP_TIMER,
     ENDED_TIMER,
+    LATEST,
     THINK_TIMER,
     Group,
     Revision,
@@ -72,6 +73,8 @@ class Forest:
     def new(self, item: Waiting, gid: str, parent: int, look: Look) -> Trouble:
         """A trouble for an alert that is no further symptom of another one."""
         trouble = self._add(item.vertex, item.onset, gid, parent, look.own, (item.name,), look.near)
+        trouble.texts[item.name] = item.text
+        self.s.begun = [*self.s.begun[1 - LATEST :], trouble.id]
         self.take_alert(trouble, item)
         return trouble
 
@@ -197,6 +200,7 @@ class Forest:
             s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
         if not any(s.rows[fp].firing for fp in trouble.alerts):
             trouble.ended = stamp
+            s.over = [*s.over[1 - LATEST :], trouble.id]
             s.count += 1
             group.changed = s.count
             set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, trouble.id)
@@ -295,6 +299,8 @@ class Forest:
                 if name not in left:
                     drop_in(s.pairs, pair, trouble.id)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
+        other.texts = {n: text for n, text in trouble.texts.items() if n in names}
+        trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names, item.onset)

@@ -13,6 +13,7 @@ from aiopsd.correlate.grouping.forest import Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
 from aiopsd.correlate.grouping.layers import Layers
+from aiopsd.correlate.grouping.likeness import template_of
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.second import Second
@@ -32,6 +33,7 @@ from aiopsd.correlate.grouping.state import (
     drop_in,
     set_timer,
 )
+from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.correlate.grouping.thoughts import KEEP_ENDED, Thoughts
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause import Knowledge
@@ -61,12 +63,15 @@ class Grouper:
         self.graph = Graph(s, topology, config.hops)
         self.memory = Memory(s, topology)
         self.odds = Odds(s, config, self.memory)
+        self.strangers = Strangers(s, topology, self.memory)
         self.crowds = Crowds(s)
         self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
-        self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
-        self.hindsight = Hindsight(s, self.graph, self.memory, self.forest)
+        self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.strangers, self.forest)
+        self.hindsight = Hindsight(s, self.graph, self.memory, self.strangers, self.forest)
         self.layers = Layers(s, self.graph, self.odds, self.crowds, self.forest, self.thoughts)
-        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts, self.layers)
+        self.second = Second(
+            s, self.graph, self.memory, self.odds, self.strangers, self.forest, self.thoughts, self.layers
+        )
 
     def place(self, alert: Alert, stamp: float) -> Placement:
         """Place a firing alert: the first time, or again after it resolved."""
@@ -76,13 +81,15 @@ class Grouper:
         vertex = self.graph.host(place.vertex) or f"?{alert.fingerprint}"
         if place.under:
             self.graph.see_hosts(vertex, place.under)
+        name = name_of(alert)
         told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
         item = Waiting(
             fp=alert.fingerprint,
             firing=True,
             vertex=vertex,
             known=place.vertex != "",
-            name=name_of(alert),
+            name=name,
+            text=template_of(alert, name),
             onset=alert.starts_at if told else s.second,
             starts_at=alert.starts_at,
         )

@@ -13,6 +13,7 @@ from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.reasons import why
 from aiopsd.correlate.grouping.state import Group, State, Trouble
 from aiopsd.correlate.grouping.story import Story
+from aiopsd.correlate.grouping.strangers import Strangers
 
 JOIN = 6.0  # nats by which one incident must be likelier than two: hiding one costs more than a second page
 PART = 0.0  # nats by which two must be likelier than one
@@ -28,10 +29,11 @@ STEP = 300  # ... after which no further incident is thought over in the same se
 class Hindsight:
     """Reconsiders incidents; what changes is left in `pending` of the state."""
 
-    def __init__(self, s: State, graph: Graph, memory: Memory, forest: Forest) -> None:
+    def __init__(self, s: State, graph: Graph, memory: Memory, strangers: Strangers, forest: Forest) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
+        self.strangers = strangers
         self.forest = forest
         self._budget = 0
         self._stories: dict[str, Story] = {}
@@ -65,6 +67,10 @@ class Hindsight:
         for tid in group.troubles:
             trouble = s.troubles[tid]
             others = [other for other, _ in self.graph.near(trouble.vertex, s.kept, trouble.onset)]
+            if trouble.parent < 0:  # incidents without a path between them are compared at their roots
+                spot = self.graph.spot(trouble.vertex)
+                strangers = self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, s.over, spot)
+                others += [other for other, _, _ in strangers]
             for oid in s.kept.get(trouble.vertex, ()):  # what fires again may have begun long ago
                 other = s.troubles[oid]
                 if abs(other.onset - trouble.onset) > HORIZON and not other.names.keys().isdisjoint(trouble.names):
@@ -103,7 +109,9 @@ class Hindsight:
         story = self._stories.get(gid)
         if story is None:
             troubles = self.s.troubles
-            story = Story(self.s, self.graph, self.memory, [troubles[t] for t in self.s.groups[gid].troubles])
+            story = Story(
+                self.s, self.graph, self.memory, self.strangers, [troubles[t] for t in self.s.groups[gid].troubles]
+            )
             self._stories[gid] = story
         return story
 
@@ -151,7 +159,7 @@ class Hindsight:
         if target is None and len(chosen) == len(source.troubles):
             return False
         mine = self._story(source.id)
-        its = self._story(target.id) if target is not None else Story(self.s, self.graph, self.memory)
+        its = self._story(target.id) if target is not None else Story(self.s, self.graph, self.memory, self.strangers)
         if target is not None and len(its.parts) == 1 and all(t.vertex in its.parts for t in chosen):
             return False  # one noisy vertex through the day is no story: pairs decide whether it fires again
         if target is not None and not its.lived(chosen):

@@ -18,6 +18,14 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
         return f"a further symptom of {b}, {when.removesuffix(' it')} the first"
     if how == "again":
         return f"the same alert of {b} again"
+    if how == "before":
+        return (
+            f"{a} and {b} were in one incident before and began {abs(gap):.0f} s apart; no path between them is known"
+        )
+    if how == "alike":
+        return f"{a} and {b} say the same and began {abs(gap):.0f} s apart; no path between them is known"
+    if how == "at once":
+        return f"{a} and {b} began {abs(gap):.0f} s apart; whether one depends on the other is not known"
     link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
     if how == "climbed" and not other.names:
         return f"{a} runs on {b}, of which {other.followers} others got into trouble within minutes"

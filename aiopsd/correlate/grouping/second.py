@@ -10,6 +10,7 @@ from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
 from aiopsd.correlate.grouping.state import Revision, State, Trouble, Waiting, drop_in
+from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
 
 NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
@@ -26,12 +27,21 @@ class Second:
     """The present second."""
 
     def __init__(
-        self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts, layers: Layers
+        self,
+        s: State,
+        graph: Graph,
+        memory: Memory,
+        odds: Odds,
+        strangers: Strangers,
+        forest: Forest,
+        thoughts: Thoughts,
+        layers: Layers,
     ) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
         self.odds = odds
+        self.strangers = strangers
         self.forest = forest
         self.thoughts = thoughts
         self.layers = layers
@@ -65,6 +75,10 @@ class Second:
                 w, how = self.odds.same(item.onset - other.onset), "same"
             else:
                 w, how = self.odds.weight(item.onset, other, link)
+            self.odds.vote(votes, best, other, w, how)
+        spot = self.graph.spot(item.vertex)
+        texts = {item.name: item.text}
+        for other, w, how in self.strangers.near(item.vertex, texts, item.onset, s.begun, spot):
             self.odds.vote(votes, best, other, w, how)
         ends = s.pairs.get(f"{item.vertex}|{item.name}")
         if ends:
@@ -167,6 +181,7 @@ class Second:
         self.forest.take_alert(trouble, item)
         fresh = item.name not in trouble.names
         trouble.names.setdefault(item.name, item.onset)
+        trouble.texts.setdefault(item.name, item.text)
         if item.onset < trouble.onset:
             trouble.onset, trouble.apart = item.onset, -1
         if fresh:

@@ -14,6 +14,7 @@ HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 CHECK_TIMER, RECHECK_TIMER, SETTLE_TIMER = "c", "r", "s"
 DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "d", "e", "f", "t"
 
+LATEST = 64  # troubles that began, or ended, last: the only strangers that are looked at, whatever the storm
 PLACES = 3  # vertices at which an alertname was seen before its company tells anything of it
 
 
@@ -55,6 +56,7 @@ class Trouble(msgspec.Struct):
     group: str
     parent: int = -1
     names: dict[str, float] = {}  # alertname -> first onset
+    texts: dict[str, str] = {}  # alertname -> what its first alert said (likeness.py)
     alerts: dict[str, None] = {}  # fingerprints
     children: dict[int, None] = {}
     own: float = 0.0  # log-likelihood of no parent, over that of its names as passed-on symptoms
@@ -107,6 +109,7 @@ class Waiting(msgspec.Struct):
     vertex: str = ""
     known: bool = False
     name: str = ""
+    text: str = ""  # what it says (likeness.py)
     onset: float = 0.0
     starts_at: float = 0.0
     told: str = ""  # incident of its first placement
@@ -143,6 +146,9 @@ class State(msgspec.Struct):
     lone: dict[str, Count] = {}  # alertname -> incidents of several vertices in which only one had it
     common: dict[str, Count] = {}  # ... in which others had it, too
     places: dict[str, dict[str, None]] = {}  # alertname -> the first few vertices that had it
+    met: dict[
+        str, dict[str, Count]
+    ] = {}  # pair -> pair that came with it -> times; "": times that it came (company.py)
     learned: float = 0.0  # when `origin` and `passed` changed last
     shares: dict[str, tuple[float, float, float]] = {}  # alertname -> its log-shares, as worked out last
     worked_out: float = 0.0  # how much was in them when all of these were thrown away
@@ -150,6 +156,8 @@ class State(msgspec.Struct):
     swept: float = 0.0  # when `hosts` was looked through last
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
+    begun: list[int] = []  # the troubles that began last, as they came in
+    over: list[int] = []  # the troubles that ended last
     bursts: list[float] = []  # onsets of the second alerts of the latest incidents, sorted
     agenda: dict[float, list[tuple[str, int | str]]] = {}  # due -> kind and key of what is to be done, in order
     dues: list[float] = []  # its keys, a heap

@@ -8,14 +8,17 @@ the cost of its neighbours in the graph, so that two stories can be compared bef
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import HOP_MEAN, HOP_SCALE, SAME_MEAN, SAME_SCALE, delay
 from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.correlate.grouping.strangers import Strangers, share
 
 STRANGE = -20.0  # nats; a trouble that nothing in the story explains, besides the one that is its cause
+FIRST = 8  # vertices of a story that are asked whether they explain one that no path leads to
 FOLLOWS, STAYS = 1.2, 1.8  # weights of a Beta prior: how many of its callers follow a callee into trouble
 SILENT = math.log(0.3)  # chance that a vertex between two troubles stays silent (lost alert, no rule)
 DOWN = math.log(0.002)  # chance that trouble runs from a caller down to a callee (load, retries)
@@ -47,10 +50,13 @@ class Part(NamedTuple):
 class Story:
     """Troubles of one incident; `value` is their log-likelihood (natural, up to what all partitions share)."""
 
-    def __init__(self, s: State, graph: Graph, memory: Memory, troubles: Iterable[Trouble] = ()) -> None:
+    def __init__(
+        self, s: State, graph: Graph, memory: Memory, strangers: Strangers, troubles: Iterable[Trouble] = ()
+    ) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
+        self.strangers = strangers
         self.parts: dict[str, Part] = {}
         self.ends: dict[str, float] = {}  # vertex -> log-likelihood of its ends
         self.silence: dict[str, float] = {}  # vertex -> log-likelihood of which of its callers are in the story
@@ -137,17 +143,20 @@ class Story:
                 put(table, v, None)
         for callee in self._inside(self.graph.callees(v)):
             put(self.silence, callee, self._silence(callee))
-        for other in self._inside(links):
+        for other, (value, by, _) in list(passed.items()):
             if other == v:
                 continue
-            value, by, _ = passed[other]
+            link = links.get(other)
             if by == v:
                 put(passed, other, self._explain(other, self.graph.around(other)))
-            elif troubles:
-                link = links[other]
+            elif not troubles:
+                continue
+            elif link is not None:
                 w, how = self._from(parts[other].onset, v, Link(link.up, link.down, link.shared))
                 if w > value:
                     put(passed, other, (w, v, how))
+            elif value == STRANGE:
+                put(passed, other, self._stray(parts[other].troubles[0]))
 
     def _inside(self, among: "dict[str, None] | dict[str, Link]") -> list[str]:
         """Of some vertices those that are in the story, in an order that does not depend on hashes."""
@@ -226,6 +235,20 @@ class Story:
                 w, how = self._from(onset, other, links[other])
                 if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
                     best = (w, other, how)
+        return best if best[1] else self._stray(self.parts[v].troubles[0])
+
+    def _stray(self, trouble: Trouble) -> tuple[float, str, str]:
+        """What explains a trouble that has no path from any other: the one it hangs on, or one of the first."""
+        best = (STRANGE, "", "")
+        parent = self.s.troubles.get(trouble.parent)
+        others = [part.troubles[0] for part in islice(self.parts.values(), FIRST)]
+        if parent is not None and parent.vertex in self.parts:
+            others.append(self.parts[parent.vertex].troubles[0])
+        for other in others:
+            if other.vertex != trouble.vertex and not share(trouble.under, other.under):
+                w, how = self.strangers.weight(trouble.vertex, trouble.texts, trouble.onset, other)
+                if w > best[0]:
+                    best = (w, other.vertex, how)
         return best
 
     def _id(self, v: str) -> int:
@@ -282,6 +305,8 @@ class Story:
         for other in self._inside(links):
             if other != trouble.vertex:
                 best = max(best, self._from(trouble.onset, other, links[other])[0])
+        if best == STRANGE:
+            best = self._stray(trouble)[0]
         if trouble.vertex in self.parts:
             best = max(best, -9.0)
         return best + self._fits(trouble)

@@ -6,6 +6,7 @@ from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import why
 from aiopsd.correlate.grouping.state import FADE_TIMER, PLACES, Count, Group, State, Trouble, drop_in, set_timer
+from aiopsd.correlate.grouping.strangers import Strangers
 
 MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
@@ -16,11 +17,14 @@ KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 class Thoughts:
     """Each trouble is thought over when something new is near it, at fixed times after its onset and after its end."""
 
-    def __init__(self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest) -> None:
+    def __init__(
+        self, s: State, graph: Graph, memory: Memory, odds: Odds, strangers: Strangers, forest: Forest
+    ) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
         self.odds = odds
+        self.strangers = strangers
         self.forest = forest
 
     def recheck(self, trouble: Trouble, *, ended: bool = False) -> None:
@@ -41,6 +45,12 @@ class Thoughts:
             else:
                 w, how = self.odds.same(trouble.onset - other.onset), "same"
             self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
+        spot = self.graph.spot(trouble.vertex)
+        recent = s.over if ended else s.begun
+        for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, spot):
+            if other.group != here or not self.forest.hangs_on(other, trouble):
+                w += self.odds.together(trouble, other) if ended else 0.0
+                self.odds.vote(votes, best, other, w, how)
         before = s.troubles.get(trouble.echo_of)
         if before is not None and not (before.group == here and self.forest.hangs_on(before, trouble)):
             company = self.odds.company(trouble, before) if ended else 0.0
@@ -114,6 +124,8 @@ class Thoughts:
         else:
             self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
+        if trouble.echo_of < 0 and trouble.names:
+            self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)

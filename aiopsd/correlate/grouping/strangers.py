@@ -1,0 +1,95 @@
+"""Troubles between which the graph knows no path: what time, likeness and history say for one cause.
+
+A graph may be empty, wrong or stale. What began shortly after a trouble may then still stem from it: the less likely,
+the more vertices there are that it could have reached instead; the more likely, if both say the same, unless everybody
+says that all the time; and the more likely, the more often the two were in one incident before. All of it is a chance,
+and weighed against a fault of its own like any other (odds.py).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
+
+from aiopsd.correlate.grouping.company import PARTNERS, Company
+from aiopsd.correlate.grouping.graph import HORIZON, Spot
+from aiopsd.correlate.grouping.likeness import alike
+from aiopsd.correlate.grouping.memory import SPREAD, Memory
+from aiopsd.correlate.grouping.odds import SHARED_SCALE, delay
+from aiopsd.correlate.grouping.state import Group, State, Trouble
+from aiopsd.topology import Topology
+
+REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know the vertices
+BLIND = 0.1  # ... if it knows both
+REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
+# to one that two who say different things are two problems, until they have ended together or come together before
+
+
+class Strangers:
+    """Weighs strangers; of the state it reads `begun`, `over` and `troubles`."""
+
+    def __init__(self, s: State, topology: Topology, memory: Memory) -> None:
+        self.s = s
+        self.topology = topology
+        self.memory = memory
+        self.company = Company(s)
+
+    def near(
+        self, vertex: str, texts: Mapping[str, str], onset: float, among: Iterable[int], spot: Spot
+    ) -> Iterator[tuple[Trouble, float, str]]:
+        """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
+
+        Where the graph knows both, one of each incident, the likeliest: its members are no witnesses to an edge that is
+        not there, however many they are.
+        """
+        troubles, links, hosts = self.s.troubles, spot.links, spot.hosts
+        known = vertex in self.topology
+        best: dict[str, tuple[Trouble, float, str]] = {}
+        for tid in among:
+            other = troubles.get(tid)
+            if other is None or other.vertex == vertex or abs(onset - other.onset) > HORIZON:
+                continue
+            if other.vertex in links or share(hosts, other.under):
+                continue
+            found = (other, *self.weight(vertex, texts, onset, other))
+            if not (known and other.vertex in self.topology):
+                yield found
+            elif other.group not in best or found[1] > best[other.group][1]:
+                best[other.group] = found
+        yield from best.values()
+
+    def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
+        """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""
+        chance, how = self._unknown(vertex, texts, other)
+        before = self.company.chance(vertex, texts, other)
+        if before > chance:
+            how = "before"
+        return math.log(min(0.5, chance + before)) + delay(onset - other.onset, 0.0, SHARED_SCALE), how
+
+    def _unknown(self, vertex: str, texts: Mapping[str, str], other: Trouble) -> tuple[float, str]:
+        """Chance that trouble takes a path that the graph does not know, before anything is known of the two."""
+        size = max(SPREAD, len(self.topology))
+        if vertex in self.topology and other.vertex in self.topology:
+            return BLIND / size, "at once"  # that the graph knows no path says more than any text
+        says, how = 1.0 - REPEATS, "at once"
+        for name, text in texts.items():
+            like = max((alike(text, its) for its in other.texts.values()), default=0.0)
+            if like:
+                share = math.exp(self.memory.log_passed(name))
+                says, how = max(says, 1.0 - REPEATS + REPEATS * like / share), "alike"
+        return REACH / size * says, how
+
+    def learn(self, trouble: Trouble, group: Group, spot: Spot) -> None:
+        """A settled trouble: which strangers were in its incident."""
+        mates = [
+            (abs(other.onset - trouble.onset), tid)
+            for tid in group.troubles
+            if (other := self.s.troubles[tid]).vertex != trouble.vertex
+            and other.vertex not in spot.links
+            and not share(spot.hosts, other.under)
+        ]
+        self.company.learn(trouble, [self.s.troubles[tid] for gap, tid in nsmallest(PARTNERS, mates) if gap <= HORIZON])
+
+
+def share(hosts: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two run on the same: they are no strangers then, it is their host that is weighed (layers.py)."""
+    return any(host in others for host in hosts)
