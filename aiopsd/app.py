@@ -35,7 +35,7 @@ from aiopsd.runtime.detect import DetectHost
 from aiopsd.runtime.door import RuntimeDoor
 from aiopsd.runtime.home import LocalHome
 from aiopsd.runtime.ingest import IngestHost, LogHost, RepartitionHost
-from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Welcome, WorkerPool
+from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Told, Welcome, Windows, WorkerPool
 from aiopsd.services import ServiceMapper
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
@@ -136,6 +136,7 @@ class Daemon:
         self._log = structlog.get_logger("app")
         self._phase = "starting"
         self._asks: asyncio.Queue[AskEvidence] = asyncio.Queue(ASKS)
+        self._planned = asyncio.Event()  # the windows of planned work changed
         self._hosts: list[DetectHost | LogHost] = []
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -173,6 +174,7 @@ class Daemon:
                 version=__version__,
                 delivered=self.deliverer.wake,
                 ask=self._question,
+                maintain=self._planned.set,
             )
             self.home = LocalHome(journal, store, self.text)
             self.metric_log = LocalLog(
@@ -280,6 +282,7 @@ class Daemon:
 
         self._phase = "recovering"
         await self.correlate.recover()
+        await self._maintain()
         self._phase = "delivering what was left"
         await self.deliverer.drain(DRAIN_SECONDS)
         await self.correlate.announce()
@@ -292,6 +295,7 @@ class Daemon:
                 tasks.create_task(self.correlate.run(), name="correlate")
                 tasks.create_task(self.deliverer.run(), name="deliver")
                 tasks.create_task(self._answer(), name="evidence")
+                tasks.create_task(self._plan(), name="maintenance")
                 for host in self._hosts:
                     tasks.create_task(self._source(host), name=f"source-{host.watch.source}")
                 if self.pool is not None:
@@ -340,6 +344,20 @@ class Daemon:
                     await self.pool.ask(question)
             except Exception as e:  # a lost answer costs evidence, never a page: log and go on
                 self._log.error("no evidence", incident=question.incident, error=str(e))
+
+    async def _maintain(self) -> None:
+        """Tell the detect side of the windows of planned work."""
+        windows = self.correlate.stage.maintenance.all()
+        for detector in self.detectors:
+            await detector.maintain(windows)
+        if self.pool is not None:
+            await self.pool.maintain(windows)
+
+    async def _plan(self) -> None:
+        while True:
+            await self._planned.wait()
+            self._planned.clear()
+            await self._maintain()
 
     # ------------------------------------------------------------------ what the door shows
 
@@ -414,7 +432,7 @@ class Worker:
         self.socket, self.index, self.clock = socket, index, clock
         self.metrics = Metrics()
         self.hosts: list[DetectHost] = []
-        self._told: asyncio.Queue[Ask | Rebuild] = asyncio.Queue(ASKS)
+        self._told: asyncio.Queue[Ask | Rebuild | Windows] = asyncio.Queue(ASKS)
         self._quit = asyncio.Event()
         self._log = structlog.get_logger("worker").bind(worker=index)
 
@@ -439,6 +457,8 @@ class Worker:
             read=snapshots.read,
         )
         self._make_hosts(config, home, welcome)
+        for host in self.hosts:
+            await host.maintain(welcome.windows)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(home), name="listen")
@@ -481,7 +501,7 @@ class Worker:
         await home.listen(self._tell)
         raise StreamError("the daemon is gone", retry=False)
 
-    async def _tell(self, message: Ask | Rebuild | Quit) -> None:
+    async def _tell(self, message: Told) -> None:
         if isinstance(message, Quit):
             self._quit.set()  # past everything that waits: a question may be stuck behind a full disk
         else:
@@ -497,6 +517,9 @@ class Worker:
                         await host.ask(message.question)
                 except (StoreError, StreamError) as e:  # a lost answer costs evidence, never a page
                     self._log.error("no evidence", incident=message.question.incident, error=str(e))
+            elif isinstance(message, Windows):
+                for host in self.hosts:
+                    await host.maintain(message.windows)
             else:
                 config = load(message.text)
                 home.text = message.text

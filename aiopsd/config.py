@@ -210,12 +210,17 @@ class SignalRule(Section, frozen=True, kw_only=True):
 class OnlineRule(Section, frozen=True, kw_only=True):
     """The second tier: a model on selected series, its statistic calibrated through the bank's own envelope."""
 
-    match: dict[str, str] = {}
-    model: str = "anomaly.StandardAbsoluteDeviation"  # below the river package; or aiopsd.Shape, aiopsd.Day
+    match: dict[str, str] = {}  # label -> anchored RE2; `service` is the service that the series belongs to
+    model: str = "anomaly.StandardAbsoluteDeviation"  # below the river package; or aiopsd.Shape, ...; or a plug-in's
     params: dict[str, Any] = {}
     lags: int = 0  # earlier samples given to the model as features x1, x2, ... beside x
-    max_series: int = 1000  # the first series that match
-    cost: float = 50.0  # CPU microseconds a sample, as the budget counts it
+    features: tuple[
+        str, ...
+    ] = ()  # anchored RE2 of metrics: one model for each service's together, not for each series
+    by: tuple[str, ...] = ("__name__",)  # labels that name a feature; a service's series of one name are averaged
+    every: Duration = Duration(60.0)  # interval of the vectors that `features` makes
+    max_series: int = 1000  # the first series that match, or services
+    cost: float = 50.0  # CPU microseconds a sample, or a vector, as the budget counts it
     doubt: float = 1.0  # what the bank's evidence is worth while the model says nothing: below 1, fewer alarms
     alone: bool = False  # a verdict by itself is an event; else it only raises what the bank says within an hour
 

@@ -85,10 +85,13 @@ def worst(severities: Iterable[str]) -> str:
 def title(alerts: Iterable[Alert], services: tuple[str, ...], root: Candidate | None) -> str:
     """One line that an operator reads first: the probable cause and how far the trouble reaches.
 
-    Without a cause it is the first alert's own words.
+    Without a cause it is the first alert's own words; an anomaly's are the metric that left its range furthest.
     """
     first = next(iter(alerts), None)
     what = first.labels.get("alertname", "alert") if first else "alert"
+    if first is not None and first.anomaly and first.evidence:
+        told = max(first.evidence, key=lambda e: e.score)
+        what = f"{told.metric} {told.direction}" if told.direction in ("low", "high") else told.metric
     where = (first.service or first.labels.get("instance", "")) if first else ""
     if root is not None:
         others = len([s for s in services if s != root.service])

@@ -137,6 +137,7 @@ class Evidence(Noun, frozen=True, kw_only=True):
     lead_in: float = 0.0
     traffic: float = 0.0  # mean rate of the series when kind == traffic, else 0
     recent: tuple[tuple[float, float], ...] = ()  # (ts, value), oldest first, for the drawing
+    opinion: str = ""  # of a model of the second tier, in words
 
 
 class Anomaly(Noun, frozen=True, kw_only=True, tag="anomaly"):
@@ -272,6 +273,25 @@ class ExpireSilence(Noun, frozen=True, kw_only=True, tag="expire_silence"):
     actor: str = ""
 
 
+class PutMaintenance(Noun, frozen=True, kw_only=True, tag="put_maintenance"):
+    """Planned work: what the series that match say between the times is neither scored nor learned nor missed.
+
+    A matcher sees the labels of a series, `__name__` among them; `service` is the service that it belongs to.
+    """
+
+    request_id: str
+    matchers: tuple[Matcher, ...]
+    starts_at: float  # 0: now; never before the command's own stamp
+    ends_at: float
+    created_by: str = ""
+    comment: str = ""
+
+
+class EndMaintenance(Noun, frozen=True, kw_only=True, tag="end_maintenance"):
+    id: str
+    actor: str = ""
+
+
 class AckIncident(Noun, frozen=True, kw_only=True, tag="ack"):
     """Somebody took the incident; repeats stop until `until` (0: until it resolves)."""
 
@@ -332,6 +352,8 @@ Body: TypeAlias = (
     | ChangeEvent
     | PutSilence
     | ExpireSilence
+    | PutMaintenance
+    | EndMaintenance
     | AckIncident
     | ResolveIncident
     | Verdict
@@ -448,6 +470,17 @@ class Silence(Noun, frozen=True, kw_only=True, tag="silence"):
     starts_at: float
     ends_at: float
     updated_at: float
+    created_by: str = ""
+    comment: str = ""
+
+
+class Window(Noun, frozen=True, kw_only=True):
+    """Planned work as it was taken: [starts_at, ends_at) in sample time."""
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    starts_at: float
+    ends_at: float
     created_by: str = ""
     comment: str = ""
 
@@ -576,6 +609,12 @@ class AskEvidence(Noun, frozen=True, kw_only=True, tag="ask"):
     since: float  # onset of the incident: what came before it is lead-in
 
 
+class Maintain(Noun, frozen=True, kw_only=True, tag="maintain"):
+    """The windows of planned work have changed; these are all of them, for the detect side and the read model."""
+
+    windows: tuple[Window, ...]
+
+
 class Reject(Noun, frozen=True, kw_only=True, tag="reject"):
     """A record, or a part of one, that cannot be used: counted, logged, a dead letter when whole."""
 
@@ -590,7 +629,7 @@ class Audit(Noun, frozen=True, kw_only=True, tag="audit_effect"):
     entry: AuditEntry
 
 
-Effect: TypeAlias = Append | Upsert | Touch | Forget | Notify | Retrain | AskEvidence | Reject | Audit
+Effect: TypeAlias = Append | Upsert | Touch | Forget | Notify | Retrain | AskEvidence | Maintain | Reject | Audit
 
 
 # --------------------------------------------------------------------------- snapshots

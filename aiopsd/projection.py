@@ -12,7 +12,19 @@ from collections.abc import Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
-from aiopsd.model import Alert, AlertState, Effect, Forget, Incident, IncidentState, Silence, Touch, Upsert
+from aiopsd.model import (
+    Alert,
+    AlertState,
+    Effect,
+    Forget,
+    Incident,
+    IncidentState,
+    Maintain,
+    Silence,
+    Touch,
+    Upsert,
+    Window,
+)
 
 LIVE = (IncidentState.OPEN, IncidentState.ACKNOWLEDGED)
 
@@ -25,6 +37,7 @@ class Projection:
         self._incidents: dict[str, Incident] = {}
         self._alerts: dict[str, Alert] = {}
         self._silences: dict[str, Silence] = {}
+        self.windows: tuple[Window, ...] = ()  # of planned work, those that ended lately included
         self._members: dict[str, dict[str, None]] = {}  # incident -> fingerprints
         self._done_incidents: OrderedDict[str, None] = OrderedDict()  # resolved or merged, by their last update
         self._done_alerts: OrderedDict[str, None] = OrderedDict()
@@ -33,7 +46,13 @@ class Projection:
 
     # ----------------------------------------------------------------- writing
 
-    def load(self, incidents: Iterable[Incident], alerts: Iterable[Alert], silences: Iterable[Silence]) -> None:
+    def load(
+        self,
+        incidents: Iterable[Incident],
+        alerts: Iterable[Alert],
+        silences: Iterable[Silence],
+        windows: Iterable[Window] = (),
+    ) -> None:
         """Start over from what the store holds."""
         for kept in (self._incidents, self._alerts, self._members, self._done_incidents, self._done_alerts):
             kept.clear()
@@ -44,6 +63,7 @@ class Projection:
         for alert in sorted(alerts, key=lambda a: (a.updated_at, a.fingerprint)):
             self._put_alert(alert)
         self._silences = {s.id: s for s in silences}
+        self.windows = tuple(windows)
         self._evict()
 
     def apply(self, effects: Sequence[Effect]) -> None:
@@ -63,6 +83,8 @@ class Projection:
                     self._alerts[effect.fingerprint] = replace(
                         known, ends_at=effect.ends_at, updated_at=effect.updated_at
                     )
+            elif isinstance(effect, Maintain):
+                self.windows = effect.windows
             elif isinstance(effect, Forget):
                 self._forget(effect.kind, effect.id)
         self._evict()

@@ -74,6 +74,48 @@ class Detector(Protocol):
     def snapshot(self) -> Snapshot: ...
 
 
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model would have taken for normal: of the value, or of the feature that is strangest.
+
+    `scale`: how far from it is still normal, about a standard deviation; 0: the caller's own idea of it.
+    """
+
+    value: float
+    scale: float = 0.0
+    feature: str = ""
+
+
+class Model(Protocol):
+    """One model of one series, or of one service's features: the second tier's plug-in (`aiopsd.detectors`).
+
+    Its class has a `Config`, a frozen msgspec Struct, and is made from one and nothing else; ValueError says that the
+    values of its parameters do not go together. It has no clock, does no I/O and draws nothing without a seed. What it
+    raises is counted and costs the sample. `ts` is UTC seconds and grows. `x` are finite numbers by name: of a series,
+    its value as `x` (a counter's rate) and what came before as `x1`, `x2`, ... (`lags`); of a service, its metrics in
+    deviations from their own level, of which some may be missing.
+    """
+
+    def statistic(self, ts: float, x: Mapping[str, float]) -> tuple[float | None, Expected | None]:
+        """(how strange this is, what would be normal), before it is learned; changes nothing.
+
+        The larger, the stranger, in any unit, unbounded: the caller learns its usual range and scores what leaves it.
+        None: nothing can be said yet, or of this.
+        """
+        ...
+
+    def learn(self, ts: float, x: Mapping[str, float]) -> None:
+        """Take it into the state. The state is bounded, however long the stream."""
+        ...
+
+    def state(self) -> Any:
+        """All of it as plain data: lists, mappings, texts, numbers, bytes; `load` makes an equal model of it."""
+        ...
+
+    def load(self, state: Any) -> None:
+        """Go on from another's `state`, of a model with the same Config."""
+        ...
+
+
 # --------------------------------------------------------------------------- logs
 
 

@@ -21,7 +21,7 @@ import msgspec
 import re2
 from msgspec.structs import replace
 
-from aiopsd.model import Labels, Matcher, PutSilence, Silence
+from aiopsd.model import Labels, Matcher, PutSilence, Silence, Window
 
 # --------------------------------------------------------------------------- matchers
 
@@ -233,7 +233,7 @@ class SilenceState(StrEnum):
     EXPIRED = "expired"
 
 
-def state_of(silence: Silence, stamp: float) -> SilenceState:
+def state_of(silence: Silence | Window, stamp: float) -> SilenceState:
     """Pending before its start, expired from its end on, active between."""
     if stamp >= silence.ends_at:
         return SilenceState.EXPIRED

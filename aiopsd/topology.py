@@ -27,7 +27,9 @@ FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
 EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
 _WORD = re.compile(r"[a-z]+|\d+")
-_POD = re.compile(r"-[a-f0-9]{6,10}-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
+# Pods of Kubernetes: hash of the template and of the pod, neither of which has a vowel (apimachinery util/rand), and
+# hexadecimal hashes of others; a lone hash (daemon sets, jobs); an ordinal (stateful sets).
+_POD = re.compile(r"-(?:[bcdfghjklmnpqrstvwxz2456789]{6,10}|[a-f0-9]{6,10})-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
 
 
 class EdgeInfo(msgspec.Struct, frozen=True, kw_only=True):

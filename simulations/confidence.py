@@ -1,10 +1,10 @@
-"""What a confidence means: of the causes that were given p, about p should be right. The table, and the fit.
+"""What a confidence means: of the causes given p, about p should be right. Fitted on one thing, judged on another.
 
 Every incident of a fault is looked at twice: when its first page is due (group_wait after it opened), and at the end.
-`--storms FILE...` are streams with their truth (lines of kind "truth", `_gt` of each alert); `--worlds A-B` are seeds
-of simulated worlds with metrics, alerts and one fault each (simulations/world.py); `--petshop` and `--sockshop` are
-folders of recorded faults. `--fit` finds the weights for `aiopsd.correlate.rootcause` on what is given; without it the
-shipped ones are judged. Judge them on what they were not fitted on.
+A source of faults is named by `GENERATOR:PRESETS:SEEDS` (alert streams, as simulations/storms.py makes or finds them),
+`worlds:SEEDS` (simulated worlds with metrics, alerts and one fault each), `petshop:DIR` or `sockshop:DIR` (recorded).
+`--fit` finds the weights for `aiopsd.correlate.rootcause` on its sources, `--judge` shows on its own how far what was
+given is from what was right: with those weights after a fit, else with the shipped ones.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from aiopsd.config import Config, Duration
 from aiopsd.correlate.rootcause import SIGNS, confidence
 from aiopsd.model import Candidate, Effect, Incident, Upsert
 from aiopsd.routing import GROUP_WAIT
-from simulations import petshop, recorded, runner, sockshop, storm
+from simulations import petshop, recorded, runner, sockshop, storm, storms
 from simulations.world import FaultKind, FaultSpec, Scenario, TopologySpec, World
 
 F64 = NDArray[np.float64]
@@ -67,14 +67,8 @@ class _Watching(storm.Player):
         super()._answer(taken)
 
 
-def of_storm(path: Path) -> Iterator[Seen]:
-    """Looks at the main group of every true incident.
-
-    Raises:
-        OSError: the stream cannot be read.
-        ValueError, KeyError: a line is not of this format.
-    """
-    lines = path.read_text(encoding="utf-8").splitlines()
+def of_stream(stream: storms.Stream) -> Iterator[Seen]:
+    """Looks at the main group of every true incident."""
     home: dict[Any, str] = {}
     into: dict[str, str] = {}
 
@@ -85,32 +79,20 @@ def of_storm(path: Path) -> Iterator[Seen]:
             into[line["from"]] = line["into"]
 
     player = _Watching(Config(), write)
+    storm.play(stream.lines(), write, player=player)
     where: dict[Any, Counter[str]] = defaultdict(Counter)
-    truth: dict[Any, str] = {}
-    mine: list[tuple[Any, Any]] = []
-    n = 0
-    for line in map(json.loads, lines):
-        if line["kind"] == "topology":
-            player.topology(line)
-        elif line["kind"] == "truth":
-            truth[line["incident"]] = line["root"]
-        elif line["kind"] == "alert":
-            key, n = line.get("i", n), n + 1
-            player.alert(line, key)
-            if line["state"] == "firing" and line["_gt"]["incident"] is not None:
-                mine.append((line["_gt"]["incident"], key))
-    player.finish()
-    for incident, key in mine:
-        if (group := home.get(key)) is not None:
+    for fired in stream.fired:
+        if fired.truth is not None and (group := home.get(fired.key)) is not None:
             while group in into:
                 group = into[group]
-            where[incident][group] += 1
+            where[fired.truth][group] += 1
     for incident, groups in where.items():
         group = groups.most_common(1)[0][0]
         for when, kept in (("page", player.paged), ("end", player.last)):
             found = kept.get(group)
-            if found is not None and found.roots:
-                yield Seen("storms", when, found.roots, found.roots[0].service == truth[incident])
+            if found is not None and found.roots and incident in stream.roots:
+                named = found.roots[0].service or storm.UNKNOWN
+                yield Seen(stream.name.rpartition("-")[0], when, found.roots, named == stream.roots[incident])
 
 
 def of_world(seed: int) -> Iterator[Seen]:
@@ -150,6 +132,27 @@ def of_cases(source: str, cases: Sequence[recorded.Case]) -> Iterator[Seen]:
                 yield Seen(source, when, roots, roots[0].service == case.truth)
 
 
+def looks(source: str) -> Iterator[Seen]:
+    """Looks at a source by its name.
+
+    Raises:
+        OSError, ImportError, ValueError, KeyError: it cannot be read.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "worlds":
+        for seed in storms.seeds(rest):
+            yield from of_world(seed)
+    elif kind == "petshop":
+        yield from of_cases(kind, [each for _, each in petshop.cases(Path(rest))])
+    elif kind == "sockshop":
+        yield from of_cases(kind, sockshop.cases(Path(rest)))
+    else:
+        presets, _, numbers = rest.partition(":")
+        for made in storms.streams(kind, presets.split(","), storms.seeds(numbers)).values():
+            for stream in made:
+                yield from of_stream(stream)
+
+
 def fit(seen: Sequence[Seen]) -> tuple[float, ...]:
     """Weights of a logistic regression of `right` on `rootcause.SIGNS`; a source weighs as the root of its size."""
     x = np.array([s.roots[0].signs for s in seen])
@@ -169,7 +172,10 @@ def fit(seen: Sequence[Seen]) -> tuple[float, ...]:
 
 
 def table(name: str, seen: Sequence[Seen], weights: Sequence[float] | None) -> dict[str, Any]:
-    """Figures of one source: given and right in bins of what was given, and the mean gap between them."""
+    """Figures of one source: given and right in bins of what was given.
+
+    `ece`: the mean gap between them, weighed by the size of the bins (expected calibration error, Naeini et al. 2015).
+    """
     given = np.array([_given(s.roots, weights) for s in seen])
     right = np.array([s.right for s in seen], np.float64)
     bins = []
@@ -186,7 +192,7 @@ def table(name: str, seen: Sequence[Seen], weights: Sequence[float] | None) -> d
         "n": len(seen),
         "given": float(given.mean()),
         "right": float(right.mean()),
-        "gap": gap,
+        "ece": gap,
         "brier": float(np.mean((given - right) ** 2)),
         "bins": bins,
     }
@@ -201,7 +207,7 @@ def _given(roots: Sequence[Candidate], weights: Sequence[float] | None) -> float
 
 def _show(figures: dict[str, Any]) -> None:
     head = f"{figures['source']:16s} n {figures['n']:4d}  given {figures['given']:.3f}  right {figures['right']:.3f}"
-    print(f"{head}  gap {figures['gap']:.3f}  Brier {figures['brier']:.3f}")
+    print(f"{head}  ECE {figures['ece']:.3f}  Brier {figures['brier']:.3f}")
     for b in figures["bins"]:
         print(f"    given {b['given']:.2f}  right {b['right']:.2f}  of {b['n']}")
 
@@ -209,43 +215,32 @@ def _show(figures: dict[str, Any]) -> None:
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when nothing could be read."""
     parser = argparse.ArgumentParser(prog="simulations confidence", description=__doc__.split("\n")[0])
-    parser.add_argument("--storms", nargs="+", type=Path, default=[], metavar="FILE")
-    parser.add_argument("--worlds", default="", metavar="A-B", help="seeds")
-    parser.add_argument("--petshop", type=Path, metavar="DIR")
-    parser.add_argument("--sockshop", type=Path, metavar="DIR")
-    parser.add_argument("--fit", action="store_true", help="find weights on what is given")
+    parser.add_argument("--fit", nargs="+", default=[], metavar="SOURCE", help="find weights on these")
+    parser.add_argument("--judge", nargs="+", default=[], metavar="SOURCE", help="what is given and right on these")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    seen: list[Seen] = []
     try:
-        for path in args.storms:
-            seen += of_storm(path)
-        if args.worlds:
-            first, _, last = args.worlds.partition("-")
-            for seed in range(int(first), int(last or first) + 1):
-                seen += of_world(seed)
-        if args.petshop is not None:
-            seen += of_cases("petshop", [each for _, each in petshop.cases(args.petshop)])
-        if args.sockshop is not None:
-            seen += of_cases("sockshop", sockshop.cases(args.sockshop))
-    except (OSError, ValueError, KeyError) as e:
+        fitted = [look for source in args.fit for look in looks(source)]
+        judged = [look for source in args.judge for look in looks(source)]
+    except (OSError, ImportError, ValueError, KeyError) as e:
         print(f"cannot read: {e}")
         return 2
-    if not seen:
-        print("nothing to look at: name some storms, worlds or recordings")
+    if not fitted and not judged:
+        print("nothing to look at: name some sources")
         return 2
-    weights = fit(seen) if args.fit else None
-    parts = [
+    weights = fit(fitted) if fitted else None
+    tables = [table("fitted on", fitted, weights)] if fitted else []
+    tables += [
         table(f"{source} {when}", part, weights)
-        for source in dict.fromkeys(s.source for s in seen)
+        for source in dict.fromkeys(s.source for s in judged)
         for when in ("page", "end")
-        if (part := [s for s in seen if s.source == source and s.when == when])
+        if (part := [s for s in judged if s.source == source and s.when == when])
     ]
-    parts.append(table("all", seen, weights))
+    tables += [table("judged on", judged, weights)] if judged else []
     if args.json:
-        print(json.dumps({"weights": weights, "tables": parts}))
+        print(json.dumps({"weights": weights, "tables": tables}))
         return 0
-    for figures in parts:
+    for figures in tables:
         _show(figures)
     if weights is not None:
         print("\n".join(f"{w:8.3f}  {name}" for w, name in zip(weights, SIGNS, strict=True)))

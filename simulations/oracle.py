@@ -138,10 +138,10 @@ def vertex(line: dict[str, object]) -> str:
 
 
 def calls_of(stream: "Stream") -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """(callees, callers) by vertex."""
+    """(callees, callers) by vertex, as they truly are where the stream tells."""
     down: dict[str, list[str]] = defaultdict(list)
     up: dict[str, list[str]] = defaultdict(list)
-    for caller, callee in stream.topology["edges"]:
+    for caller, callee in stream.topology.get("_gt", stream.topology)["edges"]:
         down[caller].append(callee)
         up[callee].append(caller)
     return down, up

@@ -2,7 +2,8 @@
 
 Lines in: {"kind": "topology", "nodes": {name: {"kind": ...}}, "edges": [[caller, callee], ...]}, then {"kind": "alert",
 "t": arrival, "ts": the sender's clock, "id", "service", "alertname", "severity", "state": firing | resolved, ...} by
-arrival. Lines of another kind, and keys that begin with `_`, are not looked at: truth may lie in the same file.
+arrival, and {"kind": "change", "t", "id", "service", "change": deploy | config | ..., "version"} for rollouts. Lines of
+another kind, and keys that begin with `_`, are not looked at: truth may lie in the same file.
 
 Lines out, flushed before the next line is read: {"kind": "assign", "i", "incident"} for each firing line (the last one
 wins), {"kind": "incident", "incident", "opened": time or null when nobody is told, "roots": [...]}, and {"kind":
@@ -21,7 +22,9 @@ from aiopsd.model import (
     AlertBatch,
     AlertIn,
     AlertState,
+    Audit,
     Body,
+    ChangeEvent,
     Edge,
     Effect,
     Incident,
@@ -36,6 +39,7 @@ from aiopsd.model import (
 from aiopsd.pipeline import correlate
 from aiopsd.topology import FILE_PREFIX
 
+UNKNOWN = "unknown upstream"  # a cause that is in no graph, as an answer names it
 FOREVER = 30 * 86400.0  # s; a line says when it ends by a line of its own, not by silence
 AFTER = 3600.0  # s of virtual time after the last line, for second thoughts
 LABELS: tuple[str, ...] = (
@@ -55,13 +59,48 @@ LABELS += ("target", "deployment", "app", "workload", "container", "region")
 EDGE_KINDS = {"host": "runs_on", "node": "runs_on", "machine": "runs_on", "zone": "located_in", "region": "located_in"}
 
 
+def topology_of(line: dict[str, Any]) -> TopologyUpdate:
+    """The graph that a line tells."""
+    given = line.get("nodes", {})
+    nodes = {n: str((given[n] or {}).get("kind", "service")) for n in given} if isinstance(given, dict) else {}
+    edges = []
+    for raw in line.get("edges", ()):
+        caller, callee = str(raw[0]), str(raw[1])
+        edges.append(Edge(caller=caller, callee=callee, kind=EDGE_KINDS.get(nodes.get(callee, ""), "calls")))
+    return TopologyUpdate(
+        source=FILE_PREFIX + "stream",  # said once, it does not age
+        edges=tuple(edges),
+        nodes=tuple(Node(name=n, kind=k) for n, k in nodes.items()),
+    )
+
+
+def labels_of(line: dict[str, Any], i: Any) -> dict[str, str]:
+    """The labels of an alert line; two that fire side by side have two label sets."""
+    return {k: str(line[k]) for k in LABELS if line.get(k)} | {"id": str(line.get("id", i))}
+
+
+def change_of(line: dict[str, Any]) -> ChangeEvent:
+    """The rollout that a line tells."""
+    return ChangeEvent(
+        id=str(line["id"]),
+        service=str(line["service"]),
+        kind=str(line.get("change", "other")),
+        ts=float(line["t"]),
+        version=str(line.get("version", "")),
+    )
+
+
 class Player:
-    """The stage behind the stream: lines in, answer lines out. `seconds` is the stream's time of the last line."""
+    """The stage behind the stream: lines in, answer lines out. `seconds` is the stream's time of the last line.
+
+    What failed inside the stage is said on standard error and kept in `bugs`; the stream goes on, as the daemon would.
+    """
 
     def __init__(self, config: Config, write: Callable[[dict[str, Any]], None]) -> None:
         self.stage = correlate.build(config)
         self.write = write
         self.seconds = 0.0
+        self.bugs: list[str] = []
         self._early: list[TopologyUpdate] = []  # before the first alert, whose time starts the clock
         self._begun = False
         self._offset = 0
@@ -72,17 +111,7 @@ class Player:
 
     def topology(self, line: dict[str, Any]) -> None:
         """Take the graph."""
-        given = line.get("nodes", {})
-        nodes = {n: str((given[n] or {}).get("kind", "service")) for n in given} if isinstance(given, dict) else {}
-        edges = []
-        for raw in line.get("edges", ()):
-            caller, callee = str(raw[0]), str(raw[1])
-            edges.append(Edge(caller=caller, callee=callee, kind=EDGE_KINDS.get(nodes.get(callee, ""), "calls")))
-        update = TopologyUpdate(
-            source=FILE_PREFIX + "stream",  # said once, it does not age
-            edges=tuple(edges),
-            nodes=tuple(Node(name=n, kind=k) for n, k in nodes.items()),
-        )
+        update = topology_of(line)
         if self._begun:
             self._step(update, self.seconds)
         else:
@@ -90,13 +119,8 @@ class Player:
 
     def alert(self, line: dict[str, Any], i: Any) -> None:
         """Take one alert line; `i` is what the answer calls it."""
-        self.seconds = max(self.seconds, float(line["t"])) if self._begun else float(line["t"])
-        self._begun = True
-        for update in self._early:
-            self._step(update, self.seconds)
-        self._early.clear()
-        labels = {k: str(line[k]) for k in LABELS if line.get(k)}
-        labels["id"] = str(line.get("id", i))  # two that fire side by side have two label sets
+        self._begin(float(line["t"]))
+        labels = labels_of(line, i)
         fp = fingerprint(labels)
         firing = line.get("state", "firing") == "firing"
         starts = float(line.get("ts", line["t"]))
@@ -117,6 +141,19 @@ class Player:
         if firing and fp in self._home and not again:
             self.write({"kind": "assign", "i": i, "incident": self._home[fp]})
 
+    def change(self, line: dict[str, Any]) -> None:
+        """Take a rollout; one before the first alert starts the clock as that would."""
+        self._begin(float(line["t"]))
+        self._step(change_of(line), self.seconds)
+
+    def _begin(self, ts: float) -> None:
+        """Time goes on; the first line's starts the clock, and what was known before it comes first."""
+        self.seconds = max(self.seconds, ts) if self._begun else ts
+        self._begun = True
+        for update in self._early:
+            self._step(update, self.seconds)
+        self._early.clear()
+
     def finish(self) -> None:
         """Let the timers of the next hour fire."""
         until = self.seconds + AFTER
@@ -131,6 +168,9 @@ class Player:
 
     def _answer(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Audit) and effect.entry.kind == "bug":
+                self.bugs.append(f"{effect.entry.text} at {effect.entry.reason}")
+                print(self.bugs[-1], file=sys.stderr)
             if not isinstance(effect, Upsert):
                 continue
             if isinstance(effect.item, Alert):
@@ -157,20 +197,25 @@ class Player:
                 self._merged[incident.id] = incident.merged_into
                 self.write({"kind": "merge", "from": incident.id, "into": incident.merged_into})
             return
-        roots = tuple(c.service for c in incident.roots if c.service)
+        roots = tuple(c.service or UNKNOWN for c in incident.roots)
         said = (round(incident.opened_at, 3), roots)
         if self._said.get(incident.id) != said:
             self._said[incident.id] = said
             self.write({"kind": "incident", "incident": incident.id, "opened": said[0], "roots": list(roots)})
 
 
-def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], config: Config | None = None) -> Player:
+def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], player: Player | None = None) -> Player:
     """Run a whole stream; `write` gets every answer line before the next input line is asked for.
+
+    Args:
+        lines: JSON, one each.
+        write: where answers go.
+        player: another one than of the shipped configuration.
 
     Raises:
         ValueError: a line is not JSON or lacks what an alert must have; names the line.
     """
-    player = Player(config or Config(), write)
+    player = player or Player(Config(), write)
     n = 0
     for number, text in enumerate(lines, 1):
         if not text.strip():
@@ -180,6 +225,8 @@ def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], config: 
             kind = line.get("kind")
             if kind == "topology":
                 player.topology(line)
+            elif kind == "change":
+                player.change(line)
             elif kind == "alert":
                 player.alert(line, line.get("i", n))
                 n += 1
@@ -196,7 +243,7 @@ def _each(stream: IO[str]) -> Iterable[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0; 2 when the stream cannot be read."""
+    """Exit code 0; 1 when something failed inside the stage; 2 when the stream cannot be read."""
     parser = argparse.ArgumentParser(prog="simulations storm", description=__doc__.split("\n")[0])
     parser.add_argument("--stream", required=True, metavar="FILE", help="JSON lines; - for standard input")
     parser.add_argument("--answer", required=True, metavar="FILE", help="where answers go; - for standard output")
@@ -213,7 +260,7 @@ def main(argv: list[str]) -> int:
         answer.flush()
 
     try:
-        play(_each(stream), write)
+        player = play(_each(stream), write)
     except ValueError as e:
         print(e, file=sys.stderr)
         return 2
@@ -222,4 +269,4 @@ def main(argv: list[str]) -> int:
             stream.close()
         if answer is not sys.stdout:
             answer.close()
-    return 0
+    return 1 if player.bugs else 0

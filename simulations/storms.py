@@ -1,22 +1,25 @@
 """Scorecard of many storms: streams of a generator through the shipped stage; goal, result and ceiling side by side.
 
-The generator is a Python file with `parser()` (argparse, with --seed, --services and its knobs) and
-`simulate(args) -> (topology line, alert lines, truth lines)`. Each alert line carries its truth under `_gt`
-({"incident", "episode", "hop"}), which the player never looks at. `--oracle` adds the ceiling (simulations/oracle.py).
+`--generator world` makes them out of physics (simulations/outages). A folder holds what `--write` kept. Any other is a
+Python file with `parser()` (argparse, with --seed, --services and its knobs) and `simulate(args) -> (topology line,
+alert lines, truth lines)`. Each alert line carries its truth under `_gt` ({"incident", "episode", "hop"}), which the
+player never looks at. `--oracle` adds the ceiling (simulations/oracle.py).
 """
 
 import argparse
+import heapq
 import importlib.util
 import json
 import math
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from simulations import oracle, partition
+from simulations import oracle, outages, partition
 from simulations.storm import play
 
 # Harder weather, as knobs; a generator that has other knobs keeps its own values.
@@ -29,6 +32,7 @@ GOALS: dict[str, dict[str, float]] = {
     "default": {"ari": 0.85, "top1": 0.97, "frag": 1.2, "hidden": 0.01, "over": 0.03},
     "hard": {"ari": 0.65, "top1": 0.88},
 }
+Maker = Callable[[str, int, int], "Stream"]  # preset, seed, services
 LOW = ("frag", "over", "hidden", "noise_in", "open_s", "notify")  # the lower the better
 
 
@@ -40,6 +44,7 @@ class Stream:
     topology: dict[str, Any]
     alerts: list[dict[str, Any]]
     truth: list[dict[str, Any]]
+    changes: list[dict[str, Any]] = field(default_factory=list)
     fired: list[partition.Fired] = field(default_factory=list)
     roots: dict[Hashable, str] = field(default_factory=dict)
 
@@ -58,8 +63,52 @@ class Stream:
 
     def lines(self) -> Iterable[str]:
         """As a monitoring system would send it: the truth is taken out."""
-        for line in (self.topology, *self.alerts):
+        for line in self.whole():
             yield json.dumps({k: v for k, v in line.items() if k != "_gt"})
+
+    def whole(self) -> Iterable[dict[str, Any]]:
+        """Topology, alerts and changes by arrival, with the truth."""
+        return (self.topology, *heapq.merge(self.changes, self.alerts, key=lambda line: float(line["t"])))
+
+    @classmethod
+    def read(cls, path: Path) -> "Stream":
+        """A stream that was written.
+
+        Raises:
+            OSError, ValueError: the file cannot be read.
+        """
+        by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for line in path.read_text(encoding="utf-8").splitlines():
+            read = json.loads(line)
+            by_kind[read["kind"]].append(read)
+        (topology,) = by_kind["topology"]
+        return cls(path.stem, topology, by_kind["alert"], by_kind["truth"], by_kind["change"])
+
+    def write(self, folder: Path) -> None:
+        """One file, the truth at its end."""
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in (*self.whole(), *self.truth))
+        (folder / f"{self.name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def source(name: str) -> tuple[Sequence[str], Maker]:
+    """A generator by its name or the path of its file: what presets it has, and what makes a stream of one.
+
+    Raises:
+        OSError, ImportError: there is none.
+    """
+    if name == "world":
+        return list(outages.PRESETS), of_world
+    if (folder := Path(name)).is_dir():
+        found = dict.fromkeys(path.stem.rpartition("-")[0] for path in sorted(folder.glob("*-*.jsonl")))
+        return list(found), lambda preset, seed, _: Stream.read(folder / f"{preset}-{seed}.jsonl")
+    generator = load(name)
+    return list(PRESETS), lambda preset, seed, services: make(generator, preset, seed, services)
+
+
+def of_world(preset: str, seed: int, services: int) -> Stream:
+    """A stream of the simulated world."""
+    made = outages.simulate(outages.PRESETS[preset], services, seed)
+    return Stream(f"{preset}-{seed}", made.topology, made.alerts, made.truth, made.changes)
 
 
 def load(path: str) -> ModuleType:
@@ -147,7 +196,12 @@ def _goal(key: str, goals: dict[str, float]) -> str:
     return "" if key not in goals else ("<= " if key in LOW else ">= ") + f"{goals[key]:g}"
 
 
-def _seeds(text: str) -> list[int]:
+def seeds(text: str) -> list[int]:
+    """`3-5` or `3`.
+
+    >>> seeds("3-5")
+    [3, 4, 5]
+    """
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
 
@@ -157,27 +211,64 @@ def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]} if rows else {}
 
 
+def choose(p: argparse.ArgumentParser) -> None:
+    """Options that say which streams."""
+    p.add_argument("--generator", required=True, metavar="NAME", help="`world`, a Python file or a folder")
+    p.add_argument("--preset", nargs="+", default=[], help=f"world: {', '.join(outages.PRESETS)}; {', '.join(PRESETS)}")
+    p.add_argument("--seeds", type=seeds, default=seeds("100-104"), metavar="FIRST-LAST")
+    p.add_argument("--services", type=int, default=200)
+
+
+def chosen(args: argparse.Namespace) -> dict[str, Iterable[Stream]]:
+    """The streams of these options."""
+    return streams(args.generator, args.preset, args.seeds, args.services)
+
+
+def streams(
+    generator: str, presets: Sequence[str], numbers: Sequence[int], services: int = 200
+) -> dict[str, Iterable[Stream]]:
+    """Preset -> its streams, each made when it is asked for; without presets, all but the storm.
+
+    Raises:
+        OSError, ImportError: there is no such generator.
+        ValueError: it has no such preset.
+    """
+    known, maker = source(generator)
+    wanted = presets or [preset for preset in known if preset != "storm"]
+    if strange := set(wanted) - set(known):
+        raise ValueError(f"{generator} has no preset {', '.join(sorted(strange))}; it has {', '.join(known)}")
+    return {preset: _each(maker, preset, numbers, services) for preset in wanted}
+
+
+def _each(maker: Maker, preset: str, numbers: Iterable[int], services: int) -> Iterator[Stream]:
+    for seed in numbers:
+        yield maker(preset, seed, services)
+
+
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when there is no such generator."""
     p = argparse.ArgumentParser(prog="simulations storms", description=__doc__.split("\n")[0])
-    p.add_argument("--generator", required=True, metavar="FILE", help="a Python file that makes streams")
-    p.add_argument("--preset", nargs="+", choices=list(PRESETS), default=["default", "hard"])
-    p.add_argument("--seeds", type=_seeds, default=_seeds("100-104"), metavar="FIRST-LAST")
-    p.add_argument("--services", type=int, default=200)
+    choose(p)
     p.add_argument("--oracle", action="store_true", help="add what a perfect grouper could reach")
     p.add_argument("--worst", type=int, default=0, metavar="N", help="tell the worst N incidents of each stream")
+    p.add_argument("--write", type=Path, metavar="DIR", help="keep the streams there, and play nothing")
     p.add_argument("--json", action="store_true")
     args = p.parse_args(argv)
     try:
-        generator = load(args.generator)
-    except (OSError, ImportError) as e:
+        made_of = chosen(args)
+    except (OSError, ImportError, ValueError) as e:
         print(e)
         return 2
+    goals = GOALS if args.generator != "world" and args.services == 200 else {}
     report: dict[str, dict[str, dict[str, float]]] = {}
-    for preset in args.preset:
-        streams = [make(generator, preset, seed, args.services) for seed in args.seeds]
+    for preset, made in made_of.items():
+        every = list(made)
+        if args.write is not None:
+            for stream in every:
+                stream.write(args.write)
+            continue
         results: list[dict[str, float]] = []
-        for stream in streams:
+        for stream in every:
             answer, spent = answered(stream)
             row = partition.figures(stream.fired, stream.roots, answer)
             results.append(row | {"cpu_us": 1e6 * spent / max(1, len(stream.alerts)), "alerts": len(stream.fired)})
@@ -186,17 +277,17 @@ def main(argv: list[str]) -> int:
                     print(text)
         report[preset] = {"result": mean(results)}
         if args.oracle:
-            knowledge = oracle.learn(streams)
-            ceilings = [partition.figures(s.fired, s.roots, oracle.answer(s, knowledge)) for s in streams]
+            knowledge = oracle.learn(every)
+            ceilings = [partition.figures(s.fired, s.roots, oracle.answer(s, knowledge)) for s in every]
             report[preset]["ceiling"] = mean(ceilings)
         if not args.json:
             r = report[preset]["result"]
             print(
-                f"\n{preset}: {len(streams)} streams of {args.services} services, {r['alerts']:.0f} alerts each, ",
+                f"\n{preset}: {len(every)} streams of {args.services} services, {r['alerts']:.0f} alerts each, ",
                 end="",
             )
             print(f"{r['cpu_us']:.0f} us CPU a line for the whole stage")
-            print(table(report[preset], GOALS.get(preset, {}) if args.services == 200 else {}), flush=True)
+            print(table(report[preset], goals.get(preset, {})), flush=True)
     if args.json:
-        print(json.dumps({p: {"goal": GOALS.get(p, {}), **rows} for p, rows in report.items()}, indent=1))
+        print(json.dumps({p: {"goal": goals.get(p, {}), **rows} for p, rows in report.items()}, indent=1))
     return 0

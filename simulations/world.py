@@ -37,8 +37,8 @@ F64 = NDArray[np.float64]
 CHUNK = 240  # steps computed at once; part of the seed's meaning (noise is drawn chunk by chunk)
 
 FaultKind = Literal[
-    "slow", "errors", "crash", "memory_leak", "bad_deploy", "bad_config", "pool_exhaustion", "disk_full",
-    "noisy_neighbour", "zone_network", "traffic_surge", "traffic_loss",
+    "slow", "errors", "crash", "memory_leak", "bad_deploy", "bad_config", "pool_exhaustion", "disk_full", "batch",
+    "noisy_neighbour", "node_down", "zone_network", "zone_down", "traffic_surge", "traffic_loss",
 ]  # fmt: skip
 
 
@@ -52,6 +52,7 @@ class CallSpec(Section, frozen=True, kw_only=True):
     critical: float = 1.0  # 1: its failure is ours; 0.1: usually served without it
     timeout: Duration = Duration(3.0)
     retries: int = 0
+    lag: Duration = Duration(0.0)  # a cache or a queue between the two: the callee's trouble is felt so much later
 
 
 class ServiceSpec(Section, frozen=True, kw_only=True):
@@ -85,8 +86,10 @@ class FaultSpec(Section, frozen=True, kw_only=True):
 
     What `strength` means: slow: own time x strength. errors, bad_deploy, bad_config: share of requests that fail.
     crash: share of replicas gone. memory_leak: kills an hour. pool_exhaustion: share of workers held. disk_full: share
-    of requests that fail when it is full. noisy_neighbour: cores taken, as a share of the node. zone_network: seconds
-    added to each call into the zone. traffic_surge: load x strength. traffic_loss: share of the load that is gone.
+    of requests that fail when it is full. batch: extra requests that the target sends to the first store it calls, as a
+    multiple of the store's capacity. noisy_neighbour: cores taken, as a share of the node. node_down, zone_down: share
+    of what runs there that is gone. zone_network: seconds added to each call into the zone. traffic_surge: load x
+    strength. traffic_loss: share of the load that is gone.
     """
 
     kind: FaultKind
@@ -275,7 +278,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class _Effects:
+class Effects:
     """What the faults of a chunk do locally, each float64[services or nodes, steps]."""
 
     slow: F64
@@ -285,12 +288,14 @@ class _Effects:
     hog: F64
     net: F64
     surge: F64
+    batch: F64  # requests/s that a service sends to its store besides
+    down: F64
     memory: F64
     disk: F64
 
 
 @dataclass(frozen=True)
-class _Physics:
+class Physics:
     """State of the world, float64[services, steps] (node: [nodes, steps])."""
 
     rate: F64
@@ -305,9 +310,14 @@ class _Physics:
 _COUNTERS = {"request_rate": "http_requests_total", "error_ratio": "http_errors_total"}
 _STRENGTH = {
     "slow": 8.0, "errors": 0.35, "crash": 1.0, "memory_leak": 3.0, "bad_deploy": 0.3, "bad_config": 0.4,
-    "pool_exhaustion": 0.95, "disk_full": 0.8, "noisy_neighbour": 0.9, "zone_network": 0.12, "traffic_surge": 5.0,
-    "traffic_loss": 0.9,
+    "pool_exhaustion": 0.95, "disk_full": 0.8, "batch": 1.3, "noisy_neighbour": 0.9, "node_down": 1.0,
+    "zone_network": 0.12, "zone_down": 1.0, "traffic_surge": 5.0, "traffic_loss": 0.9,
 }  # fmt: skip
+
+
+def _later(x: F64, steps: int) -> F64:
+    """The same `steps` later; what was before the first is taken to be like it."""
+    return x if not steps else np.concatenate([np.repeat(x[:1], min(steps, len(x))), x[:-steps]])
 
 
 def iso(ts: float) -> str:
@@ -338,20 +348,20 @@ class World:
             for k in shape.choice(len(self.nodes), size=min(s.replicas, len(self.nodes)), replace=False):
                 self.share[i, k] = 1.0 / min(s.replicas, len(self.nodes))
         self.home = [self.node_zone[int(np.argmax(self.share[i]))] for i in range(n)]
-        self._zone_share = np.array([[sum(self.share[i, k] for k in range(len(self.nodes)) if self.node_zone[k] == z)
+        self.zone_share = np.array([[sum(self.share[i, k] for k in range(len(self.nodes)) if self.node_zone[k] == z)
                                       for z in self.zones] for i in range(n)])  # fmt: skip
         self._work = np.array([float(s.work) for s in self.services])
         self._base_error = shape.uniform(0.0003, 0.002, n)
         self._memory = shape.uniform(0.35, 0.6, n)
         self._disk = shape.uniform(0.3, 0.55, n)
-        self._stores = [i for i, s in enumerate(self.services) if s.kind in ("datastore", "queue")]
+        self.stores = [i for i, s in enumerate(self.services) if s.kind in ("datastore", "queue")]
         self._calls = [[(self.index[c], spec) for c, spec in s.calls.items()] for s in self.services]
         self._callers: list[list[tuple[int, CallSpec]]] = [[] for _ in range(n)]
         for i, calls in enumerate(self._calls):
             for j, spec in calls:
                 self._callers[j].append((i, spec))
         self._size()
-        self._thresholds = self._slo()
+        self.thresholds = self._slo()
         self.faults = [self._choose(f, pick) for f in sc.faults]
         self.series = self._name_series()
         self._ar = np.zeros(len(self.entries))
@@ -370,24 +380,24 @@ class World:
             peak[i] += self.scenario.load.peak if i in self.entries else 0.0
             for j, spec in self._calls[i]:
                 peak[j] += peak[i] * spec.rate
-        self._peak = np.maximum(peak, 0.5)
-        self._capacity = self._peak * np.array([s.headroom for s in self.services])
+        self.peak = np.maximum(peak, 0.5)
+        self.capacity = self.peak * np.array([s.headroom for s in self.services])
         self._workers = np.full(n, 1e9)  # until the idle latency is known
         self._cores = np.full(len(self.nodes), 1e9)
-        calm = self._calm(1)
-        rest = self._solve(self._peak[self.entries][:, None], calm)
+        calm = self.calm(1)
+        rest = self.solve(self.peak[self.entries][:, None], calm)
         self._workers = np.maximum(4.0, 3.0 * rest.rate[:, 0] * rest.latency[:, 0])
         used = self.share.T @ (rest.util[:, 0] * self._weight())
         self._cores = np.maximum(used / 0.55, 0.2)  # nodes are filled to 55 % at the peak
 
     def _weight(self) -> F64:
         """Cores that a service burns at utilisation 1: busy services are bigger."""
-        return np.sqrt(self._peak / 50.0) + 0.3
+        return np.sqrt(self.peak / 50.0) + 0.3
 
     def _slo(self) -> dict[str, F64]:
         """Thresholds as operators tune them: from what the service does at the peak of a normal day."""
-        rest = self._solve(self._peak[self.entries][:, None], self._calm(1))
-        return {"latency": 2.0 * rest.latency[:, 0] + 0.02, "rate": 0.3 * (1 - self.scenario.load.swing) * self._peak}
+        rest = self.solve(self.peak[self.entries][:, None], self.calm(1))
+        return {"latency": 2.0 * rest.latency[:, 0] + 0.02, "rate": 0.3 * (1 - self.scenario.load.swing) * self.peak}
 
     def _choose(self, f: FaultSpec, rng: np.random.Generator) -> FaultSpec:
         """Target and strength where the scenario leaves them open.
@@ -395,14 +405,16 @@ class World:
         Raises:
             ConfigError: the target is not in this world.
         """
-        if f.kind == "noisy_neighbour":
+        if f.kind in ("noisy_neighbour", "node_down"):
             pool = list(self.nodes)
-        elif f.kind == "zone_network":
+        elif f.kind in ("zone_network", "zone_down"):
             pool = list(self.zones)
+        elif f.kind == "batch":
+            pool = [name for i, name in enumerate(self.names) if self.store_of(i) is not None]
         elif f.kind in ("traffic_surge", "traffic_loss"):
             pool = [self.names[i] for i in self.entries]
         elif f.kind == "disk_full":
-            pool = [self.names[i] for i in self._stores]
+            pool = [self.names[i] for i in self.stores]
         else:
             pool = [s.name for s in self.services if s.kind != "entry"]
         draw = pool[int(rng.integers(len(pool)))] if pool else ""  # drawn always: later faults keep their chance
@@ -418,7 +430,7 @@ class World:
             pool = "connections_used_ratio" if s.kind == "datastore" else "workers_busy_ratio"
             names = ["request_rate", "error_ratio", "latency_p99_seconds", "cpu_usage_ratio", "memory_usage_ratio"]
             names += [pool, "queue_depth", "up_ratio"]
-            if i in self._stores:
+            if i in self.stores:
                 names.append("disk_usage_ratio")
             for metric in names:
                 self._columns.append((metric, s.name))
@@ -516,9 +528,9 @@ class World:
         for first in range(0, total, CHUNK):
             steps = np.arange(first, first + CHUNK)  # noise is drawn for whole chunks
             t: F64 = steps * np.float64(sc.step)
-            demand = self._demand(t)
-            effects = self._effects(t, self.faults)
-            physics = self._solve(demand * effects.surge[self.entries], effects)
+            demand = self.demand(t)
+            effects = self.effects(t, self.faults)
+            physics = self.solve(demand * effects.surge[self.entries], effects)
             for k, f in enumerate(self.faults):
                 if t[-1] >= f.at and t[0] < f.at + f.duration + 60.0:
                     self._compare(k, physics, demand, t)
@@ -530,7 +542,7 @@ class World:
             changes = [c for c in self._changes if ts[0] <= c[0] < upto]
             yield Chunk(ts, values[:, :keep], alerts, changes)
 
-    def _demand(self, t: F64) -> F64:
+    def demand(self, t: F64) -> F64:
         load, clock = self.scenario.load, self.scenario.start + t
         day = clock % 86400.0 / 86400.0
         curve = 0.5 - 0.42 * np.cos(2 * np.pi * (day - 0.13)) - 0.08 * np.cos(4 * np.pi * (day - 0.05))
@@ -543,16 +555,21 @@ class World:
         out: F64 = load.peak * (1 - load.swing + load.swing * curve) * week * np.exp(noise)
         return out
 
-    def _calm(self, steps: int) -> _Effects:
+    def calm(self, steps: int) -> Effects:
         n, m = len(self.names), len(self.nodes)
         zero = np.zeros((n, steps))
-        return _Effects(
+        return Effects(
             slow=np.ones((n, steps)), errors=zero.copy(), up=np.ones((n, steps)), held=zero.copy(),
-            hog=np.zeros((m, steps)), net=zero.copy(), surge=np.ones((n, steps)), memory=zero.copy(), disk=zero.copy(),
+            hog=np.zeros((m, steps)), net=zero.copy(), surge=np.ones((n, steps)), batch=zero.copy(),
+            down=np.zeros((m, steps)), memory=zero.copy(), disk=zero.copy(),
         )  # fmt: skip
 
-    def _effects(self, t: F64, faults: list[FaultSpec]) -> _Effects:
-        e = self._calm(len(t))
+    def store_of(self, i: int) -> int | None:
+        """The first store that a service calls: what its batch jobs work on."""
+        return next((j for j, _ in self._calls[i] if j in self.stores), None)
+
+    def effects(self, t: F64, faults: list[FaultSpec]) -> Effects:
+        e = self.calm(len(t))
         for f in faults:
             age = t - f.at
             on = (age >= 0) & (age < f.duration)
@@ -563,13 +580,22 @@ class World:
                 e.hog[self.nodes.index(f.target)] += grow * f.strength
                 continue
             if f.kind == "zone_network":
-                e.net[:] += grow * f.strength * self._zone_share[:, self.zones.index(f.target)][:, None]
+                e.net[:] += grow * f.strength * self.zone_share[:, self.zones.index(f.target)][:, None]
+                continue
+            if f.kind in ("node_down", "zone_down"):
+                there = np.array(
+                    [f.target in (node, zone) for node, zone in zip(self.nodes, self.node_zone, strict=True)]
+                )
+                e.down[there] = np.maximum(e.down[there], np.where(on, f.strength, 0.0))
                 continue
             i = self.index[f.target]
             if f.kind == "slow":
                 e.slow[i] *= 1 + grow * (f.strength - 1)
             elif f.kind in ("errors", "bad_deploy", "bad_config"):
                 e.errors[i] = 1 - (1 - e.errors[i]) * (1 - grow * f.strength)
+            elif f.kind == "batch":
+                store = self.store_of(i)
+                e.batch[i] += grow * f.strength * self.capacity[i if store is None else store]
             elif f.kind == "crash":
                 e.up[i] *= 1 - np.where(on, f.strength, 0.0)
             elif f.kind == "pool_exhaustion":
@@ -592,9 +618,10 @@ class World:
                 e.surge[i] *= 1 + grow * (f.strength - 1)
             elif f.kind == "traffic_loss":
                 e.surge[i] *= 1 - grow * f.strength
+        e.up[:] *= 1 - self.share @ e.down
         return e
 
-    def _solve(self, demand: F64, e: _Effects) -> _Physics:
+    def solve(self, demand: F64, e: Effects) -> Physics:
         """The state for an entry demand float64[entries, steps]: three sweeps, as retries and nodes feed back."""
         n, steps = len(self.names), demand.shape[1]
         zero = np.zeros((n, steps))
@@ -607,13 +634,16 @@ class World:
         for _ in range(3):
             rate = zero.copy()
             for i in range(n):
+                store = self.store_of(i)
+                if store is not None:
+                    rate[store] += e.batch[i]
                 if i in entry_row:
                     rate[i] += demand[entry_row[i]]
                 through = rate[i] * (1 - early[i])
                 for j, spec in self._calls[i]:
                     rate[j] += through * spec.rate * (1 + spec.retries * errors[j])
-            capacity = self._capacity[:, None] * np.maximum(e.up, 1e-6) / (e.slow * crowd)
-            dead = e.up <= 0
+            capacity = self.capacity[:, None] * np.maximum(e.up, 1e-6) / (e.slow * crowd)
+            dead = e.up < 1e-9  # shares of nodes add up to one only nearly
             util = np.where(dead, 0.0, rate / capacity)
             calm = np.minimum(util, 0.97)
             queue = calm * calm / (1 - calm) * np.maximum(1.0, util)
@@ -628,9 +658,10 @@ class World:
                 wait, ok = own[i].copy(), (1 - early[i]) * (1 - self._base_error[i])
                 for j, spec in self._calls[i]:
                     patience = float(spec.timeout)
-                    reply = fresh_latency[j] + e.net[j]
+                    lag = round(spec.lag / self.scenario.step)
+                    reply = _later(fresh_latency[j] + e.net[j], lag)
                     late = np.clip((reply - 0.7 * patience) / (0.6 * patience), 0.0, 1.0)
-                    bad = 1 - (1 - fresh_errors[j]) * (1 - late)
+                    bad = 1 - (1 - _later(fresh_errors[j], lag)) * (1 - late)
                     tries = 1 + spec.retries * bad
                     wait += np.minimum(reply, patience) * min(spec.rate, 1.5) * tries
                     ok *= 1 - min(spec.rate, 1.0) * spec.critical * bad ** (1 + spec.retries)
@@ -646,13 +677,13 @@ class World:
             node = (self.share.T @ used) / self._cores[:, None] + e.hog
             slow = 1 + 5.0 * np.clip(node - 0.8, 0.0, 1.5)
             crowd = self.share @ slow
-        return _Physics(rate, errors, latency, util, np.minimum(busy, 1.0), queue, np.minimum(node, 1.0))
+        return Physics(rate, errors, latency, util, np.minimum(busy, 1.0), queue, np.minimum(node, 1.0))
 
-    def _compare(self, k: int, real: _Physics, demand: F64, t: F64) -> None:
+    def _compare(self, k: int, real: Physics, demand: F64, t: F64) -> None:
         """Who differs from the same world without fault `k` was affected by it."""
         others = [f for i, f in enumerate(self.faults) if i != k]
-        effects = self._effects(t, others)
-        calm = self._solve(demand * effects.surge[self.entries], effects)
+        effects = self.effects(t, others)
+        calm = self.solve(demand * effects.surge[self.entries], effects)
         hit = (
             (real.errors > calm.errors + 0.02)
             | (real.latency > 1.5 * calm.latency + 0.005)
@@ -663,7 +694,7 @@ class World:
 
     # ---------------------------------------------------------------- measuring
 
-    def _measure(self, p: _Physics, e: _Effects, first: int) -> tuple[F64, F64]:
+    def _measure(self, p: Physics, e: Effects, first: int) -> tuple[F64, F64]:
         """(what the exporters report, what the rules see of it): they differ where counters are exported.
 
         Counts are Poisson and binomial, levels carry noise, dead targets are silent.
@@ -681,14 +712,14 @@ class World:
         queue = rng.poisson(np.minimum(p.queue * 4.0, 5000.0)).astype(float)
         disk = self._disk[:, None] + 0.02 * saw
         disk = np.clip(disk + (1.0 - disk) * e.disk, 0.0, 1.0)
-        silent = e.up <= 0
+        silent = e.up < 1e-9
         seen, ratio = requests / step, np.where(requests > 0, failed / np.maximum(requests, 1.0), 0.0)
         rows: list[F64] = []
         for i in range(n):
             own = [seen[i], ratio[i], latency[i], cpu[i], memory[i], busy[i], queue[i]]
             rows += [np.where(silent[i], np.nan, col) for col in own]
             rows.append(e.up[i])
-            if i in self._stores:
+            if i in self.stores:
                 rows.append(np.where(silent[i], np.nan, disk[i]))
         node_cpu = np.clip(p.node + rng.normal(0.0, 0.01, p.node.shape), 0.0, 1.0)
         node_memory = np.clip(0.5 + 0.1 * p.node + rng.normal(0.0, 0.004, p.node.shape), 0.0, 1.0)
@@ -715,13 +746,13 @@ class World:
         """(rule, subject, true per step, value per step) wherever a rule's condition is true at least once."""
         out = []
         for row, (metric, subject) in enumerate(self._columns):
-            for rule in _RULES.get(metric, ()):
+            for rule in RULES.get(metric, ()):
                 i = self.index.get(subject, 0)
                 limit = rule.limit
                 if rule.name == "LatencyHigh":
-                    limit = float(self._thresholds["latency"][i])
+                    limit = float(self.thresholds["latency"][i])
                 elif rule.name == "TrafficLow":
-                    limit = float(self._thresholds["rate"][i])
+                    limit = float(self.thresholds["rate"][i])
                 x = values[row, :keep]
                 with np.errstate(invalid="ignore"):
                     true = x < limit if rule.below else x > limit
@@ -745,7 +776,7 @@ class Rule:
     below: bool = False
 
 
-_RULES: dict[str, tuple[Rule, ...]] = {
+RULES: dict[str, tuple[Rule, ...]] = {
     "error_ratio": (Rule("ErrorRateHigh", "critical", 0.05, 60.0, "more than 5 % of requests fail"),),
     "latency_p99_seconds": (Rule("LatencyHigh", "warning", 0.0, 120.0, "p99 latency is above its objective"),),
     "request_rate": (Rule("TrafficLow", "warning", 0.0, 180.0, "far fewer requests than at the quietest hour", True),),

@@ -1,6 +1,6 @@
 """Where in the graph an alert sits: its service, and the node and zone under it when its labels tell."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from aiopsd.model import Alert
@@ -20,10 +20,10 @@ SUBJECTS = (
     "node",
     "host",
 )
+WORKLOADS = ("service", "service_name", "app", "deployment", "workload", "pod")  # an alert without is of its host
 HOSTS = ("node", "host", "hostname", "nodename")
 ZONES = ("zone", "availability_zone", "topology_kubernetes_io_zone", "failure_domain")
-
-
+_UNDER = frozenset((*HOSTS, *ZONES))
 MOST = 50_000  # alerts whose place is kept
 
 
@@ -60,15 +60,18 @@ def _placed(alert: Alert, topology: Topology) -> Place:
                 vertex = found
                 break
             vertex = vertex or name
-    under = []
-    for keys in (HOSTS, ZONES):
-        for key in keys:
-            if labels.get(key):
-                name = topology.resolve(labels[key])
-                if name != vertex:
-                    under.append(name)
-                break
-    return Place(vertex, tuple(under))
+        else:
+            host = _first(labels, HOSTS)
+            if host and not _first(labels, WORKLOADS):
+                vertex = host  # the job and instance are those of an exporter
+    if _UNDER.isdisjoint(labels):
+        return Place(vertex, ())
+    told = (topology.resolve(_first(labels, keys)) for keys in (HOSTS, ZONES))
+    return Place(vertex, tuple(name for name in told if name and name != vertex))
+
+
+def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str:
+    return next((labels[key] for key in keys if labels.get(key)), "")
 
 
 def name_of(alert: Alert) -> str:

@@ -111,6 +111,8 @@ def clock(ts: float) -> str:
 
 def sentence(e: Evidence, onset: float) -> str:
     """`p99 latency 840, normally 110..190, since 02:14:30 UTC`."""
+    if e.low <= e.level <= e.high and e.opinion:  # it is not the value that is strange
+        return f"{e.metric or 'value'} {number(e.level)} ({e.opinion}), since {clock(onset)}"
     return f"{e.metric or 'value'} {number(e.level)}, normally {number(e.low)}..{number(e.high)}, since {clock(onset)}"
 
 

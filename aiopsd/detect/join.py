@@ -65,6 +65,7 @@ class Entry(msgspec.Struct):
     recent: list[tuple[float, float]]
     unit: float  # of the metric for an evidence of 1, when it left its range; 0: distances do not add up
     far: float  # the largest evidence, not cut at 1
+    opinion: str = ""  # of a model of the second tier, the last that was given
 
     def weight(self, now: float) -> float:
         """Evidence left at `now`."""
@@ -130,6 +131,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     interval: float
     lead: float
     recent: list[tuple[float, float]]
+    opinion: str = ""  # of a model of the second tier
 
 
 def seen(breaks: Breaks) -> Iterator[Seen]:
@@ -281,7 +283,7 @@ class Join:
             unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES else 0.0
             entry = Entry(
                 s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
-                s.value, evidence, s.lead, s.recent, unit, far,
+                s.value, evidence, s.lead, s.recent, unit, far, s.opinion,
             )  # fmt: skip
             subject.entries[s.row] = entry
             subject.sum += entry.weight(now)
@@ -293,6 +295,7 @@ class Join:
         entry.bad = max(entry.bad, s.ts)
         entry.interval = s.interval
         entry.recent = s.recent
+        entry.opinion = s.opinion or entry.opinion
         if abs(s.value - entry.normal) > abs(entry.level - entry.normal):
             entry.level = s.value
             entry.up = s.value > entry.normal
@@ -485,6 +488,7 @@ class Join:
             lead_in=max(0.0, (e.lead if e.up else -e.lead) / e.scale),
             traffic=e.normal if who.kind == "traffic" else 0.0,
             recent=tuple(e.recent),
+            opinion=e.opinion,
         )
 
     # ------------------------------------------------------------------ snapshots

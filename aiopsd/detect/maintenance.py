@@ -1,11 +1,12 @@
 """Planned work: when it is, and which series it concerns. What they say meanwhile is neither scored nor learned.
 
 What enters is rules and labels of series, then times of samples; what leaves is which samples lie in a window. Windows
-come from the configuration and are a function of sample time, so that a replay leaves out the same samples.
+come from the configuration and from operators, and are a function of sample time, so that a replay leaves out the same
+samples.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,6 +17,8 @@ from aiopsd.config import WEEKDAYS, MaintenanceRule
 from aiopsd.detect.bank import F64
 from aiopsd.detect.signals import Matcher
 from aiopsd.errors import ConfigError
+from aiopsd.model import Window as Asked
+from aiopsd.silences import Matchers
 
 Interval = tuple[float, float]  # [begin, end) in UTC seconds
 DAY = 86400.0
@@ -109,15 +112,40 @@ class Window:
         return at.astimezone(UTC).timestamp()
 
 
-class Maintenance:
-    """The windows of a configuration, and which of them concern a row. Row state: `group: int16[rows]`, 0 for none."""
+class Once:
+    """When a window holds that an operator asked for."""
 
-    def __init__(self, rules: Sequence[MaintenanceRule], path: str = "$.detect.maintenance") -> None:
-        self.rules = tuple(rules)
-        self._windows = [Window(rule, f"{path}[{i}]") for i, rule in enumerate(rules)]
-        self._matchers = [Matcher(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)]
+    def __init__(self, asked: Asked) -> None:
+        self._interval = (asked.starts_at, asked.ends_at)
+
+    def between(self, first: float, last: float) -> list[Interval]:
+        """As of a `Window`."""
+        begin, end = self._interval
+        return [self._interval] if begin <= last and first < end and begin < end else []
+
+
+class Maintenance:
+    """All windows, and which of them concern a row. Row state: `group: int16[rows]`, 0 for none.
+
+    `rules` are the configuration's, `asked` what operators asked for.
+    """
+
+    def __init__(
+        self, rules: Sequence[MaintenanceRule], asked: Sequence[Asked] = (), path: str = "$.detect.maintenance"
+    ) -> None:
+        self.rules, self.asked = tuple(rules), tuple(asked)
+        self._windows: list[Window | Once] = [Window(rule, f"{path}[{i}]") for i, rule in enumerate(rules)]
+        self._windows += [Once(window) for window in asked]
+        self._matchers: list[Callable[[Mapping[str, str]], bool]] = [
+            Matcher(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)
+        ]
+        self._matchers += [Matchers(window.matchers).matches for window in asked]
         self._groups: list[tuple[int, ...]] = [()]  # each: the rules that concern its rows
         self._ids: dict[tuple[int, ...], int] = {(): 0}
+
+    def __bool__(self) -> bool:
+        """Whether there is any window."""
+        return bool(self._windows)
 
     def group(self, labels: Mapping[str, str], service: str) -> int:
         """Number of the set of rules that concern a series; `service` is what it belongs to."""
@@ -159,8 +187,10 @@ class Maintenance:
 
     def active(self, now: float) -> list[str]:
         """Names of the rules in force."""
+        names = [rule.name or ", ".join(f"{k}={v}" for k, v in rule.match.items()) for rule in self.rules]
+        names += [window.comment or str(Matchers(window.matchers)) for window in self.asked]
         return [
-            rule.name or ", ".join(f"{k}={v}" for k, v in rule.match.items())
-            for rule, window in zip(self.rules, self._windows, strict=True)
+            name
+            for name, window in zip(names, self._windows, strict=True)
             if any(begin <= now < end for begin, end in window.between(now, now))
         ]

@@ -1,426 +1,204 @@
-"""Models on selected series, behind the bank's verbs: the second tier, for what an envelope cannot see.
+"""Models on selected series and services, behind the bank's verbs: the second tier, for what an envelope cannot see.
 
-What enters is columns of samples; what leaves is scores with the meaning of every other detector's, and the samples
-that left the envelope of the model's statistic. A model is one of river's by name, or a pattern memory of `shapes`.
-A model's own score is never used as it is: several of river's saturate at exactly 1.0, so that a 9-sigma point looks
-like a 90-sigma one. The raw statistic behind it (residual of a forecast, distance in deviations, mass of a tree) goes
-through a range-break envelope of its own instead.
+What enters is columns of samples; what leaves is the samples that a model found strange, and what they make of the
+bank's evidence. A rule names a model and either series, each of which gets one, or the features of a service, which get
+one together.
 
-A verdict of the second tier confirms: it raises what the bank says of the same series within about an hour; what stays
-unconfirmed may be worth less. Alone it makes no event unless its rule says so. How many series have a model is a matter
-of a budget of CPU, counted from each rule's cost and each series' own pace, so that the same samples always promote the
-same series.
-
-Known faults of river 0.26 that are survived here: GaussianScorer with a window raises on a rolling variance below
-zero, StandardAbsoluteDeviation raises on a score before its first learn, PredictiveAnomalyDetection learns while it
-scores, models without a seed are not repeatable. A model that keeps failing is started anew, and counted.
+A verdict of the second tier confirms: it raises what the bank says of the same series, or of the series of the same
+service, within about an hour; what stays unconfirmed may be worth less. Alone it makes no event unless its rule says
+so. How many have a model is a matter of a budget of CPU, counted from each rule's cost and each series' own pace, so
+that the same samples always promote the same series.
 """
 
-import collections
 import heapq
-import inspect
 import math
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
-import river
 from numpy.typing import NDArray
-from river.compose import Pipeline
 
 from aiopsd.config import OnlineRule
-from aiopsd.detect.bank import F64, HARM_HIGH, MENTION, Policy, RangeBank, Rows
-from aiopsd.detect.codec import Unencodable, decode, encode
-from aiopsd.detect.evidence import Series
+from aiopsd.detect.bank import F64, MENTION, Policy, Rows
+from aiopsd.detect.calibrate import ASSUMED, USUAL, ModelDetector, Strange
+from aiopsd.detect.evidence import Series, number
 from aiopsd.detect.join import HALF_LIFE, Seen
-from aiopsd.detect.shapes import MEMORIES, Day, Shape
 from aiopsd.detect.signals import Matcher
+from aiopsd.detect.vectors import Vectors, feature_of
 from aiopsd.errors import ConfigError
 from aiopsd.model import Snapshot
 
-SEED = 1  # of models that take one and were given none
-LEARNING = 60  # samples a model sees before it is asked: what an empty one says would spoil the envelope for long
-PATIENCE = 10  # samples in a row that a model may fail on before it is started anew
 RAISE = 3.0  # times, at most, that a verdict adds to the evidence it confirms
-PACED = 20  # samples after which a series' pace is known
-ASSUMED = 60.0  # s between its samples until then
+ONLINE = -1  # the channel of what a model says
 
-
-def make(name: str, params: Mapping[str, Any], path: str = "$") -> Any:
-    """The river object of that name, e.g. `anomaly.HalfSpaceTrees`; nested models are `{model: ..., params: {...}}`.
-
-    `compose.Pipeline` takes its parts as `steps`.
-
-    Raises:
-        ConfigError: river has no such class, or does not take these parameters.
-    """
-    if name in MEMORIES:
-        try:
-            return MEMORIES[name](**params)
-        except (TypeError, ValueError) as e:
-            raise ConfigError(f"`{name}` does not take these parameters: {e}", f"{path}.params") from None
-    found: Any = river
-    try:
-        parts = name.split(".")
-        for i, part in enumerate(parts):
-            if not hasattr(found, part) and i == 0:
-                found = __import__(f"river.{part}", fromlist=[part])
-            else:
-                found = getattr(found, part)
-    except (ImportError, AttributeError):
-        raise ConfigError(f"river has no `{name}`", f"{path}.model") from None
-    if not inspect.isclass(found) or not found.__module__.startswith("river."):
-        raise ConfigError(f"`{name}` is not a class of river", f"{path}.model")
-
-    def nested(value: Any, where: str) -> Any:
-        if isinstance(value, Mapping) and "model" in value:
-            return make(str(value["model"]), value.get("params", {}), where)
-        if isinstance(value, list):
-            return [nested(v, f"{where}[{i}]") for i, v in enumerate(value)]
-        return value
-
-    given = {k: nested(v, f"{path}.params.{k}") for k, v in params.items()}
-    try:
-        if name == "compose.Pipeline":
-            return found(*given.pop("steps", ()), **given)
-        if "seed" in inspect.signature(found).parameters:
-            given.setdefault("seed", SEED)
-        made = found(**given)
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"`{name}` does not take these parameters: {e}", f"{path}.params") from None
-    _seed(made)
-    return made
-
-
-def _seed(part: Any, depth: int = 4) -> None:
-    """Give every generator inside a repeatable beginning: some models make parts of theirs without a seed."""
-    if isinstance(part, random.Random):
-        part.seed(SEED)
-    elif depth and hasattr(part, "__dict__"):
-        for inner in vars(part).values():
-            _seed(inner, depth - 1)
-
-
-def kept(model: Any) -> Any:
-    """The model as plain data; `revived` makes it again."""
-    return ["memory", model.state()] if isinstance(model, Shape | Day) else ["river", encode(model)]
-
-
-def revived(name: str, params: Mapping[str, Any], data: Any) -> Any:
-    """The model that `kept` was given, of a rule with this name and these parameters."""
-    if data[0] == "river":
-        return decode(data[1])
-    model = make(name, params)
-    model.load(data[1])
-    return model
-
-
-def _last(model: Any) -> Any:
-    """The step that decides: of a pipeline the last (a pipeline itself answers to every verb)."""
-    return list(model.steps.values())[-1] if isinstance(model, Pipeline) else model
-
-
-def statistic(model: Any, x: dict[str, float], y: float, ts: float = 0.0) -> tuple[float | None, float | None]:
-    """(raw statistic: larger is stranger, nothing saturates; expected value if the model has one). Learns nothing.
-
-    The statistic is None where the model has nothing to say of this sample.
-    """
-    if isinstance(model, Shape | Day):
-        return model.statistic(ts, y)
-    kind = _last(model)
-    inner = getattr(kind, "anomaly_detector", None)
-    if inner is not None and kind is model:  # a filter only compares with a threshold; ours is elsewhere
-        return statistic(inner, x, y, ts)
-    predictor = getattr(kind, "predictive_model", None)
-    if predictor is not None:
-        return statistic(predictor, x, y, ts)
-    if hasattr(kind, "forecast"):
-        expected = float(model.forecast(1)[0])
-        return abs(y - expected), expected
-    gaussian = getattr(kind, "gaussian", None)
-    if gaussian is not None:
-        if gaussian.n_samples < 2:
-            return 0.0, None
-        return abs(y - float(gaussian.mu)) / max(float(gaussian.sigma), 1e-12), float(gaussian.mu)
-    if hasattr(kind, "score_one"):
-        return float(model.score_one(x, y) if hasattr(kind, "sub_stat") else model.score_one(x)), None
-    expected = float(model.predict_one(x))  # a regressor on the lags
-    return abs(y - expected), expected
-
-
-def learn(model: Any, x: dict[str, float], y: float, ts: float = 0.0) -> None:
-    """One step of learning, by whichever signature the model has."""
-    if isinstance(model, Shape | Day):
-        model.learn(ts, y)
-        return
-    kind = _last(model)
-    inner = getattr(kind, "anomaly_detector", None)
-    if inner is not None and kind is model:
-        # not through the filter: with protection off, river 0.26 would never train what is inside
-        learn(inner, x, y, ts)
-    elif hasattr(kind, "forecast"):
-        model.learn_one(y)
-    elif hasattr(kind, "score_one") and not any(hasattr(kind, a) for a in ("gaussian", "sub_stat", "predictive_model")):
-        model.learn_one(x)
-    else:
-        model.learn_one(x, y)
-
-
-class _Row:
-    """One series' model and what it needs of the series."""
-
-    def __init__(self, model: Any, slot: int, lags: int) -> None:
-        self.model = model
-        self.slot = slot
-        self.last = float("-inf")
-        self.lags: collections.deque[float] = collections.deque(maxlen=lags)
-        self.n = 0  # samples the model has learned
-        self.seen = 0  # and the series has shown since it has one
-        self.mean = self.dev = 0.0
-        self.failed = 0  # samples in a row
-        self.said = 0  # statistics so far
-        self.ready = math.inf  # time of the sample since which they are enough
-        self.first = 0.0  # time of the first sample; with `last` and `n` the pace of the series
-
-    @property
-    def interval(self) -> float:
-        """Seconds between its samples, once that is known."""
-        return max((self.last - self.first) / (self.seen - 1), 1e-3) if self.seen >= PACED else ASSUMED
-
-
-class RiverDetector:
-    """A `Detector` of one river model per row, made when the row's first sample arrives.
-
-    The statistic of a sample goes through row `slot` of an inner `RangeBank`. Memory is that of the models: a few kB
-    each for the scorers, 150 kB for LODA, up to a MB for trees.
-    """
-
-    KIND, VERSION = "detect.online", 3
-
-    def __init__(self, model: str, params: Mapping[str, Any], *, lags: int = 0, policy: Policy | None = None) -> None:
-        self.model, self.params, self.lags = model, dict(params), lags
-        self.policy = policy or Policy()
-        self.faults = 0  # samples on which a model raised or answered nothing usable
-        self._bank = RangeBank(self.policy, 16)
-        self._rows: dict[int, _Row] = {}
-        self._free: list[int] = []
-        self._slots = 0
-
-    def check(self, path: str) -> None:
-        """Make one and put it through a snapshot.
-
-        Raises:
-            ConfigError: no such model, wrong parameters, or its state cannot be kept as data.
-        """
-        try:
-            model = make(self.model, self.params, path)
-            for y in (0.0, 1.0, 2.0):
-                self._try(learn, model, {"x": y}, y)
-            revived(self.model, self.params, kept(model))
-        except Unencodable as e:
-            raise ConfigError(f"the state of `{self.model}` cannot be kept in a snapshot: {e}", path) from None
-
-    def forget(self, row: int) -> None:
-        state = self._rows.pop(row, None)
-        if state is not None:
-            self._bank.reset(np.array([state.slot], np.intp))
-            self._free.append(state.slot)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def ready(self, row: int, ts: float) -> bool:
-        """Whether the model had said enough of this row by then that its silence means something."""
-        state = self._rows.get(row)
-        return state is not None and ts > state.ready
-
-    def interval(self, row: int) -> float:
-        """Seconds between the samples of a row, or what is assumed until that is known."""
-        state = self._rows.get(row)
-        return ASSUMED if state is None else state.interval
-
-    # ------------------------------------------------------------------ the verbs
-
-    def step(self, rows: Rows, ts: F64, values: F64) -> tuple[F64, list[Seen]]:
-        """(scores, samples whose statistic left its envelope); scores before learning, in the order given."""
-        at: list[int] = []
-        slots: list[int] = []
-        raws: list[float] = []
-        context: list[tuple[float, float, float]] = []  # expected, scale, seconds since the previous sample
-        for pos, (row, t, v) in enumerate(zip(rows.tolist(), ts.tolist(), values.tolist(), strict=True)):
-            if not math.isfinite(v):
-                continue
-            state = self._rows.get(row)
-            if state is None:
-                state = self._rows[row] = _Row(make(self.model, self.params), self._slot(), self.lags)
-            if t <= state.last:
-                continue
-            x, raw, expected = self._look(state, t, v)
-            if raw is not None:
-                at.append(pos)
-                slots.append(state.slot)
-                raws.append(raw)
-                state.said += 1
-                if state.said == self.policy.warm:
-                    state.ready = t
-                scale = max(1.2533 * state.dev, 0.05 * abs(state.mean), 1e-9)
-                context.append((state.mean if expected is None else expected, scale, t - state.last))
-            self._learn(state, t, x, v)
-        scores = np.zeros(len(rows))
-        seen: list[Seen] = []
-        if at:
-            outcome = self._bank.step(np.array(slots, np.intp), ts[at], np.array(raws))
-            scores[at] = outcome.scores
-            b = outcome.breaks
-            for i, evidence in zip(b.pos.tolist(), b.evidence.tolist(), strict=True):
-                if evidence <= MENTION:
-                    continue
-                pos, (normal, scale, gap) = at[i], context[i]
-                v = float(values[pos])
-                low, high = normal - 3 * scale, normal + 3 * scale
-                row, t = int(rows[pos]), float(ts[pos])
-                seen.append(Seen(pos, row, t, v, evidence, -1, v >= normal, normal, low, high, scale, gap, 0.0, []))
-        return scores, seen
-
-    def score(self, rows: Rows, ts: F64, values: F64) -> F64:
-        """Score of each sample if it came now; mutates nothing."""
-        scores = np.zeros(len(rows))
-        for pos, (row, t, v) in enumerate(zip(rows.tolist(), ts.tolist(), values.tolist(), strict=True)):
-            state = self._rows.get(row)
-            if state is None or not math.isfinite(v) or t <= state.last:
-                continue
-            faults = self.faults
-            _, raw, _ = self._look(state, t, v)
-            self.faults = faults
-            if raw is not None:
-                scores[pos] = self._bank.score(np.array([state.slot], np.intp), np.array([t]), np.array([raw]))[0]
-        return scores
-
-    def learn(self, rows: Rows, ts: F64, values: F64) -> None:
-        self.step(rows, ts, values)
-
-    def _slot(self) -> int:
-        if self._free:
-            slot = self._free.pop()
-        else:
-            slot, self._slots = self._slots, self._slots + 1
-        self._bank.mark(np.array([slot], np.intp), harm=HARM_HIGH)  # a small statistic is nothing strange
-        return slot
-
-    def _look(self, state: _Row, t: float, v: float) -> tuple[dict[str, float], float | None, float | None]:
-        """(features, statistic, expected value); the statistic is None when the model has nothing to say."""
-        x = {"x": v} | {f"x{i + 1}": lag for i, lag in enumerate(state.lags)}
-        if state.n < LEARNING:
-            return x, None, None
-        ok, found = self._try(statistic, state.model, x, v, t)
-        if not ok or not (found[0] is None or math.isfinite(found[0])):
-            self.faults += 1
-            return x, None, None
-        return x, found[0], found[1]
-
-    def _learn(self, state: _Row, t: float, x: dict[str, float], v: float) -> None:
-        if len(state.lags) == self.lags:
-            if not self._try(learn, state.model, x, v, t)[0]:
-                self.faults += 1
-                state.failed += 1
-                if state.failed >= PATIENCE:
-                    state.model, state.failed, state.n = make(self.model, self.params), 0, 0
-            else:
-                state.failed = 0
-        if state.seen == 0:
-            state.first = t
-        state.n += 1
-        state.seen += 1
-        gain = max(1 / state.n, 1e-3)
-        off = v - state.mean
-        if state.n > 20:
-            off = min(max(off, -4 * state.dev), 4 * state.dev)
-        state.mean += gain * off
-        state.dev += gain * (min(abs(v - state.mean), 4 * state.dev if state.n > 20 else math.inf) - state.dev)
-        state.lags.appendleft(v)
-        state.last = t
-
-    @staticmethod
-    def _try(call: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
-        """(did it work, what it answered): a model is foreign code, and one series' trouble is not the partition's."""
-        try:
-            return True, call(*args)
-        except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
-            return False, None
-
-    # ------------------------------------------------------------------ snapshots
-
-    def snapshot(self) -> Snapshot:
-        bank = self._bank.snapshot(self._slots)
-        rows = []
-        for row, s in sorted(self._rows.items()):
-            state = [kept(s.model), s.slot, s.last, list(s.lags), s.n, s.mean, s.dev, s.failed]
-            rows.append([row, *state, s.first, s.seen, s.said, s.ready])
-        meta = {
-            "model": self.model,
-            "rows": rows,
-            "free": list(self._free),
-            "slots": self._slots,
-            "bank": bank.meta,
-            "faults": self.faults,
-        }
-        return Snapshot(kind=self.KIND, version=self.VERSION, meta=meta, arrays=dict(bank.arrays))
-
-    def load(self, snapshot: Snapshot) -> None:
-        """Go on where the snapshot was taken.
-
-        Raises:
-            ValueError: the snapshot is of another kind or version, or names a class that is none of river's.
-        """
-        if (snapshot.kind, snapshot.version) != (self.KIND, self.VERSION):
-            raise ValueError(f"not a {self.KIND} version {self.VERSION}: {snapshot.kind} version {snapshot.version}")
-        meta = snapshot.meta
-        bank = Snapshot(kind=RangeBank.KIND, version=RangeBank.VERSION, meta=meta["bank"], arrays=snapshot.arrays)
-        self._bank = RangeBank.resume(self.policy, bank)
-        self._free, self._slots, self.faults = list(meta["free"]), meta["slots"], meta["faults"]
-        self._rows = {}
-        for row, model, slot, last, lags, n, mean, dev, failed, *rest in meta["rows"]:
-            state = _Row(revived(self.model, self.params, model), slot, self.lags)
-            state.first, state.seen, state.said, state.ready = rest
-            state.last, state.n, state.mean, state.dev, state.failed = last, n, mean, dev, failed
-            state.lags.extend(lags)
-            self._rows[row] = state
+Subject = tuple[int, int]  # (rule, row or id of a service): what a model is of
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What the models of a row said, in envelope widths; it fades as the evidence of the join does."""
+    """What a model said, in envelope widths; it fades as the evidence of the join does."""
 
     ts: float
     evidence: float
+    opinion: str  # the same in words
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A sample that a model found strange, as the join would see it."""
+
+    seen: Seen
+    subject: Subject
+    alone: bool  # may it be an event by itself
+
+
+class _Rule:
+    """One rule: its model, who has one, who waits for one. Who: a row, or the id of a service for a vector rule."""
+
+    def __init__(self, rule: OnlineRule, policy: Policy, path: str) -> None:
+        self.rule = rule
+        if rule.every <= 0:
+            raise ConfigError("an interval is longer than nothing", f"{path}.every")
+        self.matches = Matcher(rule.match, f"{path}.match")
+        self.vectors = Vectors(float(rule.every)) if rule.features else None
+        self.metrics = [Matcher({"__name__": f}, f"{path}.features[{i}]") for i, f in enumerate(rule.features)]
+        self.detector = ModelDetector(
+            rule.model, rule.params, lags=rule.lags, policy=policy, vector=bool(rule.features), path=path
+        )
+        self.chosen: dict[int, str] = {}  # who -> harmful direction
+        self.waiting: dict[int, str] = {}
+        # shares of a core, by the paces as of the last `balance`: what they are now depends on how the stream was cut
+        self.shares: dict[int, float] = {}
+        self.watched = np.zeros(0, np.intp)  # rows that a model looks at, sorted
+        self.key = msgspec.json.encode(rule, enc_hook=float, order="sorted").decode()  # a Duration is a float
+
+    def wants(self, who: Series) -> bool:
+        """Whether a series takes part."""
+        given = {**who.labels, "service": who.service or who.labels.get("service", "")}
+        return self.matches(given) and (not self.metrics or any(m(given) for m in self.metrics))
+
+    def appear(self, row: int, who: Series) -> None:
+        if self.vectors is None:
+            self.waiting[row] = who.harm
+            return
+        key = self.vectors.appear(row, who.service, feature_of(who.labels, self.rule.by), who.harm)
+        if key not in self.chosen:
+            self.waiting.setdefault(key, "")  # which way harms is a matter of the feature
+
+    def vanish(self, row: int) -> int | None:
+        """The series is gone; who had a model and is gone with it."""
+        who = row if self.vectors is None else self.vectors.vanish(row)
+        if who is None:
+            return None
+        self.waiting.pop(who, None)
+        self.shares.pop(who, None)
+        if self.chosen.pop(who, None) is None:
+            return None
+        self.detector.forget(who)
+        return who
+
+    def of(self, row: int) -> int | None:
+        """Who of those that have a model this row is, or belongs to."""
+        who = row if self.vectors is None else self.vectors.of(row)
+        return who if who in self.chosen else None
+
+    def watch(self) -> None:
+        """Find out anew which rows a model looks at."""
+        vectors = self.vectors
+        rows = list(self.chosen) if vectors is None else [row for key in self.chosen for row in vectors.rows(key)]
+        self.watched = np.array(sorted(rows), np.intp)
+
+    def share(self, who: int) -> float:
+        """Of a core, by the rule's cost."""
+        return self.shares.get(who, 1e-6 * self.rule.cost / ASSUMED)
+
+    # ------------------------------------------------------------------ samples
+
+    def step(self, rows: Rows, ts: F64, values: F64, record: Rows) -> list[tuple[Seen, int, bool]]:
+        """(sample that the model found strange, who it is of, may it be an event alone), in order."""
+        mine = np.flatnonzero(np.isin(rows, self.watched))
+        if not len(mine):
+            return []
+        rows, ts, values, record = rows[mine], ts[mine], values[mine], record[mine]
+        if self.vectors is None:
+            strange = self.detector.step(rows, ts, values)[1]
+            found = [(s.row, self._seen(s, s.row, s.value), self.chosen[s.row]) for s in strange]
+        else:
+            found = list(self._services(self.vectors, rows, ts, values, record))
+        return [
+            (
+                msgspec.structs.replace(seen, pos=int(mine[seen.pos])),
+                who,
+                self.rule.alone and (harm == "both" or harm == ("high" if seen.up else "low")),
+            )
+            for who, seen, harm in found
+        ]
+
+    def _services(
+        self, vectors: Vectors, rows: Rows, ts: F64, values: F64, record: Rows
+    ) -> Iterator[tuple[int, Seen, str]]:
+        """(who, the feature that is strangest as a sample of its series, which way that one harms)."""
+        for c in vectors.step(rows.tolist(), ts.tolist(), values.tolist(), record.tolist()):
+            if not c.features:
+                continue
+            far = max(c.features.values(), key=abs)
+            found = self.detector.step(np.array([c.id], np.intp), np.array([c.ts]), np.array([far]), [c.features])[1]
+            for s in found:
+                row, part = vectors.strangest(c.id, s.feature)
+                normal, scale = part.level.mean, part.level.scale
+                if s.feature:  # what the others say of it, in deviations
+                    normal, scale = normal + s.normal * scale, s.scale * scale
+                s = msgspec.structs.replace(s, pos=c.pos, normal=normal, scale=scale, recent=part.recent)
+                yield c.id, self._seen(s, row, part.value, part.feature), part.harm
+
+    def _seen(self, s: Strange, row: int, value: float, feature: str = "") -> Seen:
+        low, high = s.normal - USUAL * s.scale, s.normal + USUAL * s.scale
+        told = f"{s.statistic:.4g}, until now at most {s.usual:.4g}"
+        if s.expected:
+            told = f"{feature or 'value'} {number(value)} where {number(low)}..{number(high)} was expected: {told}"
+        elif feature:
+            told = f"{feature} {number(value)} is farthest from its level: {told}"
+        return Seen(
+            pos=s.pos,
+            row=row,
+            ts=s.ts,
+            value=value,
+            evidence=s.evidence,
+            channel=ONLINE,
+            up=value >= s.normal,
+            normal=s.normal,
+            low=low,
+            high=high,
+            scale=s.scale,
+            interval=s.interval,
+            lead=0.0,
+            recent=list(s.recent),
+            opinion=f"{self.rule.model}: {told}",
+        )
 
 
 class Online:
-    """The configured rules over the series of a partition: which rows have a model, and what their verdicts confirm.
+    """The configured rules over the series of a partition: who has a model, and what their verdicts confirm.
 
-    Rows that match wait in order of appearance; those before them have a model as long as `max_series` of the rule and
-    the CPU budget of all rules have room. The budget is looked at when a series appears, and at `balance`.
+    Who matches waits in order of appearance; those before it have a model as long as `max_series` of the rule and the
+    CPU budget of all rules have room. The budget is looked at when a series appears, and at `balance`.
     """
 
     def __init__(
         self, rules: Sequence[OnlineRule], policy: Policy, path: str = "$.detect.online", *, budget: float = math.inf
     ) -> None:
         """`budget`: share of a core that the models may take, by the rules' costs."""
-        self.rules = tuple(rules)
         self.budget = budget
         self.theta = policy.theta
-        self._matchers = [Matcher(r.match, f"{path}[{i}].match") for i, r in enumerate(rules)]
-        self.detectors = [RiverDetector(r.model, r.params, lags=r.lags, policy=policy) for r in rules]
-        for i, detector in enumerate(self.detectors):
-            detector.check(f"{path}[{i}]")
-        self._chosen: list[dict[int, str]] = [{} for _ in rules]  # row -> harmful direction
-        self._waiting: list[dict[int, str]] = [{} for _ in rules]
-        # shares of a core, by the paces as of the last `balance`: what they are now depends on how the stream was cut
-        self._shares: list[dict[int, float]] = [{} for _ in rules]
-        self._watched = np.zeros(0, np.intp)  # rows of any rule, sorted
+        self.rules = [_Rule(rule, policy, f"{path}[{i}]") for i, rule in enumerate(rules)]
+        self._watched = np.zeros(0, np.intp)  # rows of any rule, sorted; made anew when they are `_stale`
+        self._stale = self._room = False  # `_room`: somebody who waits may have a model now
         self._counters: dict[int, tuple[float, float] | None] = {}  # row -> (time, value) of its last sample
-        self._verdicts: dict[int, Verdict] = {}  # of a model, the strongest of late
+        self._verdicts: dict[Subject, Verdict] = {}  # of a model, the strongest of late
+
+    @property
+    def detectors(self) -> list[ModelDetector]:
+        """One of each rule."""
+        return [r.detector for r in self.rules]
 
     @property
     def faults(self) -> int:
@@ -430,122 +208,125 @@ class Online:
     @property
     def share(self) -> float:
         """Share of a core that the models take, by the rules' costs and the series' paces as of the last `balance`."""
-        return sum(self._share(i, row) for i, chosen in enumerate(self._chosen) for row in chosen)
-
-    def _share(self, i: int, row: int) -> float:
-        return self._shares[i].get(row, 1e-6 * self.rules[i].cost / ASSUMED)
+        return sum(r.share(who) for r in self.rules for who in r.chosen)
 
     @property
     def waiting(self) -> int:
-        """Series that match a rule and have no model for want of room."""
-        return sum(len(w) for w in self._waiting)
+        """Series and services that match a rule and have no model for want of room."""
+        return sum(len(r.waiting) for r in self.rules)
 
     # ------------------------------------------------------------------ series come and go
 
     def appear(self, row: int, who: Series, counter: bool) -> None:
-        matching = [i for i, matches in enumerate(self._matchers) if matches(who.labels)]
-        for i in matching:
-            self._waiting[i][row] = who.harm
-        if matching and counter:
+        wanted = [r for r in self.rules if r.wants(who)]
+        if not wanted:
+            return
+        self._room |= any(not r.waiting for r in wanted)  # else somebody is before it
+        for r in wanted:
+            r.appear(row, who)
+        if counter:
             self._counters.setdefault(row, None)
-        self._promote()
+        self._stale = True
+        if self._room:
+            self._promote()
 
     def vanish(self, row: int) -> None:
-        for i in range(len(self.rules)):
-            self._waiting[i].pop(row, None)
-            self._shares[i].pop(row, None)
-            if self._chosen[i].pop(row, None) is not None:
-                self.detectors[i].forget(row)
+        for i, r in enumerate(self.rules):
+            who = r.vanish(row)
+            if who is not None:
+                self._verdicts.pop((i, who), None)
+                self._room = True
         self._counters.pop(row, None)
-        self._verdicts.pop(row, None)
-        self._watch()
+        self._stale = True
 
     def balance(self) -> None:
         """Hold the budget by the paces that are known by now: the newest models go first, room goes to who waits."""
-        for i, (rule, detector, chosen) in enumerate(zip(self.rules, self.detectors, self._chosen, strict=True)):
-            self._shares[i] |= {row: 1e-6 * rule.cost / detector.interval(row) for row in chosen}
+        for r in self.rules:
+            r.shares |= {who: 1e-6 * r.rule.cost / r.detector.interval(who) for who in r.chosen}
         load = self.share
-        for i in reversed(range(len(self.rules))):
-            chosen = self._chosen[i]
-            while chosen and load > self.budget:
-                row, harm = chosen.popitem()
-                load -= self._share(i, row)
-                self.detectors[i].forget(row)
-                self._waiting[i] = {row: harm, **self._waiting[i]}
+        for i, r in reversed(list(enumerate(self.rules))):
+            while r.chosen and load > self.budget:
+                who, harm = r.chosen.popitem()
+                load -= r.share(who)
+                r.detector.forget(who)
+                self._verdicts.pop((i, who), None)
+                r.waiting = {who: harm, **r.waiting}
         self._promote()
 
     def _promote(self) -> None:
-        load = self.share if any(self._waiting) else 0.0
-        for i, (rule, chosen, waiting) in enumerate(zip(self.rules, self._chosen, self._waiting, strict=True)):
-            while waiting and len(chosen) < rule.max_series:
-                row = next(iter(waiting))
-                load += self._share(i, row)
+        load = self.share if self.waiting else 0.0
+        for r in self.rules:
+            while r.waiting and len(r.chosen) < r.rule.max_series:
+                who = next(iter(r.waiting))
+                load += r.share(who)
                 if load > self.budget:
                     break
-                chosen[row] = waiting.pop(row)
-        self._watch()
+                r.chosen[who] = r.waiting.pop(who)
+        self._room, self._stale = False, True
 
     def _watch(self) -> None:
-        self._watched = np.array(sorted({row for chosen in self._chosen for row in chosen}), np.intp)
+        for r in self.rules:
+            r.watch()
+        none = np.zeros(0, np.intp)
+        self._watched = np.unique(np.concatenate([none, *(r.watched for r in self.rules)]))
+        self._stale = False
 
     # ------------------------------------------------------------------ samples
 
-    def step(self, rows: Rows, ts: F64, values: F64, skip: NDArray[np.bool_] | None = None) -> list[tuple[Seen, bool]]:
-        """(sample that a model found strange, may it be an event alone), in order; `pos` is into these arrays."""
+    def step(self, rows: Rows, ts: F64, values: F64, record: Rows, skip: NDArray[np.bool_] | None = None) -> list[Said]:
+        """Samples that a model found strange, in order; `seen.pos` is into these arrays. `record`: which each is of."""
+        if self._stale:
+            self._watch()
         at = np.flatnonzero(np.isin(rows, self._watched)) if len(self._watched) else np.zeros(0, np.intp)
         if not len(at):
             return []
-        rows, ts = rows[at], ts[at]
+        rows, ts, record = rows[at], ts[at], record[at]
         v = self._rates(rows, ts, values[at])
         if skip is not None:
             v = np.where(skip[at], np.nan, v)
-        out: list[tuple[int, int, Seen, bool]] = []
-        for i, chosen in enumerate(self._chosen):
-            mine = np.flatnonzero(np.isin(rows, np.array(sorted(chosen), np.intp)))
-            for s in self.detectors[i].step(rows[mine], ts[mine], v[mine])[1]:
-                harm = chosen[s.row]
-                alone = self.rules[i].alone and (harm == "both" or harm == ("high" if s.up else "low"))
-                pos = int(at[mine[s.pos]])
-                out.append((pos, i, msgspec.structs.replace(s, pos=pos), alone))
-        out.sort(key=lambda t: t[:2])
-        return [(s, alone) for _, _, s, alone in out]
+        out: list[Said] = []
+        for i, r in enumerate(self.rules):
+            for seen, who, alone in r.step(rows, ts, v, record):
+                out.append(Said(msgspec.structs.replace(seen, pos=int(at[seen.pos])), (i, who), alone))
+        out.sort(key=lambda said: (said.seen.pos, said.subject[0]))
+        return out
 
-    def confirm(self, bank: Iterable[Seen], models: Iterable[tuple[Seen, bool]]) -> Iterator[Seen]:
+    def confirm(self, bank: Iterable[Seen], models: Iterable[Said]) -> Iterator[Seen]:
         """Both tiers' samples in order, as the join shall see them.
 
         What the bank says of a row is raised by the verdict that its models gave within about an hour before, and
         worth less when they are used to the series and gave none. A model's own sample comes out only where its rule
         lets it stand alone.
         """
-        for s, model, alone in heapq.merge(
-            ((s, False, False) for s in bank), ((s, True, alone) for s, alone in models), key=lambda t: t[0].pos
+        for s, said in heapq.merge(
+            ((s, None) for s in bank), ((said.seen, said) for said in models), key=lambda pair: pair[0].pos
         ):
-            if model:
-                left = self._left(s)
-                if s.evidence > left:
-                    self._verdicts[s.row] = Verdict(s.ts, min(s.evidence, 1.0))
-                if alone:
+            if said is not None:
+                if s.evidence > self._left(said.subject, s):
+                    self._verdicts[said.subject] = Verdict(s.ts, min(s.evidence, 1.0), s.opinion)
+                if said.alone:
                     yield s
-            elif s.evidence > MENTION and self._watched.size and (doubt := self._doubt(s)) is not None:
-                yield msgspec.structs.replace(s, evidence=s.evidence * (doubt + min(self._left(s) / self.theta, RAISE)))
             else:
-                yield s
+                yield self._judged(s)
 
-    def _left(self, s: Seen) -> float:
-        """What is left of the last verdict on the row of this sample."""
-        verdict = self._verdicts.get(s.row)
+    def _left(self, subject: Subject, s: Seen) -> float:
+        """What is left of the last verdict on this subject at the time of a sample."""
+        verdict = self._verdicts.get(subject)
         if verdict is None:
             return 0.0
         return verdict.evidence * float(0.5 ** (max(s.ts - verdict.ts, 0.0) / max(HALF_LIFE, 6 * s.interval)))
 
-    def _doubt(self, s: Seen) -> float | None:
-        """What this evidence is worth when it is unconfirmed; None: its row has no model."""
-        found = None
-        for rule, detector, chosen in zip(self.rules, self.detectors, self._chosen, strict=True):
-            if s.row in chosen:
-                worth = rule.doubt if detector.ready(s.row, s.ts) else 1.0
-                found = worth if found is None else min(found, worth)
-        return found
+    def _judged(self, s: Seen) -> Seen:
+        """What the bank says, beside what the models of its row and of its service said."""
+        subjects = [(i, who) for i, r in enumerate(self.rules) if (who := r.of(s.row)) is not None]
+        if s.evidence <= MENTION or not subjects:
+            return s
+        doubt = min(self.rules[i].rule.doubt if self.rules[i].detector.ready(who, s.ts) else 1.0 for i, who in subjects)
+        left, strongest = max((self._left(subject, s), subject) for subject in subjects)
+        opinion = self._verdicts[strongest].opinion if left > MENTION else ""
+        return msgspec.structs.replace(
+            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion
+        )
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:
         """Counters as rates; the first sample of a counter, and what is not newer than its last, is NaN."""
@@ -564,36 +345,39 @@ class Online:
                     out[k] = (v if v < was else v - was) / (t - last)
         return out
 
+    # ------------------------------------------------------------------ snapshots
+
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(plain data, arrays)."""
         rules: list[Any] = []
         arrays: dict[str, Any] = {}
-        for i, detector in enumerate(self.detectors):
-            one = detector.snapshot()
-            rows = [[list(c) for c in which[i].items()] for which in (self._chosen, self._waiting, self._shares)]
-            rules.append([self._key(i), one.meta, *rows])
+        for i, r in enumerate(self.rules):
+            one = r.detector.snapshot()
+            who = [[list(c) for c in which.items()] for which in (r.chosen, r.waiting, r.shares)]
+            rules.append([r.key, one.version, one.meta, *who, None if r.vectors is None else r.vectors.snapshot()])
             arrays |= {f"{i}.{name}": a for name, a in one.arrays.items()}
         meta = {
             "rules": rules,
             "counters": [[row, m] for row, m in sorted(self._counters.items())],
-            "verdicts": [[row, msgspec.to_builtins(v)] for row, v in sorted(self._verdicts.items())],
+            "verdicts": [[list(s), msgspec.to_builtins(v)] for s, v in sorted(self._verdicts.items())],
         }
         return meta, arrays
 
     def load(self, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """Take over the models of rules that are still the same; others start anew."""
-        here = {self._key(i): i for i in range(len(self.rules))}
+        here = {r.key: i for i, r in enumerate(self.rules)}
+        there = {j: here[key] for j, (key, *_) in enumerate(meta["rules"]) if key in here}
         self._counters |= {row: None if m is None else (m[0], m[1]) for row, m in meta["counters"]}
-        self._verdicts = {row: msgspec.convert(v, Verdict) for row, v in meta["verdicts"]}
-        for j, (key, data, chosen, waiting, shares) in enumerate(meta["rules"]):
-            if key in here:
-                i = here[key]
-                mine = {n.removeprefix(f"{j}."): a for n, a in arrays.items() if n.startswith(f"{j}.")}
-                self.detectors[i].load(
-                    Snapshot(kind=RiverDetector.KIND, version=RiverDetector.VERSION, meta=data, arrays=mine)
-                )
-                self._chosen[i], self._waiting[i], self._shares[i] = dict(chosen), dict(waiting), dict(shares)
-        self._watch()
-
-    def _key(self, i: int) -> str:
-        return msgspec.json.encode(self.rules[i], order="sorted").decode()
+        self._verdicts = {
+            (there[j], who): msgspec.convert(v, Verdict) for (j, who), v in meta["verdicts"] if j in there
+        }
+        for j, (_, version, data, chosen, waiting, shares, vectors) in enumerate(meta["rules"]):
+            if j not in there:
+                continue
+            r = self.rules[there[j]]
+            mine = {n.removeprefix(f"{j}."): a for n, a in arrays.items() if n.startswith(f"{j}.")}
+            r.detector.load(Snapshot(kind=ModelDetector.KIND, version=version, meta=data, arrays=mine))
+            r.chosen, r.waiting, r.shares = dict(chosen), dict(waiting), dict(shares)
+            if r.vectors is not None:
+                r.vectors.load(vectors)
+        self._stale = self._room = True

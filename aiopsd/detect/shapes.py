@@ -7,12 +7,15 @@ same time of day: a holiday's shape is unlike every day's, though no sample of i
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.detect.bank import LARGEST
+from aiopsd.protocols import Expected
 
 F64 = NDArray[np.float64]
 LIKE_ENOUGH = 100  # earlier windows before the nearest of them means anything
@@ -26,20 +29,26 @@ class Shape:
     `level`: the level of a window counts; else only its shape, each window less its mean. State: 8 bytes a sample.
     """
 
-    def __init__(self, window: int = 24, memory: int = 4000, level: bool = False) -> None:
+    class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        window: int = 24
+        memory: int = 4000
+        level: bool = False
+
+    def __init__(self, config: Config) -> None:
+        window, memory, level = config.window, config.memory, config.level
         if not 4 <= window <= 1000 or not 2 * window + LIKE_ENOUGH <= memory <= 100_000:
             raise ValueError("window is 4 to 1000 samples, memory two windows and a hundred to 100,000 samples")
         self.window, self.memory, self.level = window, memory, level
         self.x = np.zeros(memory)
         self.n = 0  # of them, the newest last
 
-    def statistic(self, ts: float, y: float) -> tuple[float | None, float | None]:
-        """(distance if the sample came now; None while there is too little past, no expected value). Learns nothing."""
+    def statistic(self, ts: float, x: Mapping[str, float]) -> tuple[float | None, Expected | None]:
+        """As `protocols.Model`: the distance if the sample came now; None while there is too little past."""
         w = self.window
         if self.n < 2 * w + LIKE_ENOUGH:
             return None, None
         past = self.x[self.memory - self.n :]
-        query = np.append(past[len(past) - w + 1 :], _bounded(y))
+        query = np.append(past[len(past) - w + 1 :], _bounded(x["x"]))
         past = past[: len(past) - w + 1]  # a window that overlaps with the query is no past
         ground = float(past[0])  # differences of large numbers: take what is common away first
         past, query = past - ground, query - ground
@@ -50,17 +59,18 @@ class Shape:
             far -= (total[w:] - total[:-w] - float(query.sum())) ** 2 / w
         return math.sqrt(max(float(far.min()), 0.0) / w), None
 
-    def learn(self, ts: float, y: float) -> None:
-        """Take a sample."""
+    def learn(self, ts: float, x: Mapping[str, float]) -> None:
+        """As `protocols.Model`."""
         self.x[:-1] = self.x[1:]
-        self.x[-1] = _bounded(y)
+        self.x[-1] = _bounded(x["x"])
         self.n = min(self.n + 1, self.memory)
 
     def state(self) -> list[Any]:
-        """Plain data, for a snapshot."""
+        """As `protocols.Model`."""
         return [self.n, self.x[self.memory - self.n :].tobytes()]
 
     def load(self, state: list[Any]) -> None:
+        """As `protocols.Model`."""
         self.n = int(state[0])
         self.x[:] = 0
         self.x[self.memory - self.n :] = np.frombuffer(state[1], np.float64)
@@ -72,7 +82,12 @@ class Day:
     The hour that runs counts with its mean so far. State: 8 bytes an hour of `days` days.
     """
 
-    def __init__(self, hours: int = 24, days: int = 28) -> None:
+    class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        hours: int = 24
+        days: int = 28
+
+    def __init__(self, config: Config) -> None:
+        hours, days = config.hours, config.days
         if not 4 <= hours <= 168 or not 4 <= days <= 100:
             raise ValueError("hours are 4 to 168, days 4 to 100")
         self.hours, self.days = hours, days
@@ -82,8 +97,8 @@ class Day:
         self.count = 0
         self._others: tuple[int, F64, F64, F64] | None = None  # of this hour: made when first asked for
 
-    def statistic(self, ts: float, y: float) -> tuple[float | None, float | None]:
-        """(distance, what the nearest day shows in this hour), None while there are too few days. Learns nothing."""
+    def statistic(self, ts: float, x: Mapping[str, float]) -> tuple[float | None, Expected | None]:
+        """As `protocols.Model`: distance, what the nearest day shows now; None while there are too few days."""
         hour = int(ts // 3600)
         if self.hour is None or hour < self.hour:
             return None, None
@@ -92,11 +107,11 @@ class Day:
         _, sums, counts, shown = self._others
         if not len(sums):
             return None, None
-        y = _bounded(y)
+        y = _bounded(x["x"])
         now = (self.sum + y) / (self.count + 1) if hour == self.hour else y
         far = (sums + (shown - now) ** 2) / counts
         best = int(np.argmin(far))
-        return math.sqrt(float(far[best])), float(shown[best])
+        return math.sqrt(float(far[best])), Expected(value=float(shown[best]))
 
     def _compare(self, hour: int) -> tuple[int, F64, F64, F64]:
         """(hour, squared distances of the hours before it to those of other days, their number + 1, this hour then)."""
@@ -125,20 +140,21 @@ class Day:
         x[-gone] = self.sum / self.count
         return x
 
-    def learn(self, ts: float, y: float) -> None:
-        """Take a sample."""
+    def learn(self, ts: float, x: Mapping[str, float]) -> None:
+        """As `protocols.Model`."""
         hour = int(ts // 3600)
         if self.hour is None or hour > self.hour:
             self.x = self._moved(hour)
             self.hour, self.sum, self.count = hour, 0.0, 0
-        self.sum += _bounded(y)
+        self.sum += _bounded(x["x"])
         self.count += 1
 
     def state(self) -> list[Any]:
-        """Plain data, for a snapshot."""
+        """As `protocols.Model`."""
         return [self.hour, self.sum, self.count, self.x.tobytes()]
 
     def load(self, state: list[Any]) -> None:
+        """As `protocols.Model`."""
         self.hour, self.sum, self.count = state[0], float(state[1]), int(state[2])
         self.x = np.frombuffer(state[3], np.float64).copy()
         self._others = None
@@ -147,6 +163,3 @@ class Day:
 def _bounded(y: float) -> float:
     """As the bank bounds values: their squares are numbers."""
     return min(max(y, -LARGEST), LARGEST)
-
-
-MEMORIES: dict[str, type[Shape] | type[Day]] = {"aiopsd.Shape": Shape, "aiopsd.Day": Day}

@@ -41,6 +41,7 @@ from aiopsd.model import (
     Reject,
     Snapshot,
     TopologyUpdate,
+    Window,
     content_id,
     fingerprint,
 )
@@ -78,7 +79,7 @@ class DetectStage:
     int16 (which maintenance concerns it; follows from the labels).
     """
 
-    KIND, VERSION = "detect", 5
+    KIND, VERSION = "detect", 6
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
@@ -124,7 +125,7 @@ class DetectStage:
         ]
         self._inputs: dict[int, tuple[int, ...]] = {}  # row -> models that read it
         self._errors: dict[int, int] = {}  # row -> model whose error bits it carries
-        self._governed = bool(rules or d.maintenance)
+        self._governed = bool(rules or self._maintenance)
         self._subscribers = bool(d.thresholds or d.online or self._models)
         self._drift = SeriesDrift()
         self._error_drift = ErrorDrift(d.drift.error_limit)
@@ -211,6 +212,20 @@ class DetectStage:
             return []
         rows = np.flatnonzero(np.isin(self._service, ids) & self._known)
         return from_view(self._bank.view(rows), self._describe, since)
+
+    def maintain(self, windows: Sequence[Window]) -> None:
+        """These are the windows of planned work that operators asked for, from the next sample on.
+
+        They are the journal's, not this log's, and so no part of the snapshot: the owner tells a new stage of them.
+        """
+        if tuple(windows) == self._maintenance.asked:
+            return
+        self._maintenance = Maintenance(self._config.maintenance, windows)
+        self._governed = bool(self._policies or self._maintenance)
+        self._windows[:] = 0
+        if self._maintenance:
+            for row in np.flatnonzero(self._known).tolist():
+                self._windows[row] = self._maintenance.group(self._index.labels(row), self._names[self._service[row]])
 
     def snapshot(self) -> Snapshot:
         """Everything, bit for bit; arrays are copies and hold only the rows in use."""
@@ -367,7 +382,7 @@ class DetectStage:
         if self._silence.boundary(before, now):
             bank = self._bank
             last, live = bank.last, self._known & ((bank.flags & ENDED) == 0)
-            if self._maintenance.rules:
+            if self._maintenance:
                 # who was away by plan is missed from the end of the plan on
                 until = self._maintenance.until(self._windows, now, MOST_AWAY)
                 live &= until <= now
@@ -388,7 +403,7 @@ class DetectStage:
         if self._flatline.boundary(before, now):
             bank = self._bank
             live = self._known & ((bank.flags & ENDED) == 0) & ((bank.flags & HARM_BOTH) != 0)
-            if self._maintenance.rules:
+            if self._maintenance:
                 live &= self._maintenance.until(self._windows, now, MOST_AWAY) <= now
             changes = self._flatline.check(
                 before,
@@ -433,14 +448,14 @@ class DetectStage:
             new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
             self._enrol([row for _, row in new])
         skip = None
-        if self._maintenance.rules and len(rows):
+        if self._maintenance and len(rows):
             skip = self._maintenance.inside(self._windows[rows], ts)
             self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
-        strange_to_models = self._online.step(rows, ts, values, skip)
-        for s, alone in strange_to_models:
-            if alone:
-                self._bank.watch(s.row, True)
+        strange_to_models = self._online.step(rows, ts, values, record, skip)
+        for said in strange_to_models:
+            if said.alone:
+                self._bank.watch(said.seen.row, True)
         seen_by_bank = self._bank.step(rows, ts, values, skip)
         self.samples += int(seen_by_bank.used.sum())
         self.late += seen_by_bank.late
@@ -589,7 +604,7 @@ class DetectStage:
             adopt = self._adopt[found] if found >= 0 else None
             if adopt is not None:
                 self._join.adopt[row] = float(adopt)
-        if self._maintenance.rules:
+        if self._maintenance:
             self._windows[row] = self._maintenance.group(labels, service)
 
     def _subscribe(self, row: int) -> None:

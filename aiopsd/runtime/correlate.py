@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from aiopsd.config import Config, config_hash, load
 from aiopsd.errors import ConfigError, Corrupt, Fenced, OffsetLost, StoreError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import AskEvidence, Audit, Effect, Notify, Retrain, Snapshot, Started, Tick, Touch
+from aiopsd.model import AskEvidence, Audit, Effect, Maintain, Notify, Retrain, Snapshot, Started, Tick, Touch
 from aiopsd.pipeline import correlate as pipeline
 from aiopsd.pipeline.correlate import CorrelateStage
 from aiopsd.projection import Projection
@@ -42,11 +42,12 @@ class CorrelateHost:
         version: str,
         delivered: Callable[[], None],
         ask: Callable[[AskEvidence], None],
+        maintain: Callable[[], None],
     ) -> None:
         self.config, self.text = config, text
         self.journal, self.store, self.projection = journal, store, projection
         self.metrics, self.clock, self.version = metrics, clock, version
-        self._delivered, self._ask = delivered, ask
+        self._delivered, self._ask, self._maintain = delivered, ask, maintain
         self._log = structlog.get_logger("correlate")
         self.stage: CorrelateStage = pipeline.build(config)
         self.position = -1
@@ -86,7 +87,12 @@ class CorrelateHost:
             self._log.info("configuration changed since the last run", committed=committed)
         self.stage = pipeline.build(self.config, stage.snapshot()) if position >= 0 else stage
         self.position = position
-        self.projection.load(self.stage.incidents.values(), self.stage.alerts.values(), self.stage.silences.all())
+        self.projection.load(
+            self.stage.incidents.values(),
+            self.stage.alerts.values(),
+            self.stage.silences.all(),
+            self.stage.maintenance.all(),
+        )
         self.metrics.journal_position.set(position)
         self._log.info("recovered", position=position, incidents=len(self.stage.incidents))
 
@@ -196,6 +202,8 @@ class CorrelateHost:
                     self._log.info("retraining requested", subject=effect.request.subject, trainer=effect.trainer)
             elif isinstance(effect, AskEvidence):
                 self._ask(effect)
+            elif isinstance(effect, Maintain):
+                self._maintain()
             elif isinstance(effect, Audit):
                 entry = effect.entry
                 if entry.kind == "suppressed":

@@ -13,7 +13,17 @@ from typing import TypeVar
 
 from aiopsd.errors import Fenced, StoreError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import Anomaly, Append, AskEvidence, DriftDetected, EvidenceDigest, LogRecord, Reject, Snapshot
+from aiopsd.model import (
+    Anomaly,
+    Append,
+    AskEvidence,
+    DriftDetected,
+    EvidenceDigest,
+    LogRecord,
+    Reject,
+    Snapshot,
+    Window,
+)
 from aiopsd.pipeline.detect import DetectStage
 from aiopsd.protocols import Clock, Stream
 from aiopsd.runtime.dead import DeadLetters
@@ -67,6 +77,7 @@ class DetectHost:
         self.source, self.stream, self.home, self.dead = source, stream, home, dead
         self.metrics, self.clock, self.snapshot_every = metrics, clock, snapshot_every
         self._build = build
+        self._windows: tuple[Window, ...] = ()  # of planned work, as operators asked for
         self.watch = SourceWatch(source, stream, metrics, clock)
         self._log = self.watch.log
         self._shards: dict[int, Shard] = {}
@@ -84,10 +95,10 @@ class DetectHost:
                 held = await self.home.claim(self.source, partition)
                 position = held.position
                 try:
-                    stage = await self._in_thread(self._build, partition, held.snapshot)
+                    stage = await self._in_thread(self._built, partition, held.snapshot)
                 except ValueError as e:  # of another version: what the log still holds is learned again
                     self._log.warning("snapshot set aside, scoring the log from its beginning", error=str(e))
-                    stage, position = await self._in_thread(self._build, partition, None), -1
+                    stage, position = await self._in_thread(self._built, partition, None), -1
                 self._shards[partition] = shard = Shard(held.claim, stage, position)
                 self._show(shard)
                 start[partition] = position + 1 if position >= 0 else None
@@ -103,6 +114,11 @@ class DetectHost:
                     await self._save(shard)
                     self._drop(partition)
                     self._log.info("partition released", partition=partition, position=shard.position)
+
+    def _built(self, partition: int, resume: Snapshot | None) -> DetectStage:
+        stage = self._build(partition, resume)
+        stage.maintain(self._windows)
+        return stage
 
     def _show(self, shard: Shard) -> None:
         if not shard.stage.series:
@@ -292,7 +308,15 @@ class DetectHost:
             }
             self._build = build
             for partition, stage in new.items():
+                await self._in_thread(stage.maintain, self._windows)
                 self._shards[partition].stage = stage
+
+    async def maintain(self, windows: tuple[Window, ...]) -> None:
+        """These windows of planned work hold from now on, for every partition that we have or get."""
+        async with self._busy:
+            self._windows = windows
+            for shard in self._shards.values():
+                await self._in_thread(shard.stage.maintain, windows)
 
     async def finish(self, timeout: float) -> None:
         """Let the step in progress end, begin no other; a step that hangs on a full disk is left to the replay."""

@@ -22,7 +22,7 @@ import structlog
 from aiopsd.config import Config, config_hash
 from aiopsd.errors import ConfigError, Corrupt, Fenced, StoreError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import Append, AskEvidence, Entry, EvidenceDigest, LogRecord, Noun, Snapshot, SourcePos
+from aiopsd.model import Append, AskEvidence, Entry, EvidenceDigest, LogRecord, Noun, Snapshot, SourcePos, Window
 from aiopsd.protocols import Owner, SnapshotRef, Stream
 from aiopsd.runtime.home import Claim, Held, LocalHome, snapshot_name
 
@@ -97,6 +97,7 @@ class Welcome(Noun, frozen=True, kw_only=True, tag="welcome"):
     text: str
     partitions: tuple[int, ...] = ()  # of the local metric log
     member: str = ""  # what makes a configured group_instance_id its own; "": dynamic membership
+    windows: tuple[Window, ...] = ()  # of planned work
 
 
 class Ask(Noun, frozen=True, kw_only=True, tag="ask_worker"):
@@ -107,14 +108,31 @@ class Rebuild(Noun, frozen=True, kw_only=True, tag="rebuild"):
     text: str
 
 
+class Windows(Noun, frozen=True, kw_only=True, tag="windows"):
+    """All windows of planned work, whenever they change."""
+
+    windows: tuple[Window, ...]
+
+
 class Quit(Noun, frozen=True, kw_only=True, tag="quit"):
     pass
 
 
 Upward: TypeAlias = Hello | ClaimCall | AppendCall | AnswerCall | RebaseCall | SaveCall | TrimCall | Figures
-Downward: TypeAlias = Welcome | Reply | Ask | Rebuild | Quit
+Told: TypeAlias = Ask | Rebuild | Windows | Quit
+Downward: TypeAlias = Welcome | Reply | Told
 
-COUNTERS = ("records", "samples", "rejects", "dead_letters", "anomalies", "drifts", "offset_lost", "write_errors")
+COUNTERS = (
+    "records",
+    "samples",
+    "skipped",
+    "rejects",
+    "dead_letters",
+    "anomalies",
+    "drifts",
+    "offset_lost",
+    "write_errors",
+)
 GAUGES = ("lag", "series", "watermark", "source_stopped", "snapshot_seconds", "snapshot_time")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -187,6 +205,7 @@ class WorkerPool:
         self.socket = Path(config.data_dir) / "worker.sock"
         if len(os.fsencode(self.socket)) > SOCKET_PATH_MOST:
             raise ConfigError(f"with workers the path of {self.socket} may have {SOCKET_PATH_MOST} bytes", "$.data_dir")
+        self.windows: tuple[Window, ...] = ()  # of planned work
         self._trim = trim
         self._log = structlog.get_logger("workers")
         self._connections: dict[asyncio.StreamWriter, Connection] = {}
@@ -252,9 +271,9 @@ class WorkerPool:
         connection.ours = process is not None and process.pid == hello.pid
         if not connection.ours:
             self._log.info("a worker that was started by hand joins", index=hello.index, pid=hello.pid)
-            return Welcome(text=self.text)
+            return Welcome(text=self.text, windows=self.windows)
         share = range(hello.index, self.config.metric_log.partitions, self.config.workers)
-        return Welcome(text=self.text, partitions=tuple(share), member=str(hello.index))
+        return Welcome(text=self.text, partitions=tuple(share), member=str(hello.index), windows=self.windows)
 
     async def _call(self, call: ClaimCall | AppendCall | AnswerCall | RebaseCall | SaveCall | TrimCall) -> Reply:
         try:
@@ -288,6 +307,11 @@ class WorkerPool:
         """Every worker, and every one started from now on, goes on under this configuration."""
         self.text = text
         await self._all(Rebuild(text=text))
+
+    async def maintain(self, windows: tuple[Window, ...]) -> None:
+        """Every worker, and every one started from now on, leaves out what lies in these windows."""
+        self.windows = windows
+        await self._all(Windows(windows=windows))
 
     async def _all(self, message: Noun) -> None:
         for writer in list(self._connections):
@@ -356,7 +380,7 @@ class SocketHome:
             raise StreamError(f"expected a welcome on the worker socket, got {type(welcome).__name__}", retry=False)
         return reader, writer, welcome
 
-    async def listen(self, told: Callable[[Ask | Rebuild | Quit], Awaitable[None]]) -> None:
+    async def listen(self, told: Callable[[Told], Awaitable[None]]) -> None:
         """Sort what comes down until the daemon is gone."""
         try:
             while True:

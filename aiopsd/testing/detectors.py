@@ -3,17 +3,18 @@
 Each check takes a `Candidate` and raises AssertionError with what it saw. A plug-in's tests run
 
     @pytest.mark.parametrize("check", detectors.CHECKS)
-    def test_conforms(check): check(Candidate(make, resume))
+    def test_conforms(check): check(detectors.model("acme.Median", {"window": 12}))
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aiopsd.detect.calibrate import ModelDetector
 from aiopsd.model import Snapshot
 from aiopsd.protocols import Detector
 
@@ -32,18 +33,41 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     length: int = 400
 
 
+def model(name: str, params: Mapping[str, Any], *, lags: int = 0, length: int = 250) -> Candidate:
+    """A model of the second tier by the name that a configuration gives it: shipped, river's or a plug-in's.
+
+    Raises:
+        ConfigError: there is none, or it is none; names the key.
+    """
+
+    def make() -> ModelDetector:
+        return ModelDetector(name, params, lags=lags)
+
+    def resume(snapshot: Snapshot) -> ModelDetector:
+        detector = make()
+        detector.load(snapshot)
+        return detector
+
+    make()
+    return Candidate(name=name, make=make, resume=resume, length=length)
+
+
 @functools.cache
-def stream(seed: int, length: int, series: int = 5) -> tuple[Rows, F64, F64]:
-    """(rows, ts, values) in order of arrival: noisy daily seasons, gaps, NaN, duplicates, constants, huge values.
+def stream(seed: int, length: int, series: int = 7) -> tuple[Rows, F64, F64]:
+    """(rows, ts, values) in order of arrival, of rows that each have one trouble.
+
+    Noisy daily seasons with lost samples and retries; 1: gaps of hours, 2: a constant, 3: huge values, 4: NaN and
+    infinities, 5: a counter that is reset, 6: a clock that leaps a month ahead, and samples from before that.
 
     The arrays are read-only: all candidates share them.
     """
     rng = np.random.default_rng(seed)
     rows, ts, values = [], [], []
+    total = 0.0
     for t in range(length):
         now = START + t * STEP
         for row in range(series):
-            kind = row % 5
+            kind = row % 7
             if rng.random() < 0.03 or (kind == 1 and 100 < t % 250 < 120):
                 continue  # lost, and a gap
             value = 50.0 + 10.0 * np.sin(now / 86400 * 2 * np.pi) + rng.normal()
@@ -53,12 +77,16 @@ def stream(seed: int, length: int, series: int = 5) -> tuple[Rows, F64, F64]:
                 value *= 1e300 if rng.random() < 0.01 else 1e9
             elif kind == 4 and rng.random() < 0.1:
                 value = rng.choice([np.nan, np.inf, -np.inf])
+            elif kind == 5:
+                total = value if rng.random() < 0.01 else total + value
+                value = total
+            at = now + 30 * 86400.0 if kind == 6 and t > length // 3 and rng.random() < 0.9 else now
             rows.append(row)
-            ts.append(now)
+            ts.append(at)
             values.append(value)
             if rng.random() < 0.02:  # a retry
                 rows.append(row)
-                ts.append(now)
+                ts.append(at)
                 values.append(value + 1.0)
     out = np.array(rows, np.intp), np.array(ts), np.array(values)
     for a in out:
@@ -187,6 +215,35 @@ def tells_strange_from_usual(c: Candidate) -> None:
     assert s[y].max() > 0, f"{c.name}: nothing ever scored"
 
 
+def says_nothing_while_new(c: Candidate) -> None:
+    """No series scores before its fortieth sample and its first hour, however wild it begins."""
+    rng = np.random.default_rng(9)
+    for step in (15.0, STEP):
+        detector = c.make()
+        rows = np.arange(6, dtype=np.intp)
+        for t in range(max(40, int(3600 / step))):
+            ts, values = np.full(6, START + t * step), np.exp(9 * rng.normal(size=6))
+            scores = detector.score(rows, ts, values)
+            assert not scores.any(), f"{c.name}: sample {t} of a new series scored {scores}"
+            detector.learn(rows, ts, values)
+
+
+def comes_back_quietly(c: Candidate) -> None:
+    """A week without samples is no anomaly: of six series that are as before at most one scores 0.5 by chance."""
+    rng = np.random.default_rng(10)
+    detector = c.make()
+    rows = np.arange(6, dtype=np.intp)
+    for t in range(c.length):
+        detector.learn(rows, np.full(6, START + t * STEP), 50 + rng.uniform(-5, 5, 6))
+    later = START + c.length * STEP + 7 * 86400.0
+    loud = np.zeros(6, bool)
+    for t in range(20):
+        ts, values = np.full(6, later + t * STEP), 50 + rng.uniform(-4, 4, 6)
+        loud |= detector.score(rows, ts, values) >= 0.5
+        detector.learn(rows, ts, values)
+    assert loud.sum() <= 1, f"{c.name}: after a gap {loud.sum()} usual series of 6 scored 0.5"
+
+
 CHECKS: tuple[Callable[[Candidate], None], ...] = (
     learn_is_batch_invariant,
     snapshot_goes_on_bit_exactly,
@@ -195,4 +252,6 @@ CHECKS: tuple[Callable[[Candidate], None], ...] = (
     repeats,
     memory_is_bounded,
     tells_strange_from_usual,
+    says_nothing_while_new,
+    comes_back_quietly,
 )

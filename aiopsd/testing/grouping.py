@@ -14,7 +14,7 @@ START = 1_700_000_000.0
 
 
 class Desk:
-    """Times are seconds after START. `home` follows placements and revisions as a stage would."""
+    """Times are seconds after START. `home` and `reasons` follow placements and revisions as a stage would."""
 
     def __init__(self, calls: str = "", kinds: dict[str, str] | None = None, **config: Any) -> None:
         pairs = [p.split(">") for p in calls.split()]
@@ -25,6 +25,7 @@ class Desk:
         self.grouper = Grouper(CorrelateConfig(**config), self.topology)
         self.home: dict[str, str] = {}
         self.into: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
         self.opened: list[str] = []
         self.last: Placement | None = None
 
@@ -41,6 +42,7 @@ class Desk:
                 self.into[r.source] = r.target
             else:
                 self.home.update(dict.fromkeys(r.fingerprints, r.target))
+            self.reasons.update(dict.fromkeys(r.fingerprints, r.reason))
         return list(revisions)
 
     def fire(
@@ -67,7 +69,7 @@ class Desk:
             service=service,
         )
         self.last = placed = self.grouper.place(alert, START + arrives)
-        self.home[fp] = placed.incident
+        self.home[fp], self.reasons[fp] = placed.incident, placed.reason
         if placed.opened:
             self.opened.append(placed.incident)
         return fp

@@ -15,22 +15,29 @@ import msgspec
 from aiohttp import web
 
 from aiopsd.incidents import IllegalMove, Move, move
+from aiopsd.maintenance import MOST as MOST_WINDOWS
+from aiopsd.maintenance import problem, window_id
 from aiopsd.model import (
     AckIncident,
     Alert,
     AuditEntry,
     Candidate,
     ChangeEvent,
+    EndMaintenance,
     Evidence,
     Incident,
     IncidentState,
     Labels,
+    Matcher,
     Notification,
+    PutMaintenance,
     ResolveIncident,
     Verdict,
+    Window,
 )
 from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
+from aiopsd.silences import SilenceState, state_of
 from aiopsd.topology import Change as TopologyChange
 from aiopsd.web.site import SITE, Problem, Site, View, answer, decode, moment, need_json, read_body
 
@@ -40,7 +47,10 @@ ENDED = ("pending", "delivered", "superseded", "failed")
 
 
 class EvidenceView(View, frozen=True, kw_only=True):
-    """One signal: which range it left, by how many robust scales, since when; `recent` is [[seconds, value], ...]."""
+    """One signal: which range it left, by how many robust scales, since when; `recent` is [[seconds, value], ...].
+
+    `opinion` is what a model of the second tier says of it, in words.
+    """
 
     service: str
     metric: str
@@ -59,6 +69,7 @@ class EvidenceView(View, frozen=True, kw_only=True):
     lead_in: float | None
     traffic: float | None
     recent: list[tuple[float, float | None]]
+    opinion: str
 
 
 class LinkView(View, frozen=True, kw_only=True):
@@ -237,6 +248,41 @@ class Outbox(View, frozen=True, kw_only=True):
     deliveries: list[DeliveryView]
 
 
+class MatcherBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A condition on the labels of a series, as a silence has them; `service` is the service that it belongs to."""
+
+    name: str
+    value: str
+    is_regex: bool = False
+    is_equal: bool = True
+
+
+class MaintenanceView(View, frozen=True, kw_only=True):
+    """Planned work: what these series say in it is neither scored nor learned nor missed."""
+
+    id: str
+    state: Literal["active", "pending", "expired"]
+    matchers: list[MatcherBody]
+    starts_at: datetime | None
+    ends_at: datetime | None
+    actor: str
+    comment: str
+
+
+class MaintenanceList(View, frozen=True, kw_only=True):
+    windows: list[MaintenanceView]
+
+
+class MaintenanceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `matchers` must hold; without `starts_at` it starts now, and it never starts earlier."""
+
+    actor: str
+    matchers: tuple[MatcherBody, ...]
+    ends_at: datetime
+    starts_at: datetime | None = None
+    comment: str = ""
+
+
 class AckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`until` ends the acknowledgement by itself; without it, it holds until the incident resolves."""
 
@@ -289,6 +335,7 @@ def evidence_view(e: Evidence) -> EvidenceView:
         lead_in=finite(e.lead_in),
         traffic=finite(e.traffic),
         recent=[(t, finite(v)) for t, v in e.recent],
+        opinion=e.opinion,
     )
 
 
@@ -379,6 +426,20 @@ def alert_view(site: Site, a: Alert, now: float) -> AlertView:
         silenced_by=tuple(silenced),
         inhibited_by=tuple(inhibited),
         evidence=[evidence_view(e) for e in a.evidence],
+    )
+
+
+def maintenance_view(w: Window, now: float) -> MaintenanceView:
+    return MaintenanceView(
+        id=w.id,
+        state=str(state_of(w, now)),  # type: ignore[arg-type]  # the words of SilenceState are these three
+        matchers=[
+            MatcherBody(name=m.name, value=m.value, is_regex=m.is_regex, is_equal=m.is_equal) for m in w.matchers
+        ],
+        starts_at=moment(w.starts_at),
+        ends_at=moment(w.ends_at),
+        actor=w.created_by,
+        comment=w.comment,
     )
 
 
@@ -605,7 +666,7 @@ async def get_status(request: web.Request) -> web.Response:
             "version": site.version,
             "started_at": moment(site.started_at),
             "waiting_for": site.door.readiness(),
-            "maintenance": site.maintenance.active(site.clock()),
+            "maintenance": site.planned(),
             "figures": site.projection.figures(),
         }
     )
@@ -623,17 +684,85 @@ async def read_request(request: web.Request, kind: Any) -> Any:
     return given
 
 
+def seconds(at: datetime | None, where: str) -> float:
+    """UTC seconds of a time that was given with its zone; 0 for none."""
+    if at is None:
+        return 0.0
+    if at.tzinfo is None:
+        raise Problem(400, "give the time with its zone, as 2026-01-31T12:00:00Z", where=where)
+    return at.timestamp()
+
+
+def windows(site: Site) -> list[Window]:
+    """Those that hold, those to come, those that ended; each by their beginning."""
+    now, order = site.clock(), list(SilenceState)
+    return sorted(site.projection.windows, key=lambda w: (order.index(state_of(w, now)), w.starts_at, w.id))
+
+
+def window(site: Site, key: str) -> Window:
+    """
+    Raises:
+        Problem: 404.
+    """
+    found = next((w for w in site.projection.windows if w.id == key), None)
+    if found is None:
+        raise Problem(404, f"no maintenance {key!r}", where="id")
+    return found
+
+
+async def get_maintenance(request: web.Request) -> web.Response:
+    """GET /api/v1/maintenance: windows of planned work that operators asked for; the status has the file's, too."""
+    site = request.app[SITE]
+    return answer(MaintenanceList(windows=[maintenance_view(w, site.clock()) for w in windows(site)]))
+
+
+async def get_window(request: web.Request) -> web.Response:
+    """GET /api/v1/maintenance/{id}."""
+    site = request.app[SITE]
+    return answer(maintenance_view(window(site, request.match_info["id"]), site.clock()))
+
+
+async def post_maintenance(request: web.Request) -> web.Response:
+    """POST /api/v1/maintenance: {actor, matchers, ends_at, starts_at?, comment?}: planned work, until it ends."""
+    site = request.app[SITE]
+    given: MaintenanceRequest = await read_request(request, MaintenanceRequest)
+    command = PutMaintenance(
+        request_id=request_id(request),
+        matchers=tuple(
+            Matcher(name=m.name, value=m.value, is_regex=m.is_regex, is_equal=m.is_equal) for m in given.matchers
+        ),
+        starts_at=seconds(given.starts_at, "starts_at"),
+        ends_at=seconds(given.ends_at, "ends_at"),
+        created_by=given.actor.strip(),
+        comment=given.comment,
+    )
+    wrong = problem(command, site.clock())
+    if wrong is not None:
+        raise Problem(400, wrong[1], where=wrong[0])
+    if len(site.projection.windows) >= MOST_WINDOWS:
+        raise Problem(409, f"there are {MOST_WINDOWS} windows already: they are kept for 30 days after their end")
+    await site.submit([command])
+    return answer(maintenance_view(window(site, window_id(command)), site.clock()))
+
+
+async def delete_maintenance(request: web.Request) -> web.Response:
+    """DELETE /api/v1/maintenance/{id}: ends it now, or calls it off; `actor` says who. Ending it twice is fine."""
+    site, actor = request.app[SITE], request.query.get("actor", "").strip()
+    found = window(site, request.match_info["id"])
+    if not actor:
+        raise Problem(400, "say who you are", where="actor")
+    if state_of(found, site.clock()) is not SilenceState.EXPIRED:
+        await site.submit([EndMaintenance(id=found.id, actor=actor)])
+    return answer(maintenance_view(window(site, found.id), site.clock()))
+
+
 async def post_ack(request: web.Request) -> web.Response:
     """POST /api/v1/incidents/{id}/ack: {actor, comment?, until?}; repeats stop until then."""
     site, key = request.app[SITE], request.match_info["id"]
     given: AckRequest = await read_request(request, AckRequest)
-    until = 0.0
-    if given.until is not None:
-        if given.until.tzinfo is None:
-            raise Problem(400, "give the time with its zone, as 2026-01-31T12:00:00Z", where="until")
-        until = given.until.timestamp()
-        if until <= site.clock():
-            raise Problem(400, "lies in the past", where="until")
+    until = seconds(given.until, "until")
+    if given.until is not None and until <= site.clock():
+        raise Problem(400, "lies in the past", where="until")
     body = AckIncident(incident=key, actor=given.actor.strip(), comment=given.comment, until=until)
     return answer(incident_view(site, await command(site, key, Move.ACK, body)))
 
@@ -692,6 +821,10 @@ ROUTES: Mapping[tuple[str, str], Any] = {
     ("POST", "/incidents/{id}/ack"): post_ack,
     ("POST", "/incidents/{id}/resolve"): post_resolve,
     ("POST", "/incidents/{id}/verdict"): post_verdict,
+    ("GET", "/maintenance"): get_maintenance,
+    ("POST", "/maintenance"): post_maintenance,
+    ("GET", "/maintenance/{id}"): get_window,
+    ("DELETE", "/maintenance/{id}"): delete_maintenance,
     ("GET", "/alerts"): get_alerts,
     ("GET", "/timeline"): get_timeline,
     ("GET", "/topology"): get_topology,

@@ -13,13 +13,13 @@ from typing import TypeAlias
 import msgspec
 from markupsafe import Markup, escape
 
-from aiopsd.model import Evidence, Incident
+from aiopsd.model import Evidence, Incident, Node
 from aiopsd.topology import Topology
 
 # --------------------------------------------------------------------------- a series and its band
 
 WIDTH, HEIGHT = 460.0, 132.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
 
 SINCE = {"no-data": "no data since", "flatline": "has not moved since"}  # channel -> what the mark of the onset says
 _HUGE = 1e150  # what is larger overflows the arithmetic of the scale and means nothing to a reader
@@ -165,7 +165,7 @@ def neighbourhood(topology: Topology, incident: Incident, firing: Mapping[str, i
     score: dict[str, int] = {}
     for near in shown:
         for far in (*topology.callers(near), *topology.callees(near)):
-            if far not in shown:
+            if far not in shown and not _well_host(topology.node(far), firing):
                 score[far] = score.get(far, 0) + (3 if near == blamed else 1)
     more = sorted(score, key=lambda n: (-score[n], n))
     room = MOST_NODES - len(shown)
@@ -201,6 +201,11 @@ def neighbourhood(topology: Topology, incident: Incident, firing: Mapping[str, i
         if all(n in shown for n in pair) and pair[0] != pair[1] and pair not in edges and pair[::-1] not in edges:
             edges[pair] = GraphEdge(caller=pair[0], callee=pair[1], kind=link.edge, role="chain")
     return Neighbourhood(nodes=tuple(nodes), edges=tuple(edges.values()), hidden=max(0, len(more) - max(0, room)))
+
+
+def _well_host(node: Node | None, firing: Mapping[str, int]) -> bool:
+    """A node or zone without an alert: everything runs somewhere, and drawing that hides who calls whom."""
+    return node is not None and node.kind in ("node", "zone") and not firing.get(node.name)
 
 
 def layers(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, int]:

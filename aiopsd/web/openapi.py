@@ -18,6 +18,10 @@ _ANSWERS: Mapping[Any, Any] = {
     api.post_resolve: api.IncidentView,
     api.post_verdict: api.IncidentView,
     api.get_alerts: api.AlertList,
+    api.get_maintenance: api.MaintenanceList,
+    api.get_window: api.MaintenanceView,
+    api.post_maintenance: api.MaintenanceView,
+    api.delete_maintenance: api.MaintenanceView,
     api.get_timeline: api.Timeline,
     api.get_topology_changes: api.TopologyChanges,
     api.get_outbox: api.Outbox,
@@ -26,6 +30,7 @@ _BODIES: Mapping[Any, Any] = {
     api.post_ack: api.AckRequest,
     api.post_resolve: api.ResolveRequest,
     api.post_verdict: api.VerdictRequest,
+    api.post_maintenance: api.MaintenanceRequest,
 }
 _LIMIT = ("limit", {"type": "integer", "minimum": 1, "maximum": api.MOST, "default": 100}, "How many at most.")
 _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
@@ -41,6 +46,7 @@ _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
         _LIMIT,
         ("cursor", {"type": "string"}, "`next` of the previous answer."),
     ),
+    api.delete_maintenance: (("actor", {"type": "string", "minLength": 1}, "Who ends it."),),
     api.get_timeline: (_LIMIT,),
     api.get_topology: (("format", {"enum": ["json", "graphml"]}, "Default json."),),
     api.get_topology_changes: (_LIMIT,),
@@ -57,8 +63,8 @@ _PUSHES: Mapping[tuple[str, str], tuple[Any, str]] = {
 _ERRORS = {
     "400": "Malformed; `where` names the field, record or series.",
     "401": "A token is configured and was not given.",
-    "404": "No such incident.",
-    "409": "The incident cannot take this in its state.",
+    "404": "No such incident, or window.",
+    "409": "It cannot be taken in the state that things are in.",
     "413": "Larger than http.max_body.",
     "415": "Another content type or encoding than this takes.",
     "503": "Not safe now: send it again.",
@@ -104,7 +110,7 @@ def _operation(verb: str, path: str, handler: Any, media: str = "") -> dict[str,
         for name, schema, text in _QUERY.get(handler, ())
     ]
     if "{id}" in path:
-        where = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Incident."}
+        where = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Its id."}
         parameters.insert(0, where)
     if parameters:
         out["parameters"] = parameters

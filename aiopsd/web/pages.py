@@ -19,8 +19,9 @@ from msgspec.structs import replace
 from aiopsd.incidents import Move, rank_of
 from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
 from aiopsd.projection import LIVE
+from aiopsd.silences import matcher_text
 from aiopsd.web import drawing
-from aiopsd.web.api import alerts_of, command, deliveries_of, find_incident, timeline_of
+from aiopsd.web.api import alerts_of, command, deliveries_of, find_incident, timeline_of, windows
 from aiopsd.web.site import SITE, Problem, Site, moment
 
 HERE = Path(__file__).parent
@@ -30,6 +31,12 @@ CSP = (
 )
 SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
+RULER = {  # channel -> what was out of its range, where it is not the value itself
+    "resid": "a sudden change",
+    "season": "against this hour of other days",
+    "hour": "its mean of an hour",
+    "online": "as its own model sees it",
+}
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
 MOST_OPEN = 200  # rows of the first page, the worst; the API has the rest
 MOST_ALERTS = 500  # rows of the page of alerts; the API has the rest
@@ -100,7 +107,7 @@ def environment() -> jinja2.Environment:
     env.filters.update(
         span=span, iso=iso, safe_url=safe_url, percent=percent, number=drawing.number, level=level, path=_quote
     )
-    env.globals.update(labels_text=labels_text)
+    env.globals.update(labels_text=labels_text, matcher_text=matcher_text)
     return env
 
 
@@ -144,6 +151,7 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
 async def index(request: web.Request) -> web.Response:
     """GET /: what is open now, what ended lately, and whether pages reach their receivers."""
     site = request.app[SITE]
+    now = site.clock()
     live = sorted(
         site.projection.incidents(states=LIVE),
         key=lambda i: (i.state is not IncidentState.OPEN, -rank_of(i.severity), -i.opened_at, i.id),
@@ -159,6 +167,7 @@ async def index(request: web.Request) -> web.Response:
         live=live[:MOST_OPEN],
         opened=len(live),
         done=done[:15],
+        planned=[w for w in windows(site) if w.ends_at > now],
         firing=figures["alerts"]["firing"],
         folded=sum(i.firing for i in live),
         services=len({s for i in live for s in i.services}),
@@ -207,6 +216,7 @@ async def incident(request: web.Request) -> web.Response:
         graph=drawing.graph(view),
         suspects=list(dict.fromkeys([*(r.service for r in item.roots if r.service), *item.services])),
         evidence=[(e, drawing.series(e)) for e in shown[:MOST_EVIDENCE]],
+        ruler=RULER,
         more_evidence=max(0, len(shown) - MOST_EVIDENCE),
     )
 

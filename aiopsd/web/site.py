@@ -100,7 +100,10 @@ class Site:
     def swap(self, config: Config) -> None:
         """Take over a reloaded configuration; `listen` and `route_prefix` stay as they were at the start."""
         self.config, self.tree = config, routing.routes(config)
-        self.maintenance = Maintenance(config.detect.maintenance)
+
+    def planned(self) -> list[str]:
+        """Names of the planned work that is under way: of the configuration, and what was asked for."""
+        return Maintenance(self.config.detect.maintenance, self.projection.windows).active(self.clock())
 
     @property
     def url(self) -> str:

@@ -3,11 +3,13 @@
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from aiopsd.config import load
-from aiopsd.model import Evidence, Incident
+from aiopsd.model import Evidence, Incident, Upsert
 from aiopsd.pipeline.detect import build
 from aiopsd.testing.breaks import BREAKS, STEP, T0, broken, noise, play
+from aiopsd.testing.web import running, shop_incident
 from aiopsd.web import drawing
 from aiopsd.web.pages import evidence_of
 
@@ -52,3 +54,19 @@ def test_an_alerts_words_hold_and_values_are_joined() -> None:
 
     assert (shown.channel, shown.high) == ("season", 2.0)
     assert shown.recent == ((10.0, 1.5), (20.0, 9.0), (80.0, 9.5))
+
+
+async def test_the_page_says_what_a_model_says() -> None:
+    """The opinion of the second tier stands with its signal on the incident's page and in the API, escaped."""
+    incident, alerts = shop_incident()
+    evidence = Evidence(
+        service="db", metric="m", level=9.0, low=3.0, high=5.0, opinion="aiopsd.Joint: <b> 9 where 3..5 was expected"
+    )
+    async with running() as site:
+        await site.door.keep([Upsert(item=incident), Upsert(item=replace(alerts[0], evidence=(evidence,)))])
+        async with site.http.get(f"/incidents/{incident.id}", headers={"Accept": "text/html"}) as page:
+            text = await page.text()
+        members = (await site.json(f"/api/v1/incidents/{incident.id}"))["members"]
+
+    assert "aiopsd.Joint: &lt;b&gt; 9 where 3..5 was expected" in text
+    assert members[0]["evidence"][0]["opinion"] == evidence.opinion

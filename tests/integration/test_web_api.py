@@ -521,3 +521,81 @@ def test_the_reference_lists_every_route(site: TestSite) -> None:
             missing.append((route.method, path))
 
     assert missing == []
+
+
+# --------------------------------------------------------------------------- planned work
+
+LOAD_TEST = {
+    "actor": "ann",
+    "matchers": [{"name": "service", "value": "pay|cart", "is_regex": True}],
+    "ends_at": "2026-09-21T16:00:00Z",
+    "comment": "load test",
+}
+
+
+async def test_planned_work_is_announced_read_and_ended(site: TestSite) -> None:
+    """A read after the write sees it; the status, the first page and the timeline name it until it is over."""
+    made = await site.post("/api/v1/maintenance", LOAD_TEST)
+    assert (made["state"], made["starts_at"], made["ends_at"]) == (
+        "active",
+        "2026-09-21T14:13:20Z",
+        LOAD_TEST["ends_at"],
+    )
+    assert made["matchers"] == [{"name": "service", "value": "pay|cart", "is_regex": True, "is_equal": True}]
+    assert (await site.json("/api/v1/maintenance"))["windows"] == [made]
+    assert await site.json(f"/api/v1/maintenance/{made['id']}") == made
+    assert (await site.json("/api/v1/status"))["maintenance"] == ["load test"]
+    async with site.http.get("/", headers={"Accept": "text/html"}) as page:
+        text = html.unescape(await page.text())
+        assert 'service=~"pay|cart"' in text
+        assert "until 16:00:00" in text
+
+    site.clock.now += 60
+    path = f"/api/v1/maintenance/{made['id']}"
+    async with site.http.delete(path, params={"actor": "bob"}) as answer:
+        assert (answer.status, (await answer.json())["ends_at"]) == (200, "2026-09-21T14:14:20Z")
+    async with site.http.delete(path, params={"actor": "bob"}) as answer:
+        assert (answer.status, (await answer.json())["state"]) == (200, "expired")
+    assert (await site.json("/api/v1/status"))["maintenance"] == []
+    lines = [(e["kind"], e["actor"]) for e in (await site.json("/api/v1/timeline"))["timeline"]]
+    assert lines == [("maintenance", "bob"), ("maintenance", "ann")]
+
+
+async def test_a_retried_announcement_is_one_window(site: TestSite) -> None:
+    """The same Idempotency-Key and body make one window, also when the first answer was lost."""
+    key = {"Idempotency-Key": "k1"}
+    one = await site.post("/api/v1/maintenance", LOAD_TEST, headers=key)
+    site.clock.now += 5
+    assert await site.post("/api/v1/maintenance", LOAD_TEST, headers=key) == one
+    assert len((await site.json("/api/v1/maintenance"))["windows"]) == 1
+    await site.post("/api/v1/maintenance", LOAD_TEST)
+    assert len((await site.json("/api/v1/maintenance"))["windows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"actor": " "}, "actor"),
+        ({"matchers": []}, "matchers"),
+        ({"matchers": [{"name": "a", "value": "(", "is_regex": True}]}, "matchers[0].value"),
+        ({"matchers": [{"name": "a", "value": "b", "isRegex": True}]}, "matchers[0]"),
+        ({"matchers": [{"name": "a", "value": ".*", "is_regex": True}]}, "matchers"),
+        ({"ends_at": "2026-09-21T16:00:00"}, "ends_at"),
+        ({"ends_at": "2026-09-21T14:00:00Z"}, "ends_at"),
+        ({"ends_at": "soon"}, "ends_at"),
+    ],
+)
+async def test_planned_work_that_means_nothing_is_refused(site: TestSite, change: dict[str, Any], where: str) -> None:
+    """400 with the field; nothing is written."""
+    error = await site.post("/api/v1/maintenance", LOAD_TEST | change, status=400)
+    assert error["where"] == where
+    assert site.door.bodies == []
+
+
+async def test_unknown_planned_work_is_404(site: TestSite) -> None:
+    """Reading and ending what is not there is 404; ending needs an actor."""
+    assert (await site.json("/api/v1/maintenance/x", status=404))["where"] == "id"
+    made = await site.post("/api/v1/maintenance", LOAD_TEST)
+    for path, status in (("/api/v1/maintenance/x?actor=a", 404), (f"/api/v1/maintenance/{made['id']}", 400)):
+        async with site.http.delete(path) as answer:
+            assert answer.status == status

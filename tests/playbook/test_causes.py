@@ -240,3 +240,28 @@ def test_a_change_just_before_is_told_with_the_page() -> None:
     assert root(page).service == "cart"
     assert [c.version for c in root(page).changes] == ["v7"]
     assert "deploy v7" in root(page).reason
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_a_page_names_who_sends_the_load(crash: bool) -> None:
+    """When backlogs have come alone often enough, the batch job is blamed and not the store that it overloads."""
+    teams = {"batch": ("store", "cart", "pay"), "feed": ("lake", "view", "map"), "sync": ("pool", "mail", "chat")}
+    calls = " ".join(f"{who}>{store} {a}>{store} {b}>{store}" for who, (store, a, b) in teams.items())
+    room = Room(calls, crash=crash)
+    named = []
+    for k in range(9):
+        at = 100.0 + 8000.0 * k
+        sender = list(teams)[k % 3]
+        told = [(0.0, sender, "Backlog"), *((15.0 + 8.0 * i, v, "Slow") for i, v in enumerate(teams[sender]))]
+        for after, service, name in told:
+            labels = {"alertname": name, "service": service, "severity": "warning"}
+            began = T0 + at + after
+            room.tell(at + after, AlertBatch(alerts=(AlertIn(labels=labels, starts_at=began, ends_at=began + 900.0),)))
+        room.tell(at + 120.0, Tick())
+        (newest,) = (i for i in room.incidents.values() if i.started_at >= T0 + at and not i.merged_into)
+        named.append((newest.roots[0].service, [(x.symptom, x.cause, x.edge) for x in newest.roots[0].chain]))
+        room.tell(at + 7000.0, Tick())
+
+    assert named[0][0] == "store"
+    assert named[-1][0] == "sync"
+    assert ("pool", "sync", "called_by") in named[-1][1]

@@ -65,6 +65,21 @@ def test_further_symptoms_of_one_service_join() -> None:
     assert "further symptom of db" in desk.last.reason
 
 
+def test_a_backlog_that_is_read_within_seconds_is_no_burst_of_incidents() -> None:
+    """Incidents of the last hours, read within a second, do not make two symptoms of one service two incidents."""
+    desk = Desk("a1>a2 b1>b2 c1>c2 d1>d2 e1>e2 shop>pricing")
+    for i, name in enumerate("abcde"):
+        hours_ago = -3600.0 * (5 - i)
+        desk.fire(0.1 * i, f"{name}2", "Down", starts=hours_ago)
+        desk.fire(0.1 * i, f"{name}1", "Slow", starts=hours_ago + 20)
+    first = desk.fire(5, "pricing", "ErrorRateHigh", starts=0.0)
+    second = desk.fire(6, "pricing", "Anomaly", starts=-65.0)
+    desk.until(60)
+
+    assert desk.together(first, second)
+    assert len(desk.opened) == 6
+
+
 def test_an_alert_that_fires_again_returns_to_its_incident() -> None:
     """Flapping inside the reopening window is the same incident."""
     desk = Desk(SHOP)
@@ -290,7 +305,7 @@ def test_forgotten_incidents_leave_no_state() -> None:
     desk.until(500 + 2.2 * 86400)
 
     left = desk.grouper.snapshot()
-    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "timers", "waiting", "pending"):
+    for table in ("groups", "troubles", "rows", "hot", "kept", "pairs", "agenda", "dues", "waiting", "pending"):
         assert not left[table], table
 
 

@@ -130,6 +130,78 @@ def test_every_alert_has_a_home_or_a_reason(events: list[Event], edges: list[tup
         assert group == home or (home == "" and group != "")
 
 
+# --------------------------------------------------------------------------- nodes and zones
+
+
+class Fall(msgspec.Struct, frozen=True):
+    """A service of a zone falls: with a label of its node, of its zone, of both, of none."""
+
+    second: int
+    lead: float
+    service: int
+    name: int
+    told: int
+    lasts: int
+
+
+FALLS = st.lists(
+    st.builds(
+        Fall,
+        second=st.integers(0, 120),
+        lead=st.floats(0.0, 30.0),
+        service=st.integers(0, 15),
+        name=st.integers(0, 1),
+        told=st.integers(0, 3),
+        lasts=st.integers(30, 900),
+    ),
+    min_size=6,
+    max_size=30,
+)
+
+
+def fell(events: list[Fall], *, restart: frozenset[int] = frozenset()) -> Desk:
+    """Sixteen services on four nodes in two zones; the topology puts node 0 into its zone, labels the rest."""
+    desk = Desk("s0>n0 n0>z0 s0>s4 s5>s9 s1>s2", kinds={"n0": "node", "z0": "zone"})
+    steps = [(e.second, i, e) for i, e in enumerate(events)]
+    ends = [(e.second + e.lasts, len(events) + i, i) for i, e in enumerate(events)]
+    fps: dict[int, str] = {}
+    for n, (at, i, what) in enumerate(sorted([*steps, *ends], key=lambda step: step[:2])):
+        if n in restart:
+            desk.restart()
+        if isinstance(what, Fall):
+            node = what.service // 4
+            labels = {"node": f"n{node}"} if what.told & 1 else {}
+            labels |= {"zone": f"z{node % 2}"} if what.told & 2 else {}
+            subject = f"s{what.service}" if what.service % 4 else ""  # the first of each node is the node itself
+            one = f"{what.second}/{what.lead}/{what.lasts}"
+            fps[i] = desk.fire(at, subject, NAMES[what.name], starts=at - what.lead, one=one, **labels)
+        else:
+            desk.end(at, fps[what])
+    desk.until(3000)
+    return desk
+
+
+@settings(max_examples=60, deadline=None)
+@given(FALLS, st.randoms(use_true_random=False))
+def test_the_order_within_a_second_means_nothing_on_a_node(events: list[Fall], rnd: Any) -> None:
+    """Permuted arrival within the same second gives the same partition where nodes and zones fall."""
+    events = list(dict.fromkeys(events))
+    other = list(events)
+    rnd.shuffle(other)
+
+    assert fell(events).parts() == fell(other).parts()
+
+
+@settings(max_examples=60, deadline=None)
+@given(FALLS, st.frozensets(st.integers(0, 60), max_size=4))
+def test_restarts_change_nothing_on_a_node(events: list[Fall], restart: frozenset[int]) -> None:
+    """What is counted of hosts follows from the snapshot: same incidents, same ids."""
+    events = list(dict.fromkeys(events))
+    straight, broken = fell(events), fell(events, restart=restart)
+
+    assert {fp: straight.of(fp) for fp in straight.home} == {fp: broken.of(fp) for fp in broken.home}
+
+
 # --------------------------------------------------------------------------- ranking
 
 SIGNALS = st.lists(

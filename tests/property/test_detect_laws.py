@@ -39,6 +39,8 @@ detect:
     - {{name: gone, match: {{__name__: up}}, below: 1, severity: critical}}
   online_budget: 0.00001
   online:
+    - {{match: {{service: "cart|pay"}}, features: [cpu, "lat.*", req.*], model: aiopsd.Joint, alone: true, cost: 1}}
+    - {{match: {{}}, features: [".*"], by: [__name__, pod], every: 2s, model: anomaly.LODA, cost: 1}}
     - {{match: {{__name__: cpu}}, model: aiopsd.Shape, params: {{window: 4, memory: 120}}, cost: 150, doubt: 0.5}}
     - {{match: {{__name__: up}}, model: aiopsd.Day, alone: true}}
     - {{match: {{__name__: latency}}, model: anomaly.GaussianScorer, params: {{window_size: 40}}, max_series: 2}}
@@ -157,6 +159,7 @@ def test_the_world_reaches_every_branch() -> None:
     assert {"firing", "resolved"} <= states
     assert {"threshold", "x", "no-data"} <= channels
     assert stage.late > 0
+    assert all(any(row.said for row in d._rows.values()) for d in stage._online.detectors[:3])
 
 
 @settings(max_examples=6, deadline=None)

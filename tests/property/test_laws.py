@@ -1,7 +1,7 @@
 """The five laws of the correlate stage, for any journal that Hypothesis can think of.
 
 Journals hold alerts that fire, repeat, resolve and come back, anomalies with evidence, topology that grows, changes,
-silences, acknowledgements, manual resolutions, drift, restarts of the daemon and silence between them.
+planned work, silences, acknowledgements, manual resolutions, drift, restarts of the daemon and silence between them.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiopsd.config import Config, load
+from aiopsd.maintenance import window_id
 from aiopsd.model import (
     AckIncident,
     AlertBatch,
@@ -23,13 +24,16 @@ from aiopsd.model import (
     DriftDetected,
     Edge,
     Effect,
+    EndMaintenance,
     Evidence,
     EvidenceDigest,
     Forget,
     Incident,
     JournalRecord,
+    Maintain,
     Matcher,
     Notify,
+    PutMaintenance,
     PutSilence,
     ResolveIncident,
     Retrain,
@@ -69,9 +73,14 @@ def alert_in(draw: st.DrawFn, now: float) -> AlertIn:
     return AlertIn(labels=labels, starts_at=starts, ends_at=ends)
 
 
+def planned(service: str, now: float) -> PutMaintenance:
+    matcher = Matcher(name="service", value=service)
+    return PutMaintenance(request_id=str(now), matchers=(matcher,), starts_at=0.0, ends_at=now + 90, created_by="ann")
+
+
 @st.composite
 def body(draw: st.DrawFn, now: float, incidents: list[str]) -> Body:
-    kind = draw(st.integers(0, 13))
+    kind = draw(st.integers(0, 15))
     if kind <= 5:
         return AlertBatch(alerts=tuple(draw(st.lists(alert_in(now), min_size=1, max_size=4))), sender="prometheus")
     service = draw(services)
@@ -110,6 +119,12 @@ def body(draw: st.DrawFn, now: float, incidents: list[str]) -> Body:
         )
     if kind == 11:
         return Started(version="t")
+    if kind == 14:
+        return planned(service, now)
+    if kind == 15:
+        return EndMaintenance(
+            id=window_id(planned(service, now - draw(st.sampled_from((3.0, 11.0, 35.0))))), actor="ann"
+        )
     which = draw(st.sampled_from(incidents)) if incidents else "unknown"
     if kind == 12:
         until = draw(st.sampled_from((0.0, now + 70)))
@@ -152,6 +167,8 @@ class Disk:
                 item = effect.item
                 key = getattr(item, "fingerprint", "") or item.id  # type: ignore[union-attr]  # one of the two
                 self.rows[type(item).__name__, key] = item
+            elif isinstance(effect, Maintain):
+                self.rows["Window", "all"] = effect.windows
             elif isinstance(effect, Notify):
                 if effect.notification.id not in self.outbox:
                     self.order.append(effect.notification.id)

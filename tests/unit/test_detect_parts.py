@@ -11,11 +11,13 @@ from scipy.signal import lfilter
 
 from aiopsd.config import OnlineRule, SignalRule
 from aiopsd.detect.bank import Policy, RangeBank
+from aiopsd.detect.calibrate import LEARNING, ModelDetector
 from aiopsd.detect.codec import Unencodable, decode, encode
 from aiopsd.detect.drift import DriftPolicy, ErrorDrift, SeriesDrift, exp, log
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.join import Seen
-from aiopsd.detect.online import LEARNING, Online, RiverDetector, learn, make
+from aiopsd.detect.models import River, make
+from aiopsd.detect.online import Online, Said
 from aiopsd.detect.shapes import Day, Shape
 from aiopsd.detect.signals import Matcher, Signals, by_name
 from aiopsd.errors import ConfigError
@@ -99,7 +101,7 @@ def test_a_model_as_data_is_the_same_model(model: object) -> None:
         if hasattr(model, "update"):
             model.update(y)
         else:
-            learn(model, {"x": y}, y)
+            River(model).learn(0.0, {"x": y})
     data = msgspec.msgpack.encode(encode(model))
     again = decode(msgspec.msgpack.decode(data))
     assert type(again) is type(model)
@@ -131,7 +133,7 @@ def test_shared_parts_stay_shared() -> None:
 
 def test_a_model_that_raises_is_survived_and_started_anew() -> None:
     """A model that fails on every sample costs its samples, is counted, and harms nobody else."""
-    detector = RiverDetector("linear_model.LinearRegression", {})
+    detector = ModelDetector("linear_model.LinearRegression", {}, lags=1)
     rows, n = np.zeros(1, np.intp), LEARNING + 30
     for t in range(n):
         detector.learn(rows, np.array([START + t]), np.array([1e200 if t % 2 else -1e200]))
@@ -141,9 +143,7 @@ def test_a_model_that_raises_is_survived_and_started_anew() -> None:
 
 def test_a_saturating_score_is_not_used() -> None:
     """A point of ninety deviations scores above one of nine, though GaussianScorer calls both 1.0."""
-    nine, ninety = [
-        RiverDetector("anomaly.GaussianScorer", {}).__class__("anomaly.GaussianScorer", {}) for _ in range(2)
-    ]
+    nine, ninety = (ModelDetector("anomaly.GaussianScorer", {}) for _ in range(2))
     rng = np.random.default_rng(3)
     rows = np.zeros(1, np.intp)
     for t in range(600):
@@ -164,6 +164,11 @@ def test_models_are_repeatable_without_a_seed() -> None:
     assert a.score_one({"x": 0.9}) == b.score_one({"x": 0.9})
 
 
+def step(online: Online, rows: np.ndarray, ts: np.ndarray, values: np.ndarray) -> list[Said]:
+    """One record of these samples."""
+    return online.step(rows, ts, values, np.zeros(len(rows), np.intp))
+
+
 def test_the_load_budget_takes_the_first_that_match() -> None:
     """No more than `max_series` models per rule; a series that goes makes room for the one that waits longest."""
     online = Online([OnlineRule(match={"__name__": "x"}, max_series=2)], Policy())
@@ -171,12 +176,12 @@ def test_the_load_budget_takes_the_first_that_match() -> None:
     for row in range(4):
         online.appear(row, who, False)
     rows = np.arange(4, dtype=np.intp)
-    online.step(rows, np.full(4, START), np.ones(4))
+    step(online, rows, np.full(4, START), np.ones(4))
     assert len(online.detectors[0]) == 2
     online.vanish(0)
     online.appear(9, who, False)
     later = np.array([2, 3, 9], np.intp)
-    online.step(later, np.full(3, START), np.ones(3))
+    step(online, later, np.full(3, START), np.ones(3))
     assert len(online.detectors[0]) == 2
     assert online.waiting == 2
 
@@ -191,7 +196,7 @@ def test_the_cpu_budget_goes_by_the_pace_of_the_series() -> None:
     assert (len(online.detectors[0]), online.waiting) == (0, 5)
     rows = np.arange(8, dtype=np.intp)
     for t in range(30):
-        online.step(rows, np.full(8, START + 300.0 * t), np.ones(8))
+        step(online, rows, np.full(8, START + 300.0 * t), np.ones(8))
     online.balance()  # five minutes apart: a fifth of what was assumed, and the new ones are assumed as before
     assert online.waiting == 3
     assert online.share <= online.budget
@@ -203,7 +208,7 @@ def test_the_cpu_budget_goes_by_the_pace_of_the_series() -> None:
     for row in range(3):
         fast.appear(row, who, False)
     for t in range(30):
-        fast.step(rows[:3], np.full(3, START + 20.0 * t), np.ones(3))
+        step(fast, rows[:3], np.full(3, START + 20.0 * t), np.ones(3))
     fast.balance()
     assert fast.waiting == 2
     assert fast.share <= fast.budget
@@ -222,14 +227,14 @@ def test_a_verdict_raises_what_the_bank_says_within_the_hour() -> None:
     verdict = said_by(0.3, START, channel=-1)
     bank = [said_by(0.1, START, pos=1), said_by(0.1, START, 1, pos=2), said_by(0.1, START + 1800, pos=3),
             said_by(0.1, START + 36000, pos=4)]  # fmt: skip
-    out = list(online.confirm(bank, [(verdict, False)]))
+    out = list(online.confirm(bank, [Said(verdict, (0, 0), False)]))
     assert [s.pos for s in out] == [1, 2, 3, 4]
     theta = Policy().theta
     assert out[0].evidence == pytest.approx(0.1 * (1 + 0.3 / theta))
     assert out[1].evidence == 0.1
     assert out[2].evidence == pytest.approx(0.1 * (1 + 0.15 / theta))
     assert out[3].evidence == pytest.approx(0.1, rel=1e-4)
-    alone = list(online.confirm([], [(verdict, True)]))
+    alone = list(online.confirm([], [Said(verdict, (0, 0), True)]))
     assert [s.channel for s in alone] == [-1]
 
 
@@ -240,7 +245,7 @@ def test_what_a_ready_model_leaves_unconfirmed_is_doubted() -> None:
     (before,) = online.confirm([said_by(0.2, START)], [])
     rng = np.random.default_rng(1)
     for t in range(LEARNING + 60):
-        online.step(np.zeros(1, np.intp), np.array([START + 60.0 * t]), rng.normal(size=1))
+        step(online, np.zeros(1, np.intp), np.array([START + 60.0 * t]), rng.normal(size=1))
     (after,) = online.confirm([said_by(0.2, START + 60.0 * t)], [])
     assert (before.evidence, after.evidence) == (0.2, 0.1)
 
@@ -250,18 +255,19 @@ def test_a_shape_that_never_was_is_far_from_all() -> None:
     wave = np.sin(np.arange(2000) * 2 * np.pi / 50)
     rng = np.random.default_rng(2)
     past = wave + 0.05 * rng.normal(size=2000)
-    shape, level = Shape(window=24, memory=1500), Shape(window=24, memory=1500, level=True)
+    shape = Shape(Shape.Config(window=24, memory=1500))
+    level = Shape(Shape.Config(window=24, memory=1500, level=True))
     for t, y in enumerate(past):
-        shape.learn(float(t), float(y))
-        level.learn(float(t), float(y))
+        shape.learn(float(t), {"x": float(y)})
+        level.learn(float(t), {"x": float(y)})
     usual, upside_down, higher = wave[:25], -np.abs(wave[:25]) * 3 + wave[0], wave[:25] + 5.0
 
     def distance(memory: Shape, drawn: np.ndarray) -> float:
-        fresh = Shape(memory.window, memory.memory, memory.level)
+        fresh = Shape(Shape.Config(window=memory.window, memory=memory.memory, level=memory.level))
         fresh.load(memory.state())
         for y in drawn[:-1]:
-            fresh.learn(0.0, float(y))
-        far, _ = fresh.statistic(0.0, float(drawn[-1]))
+            fresh.learn(0.0, {"x": float(y)})
+        far, _ = fresh.statistic(0.0, {"x": float(drawn[-1])})
         assert far is not None
         return far
 
@@ -275,10 +281,10 @@ def test_shape_finds_the_nearest_window_exactly() -> None:
     rng = np.random.default_rng(3)
     x = 1e6 + rng.normal(size=400).cumsum()
     for level in (False, True):
-        shape = Shape(window=10, memory=300, level=level)
+        shape = Shape(Shape.Config(window=10, memory=300, level=level))
         for t, y in enumerate(x[:-1]):
-            shape.learn(float(t), float(y))
-        far, _ = shape.statistic(0.0, float(x[-1]))
+            shape.learn(float(t), {"x": float(y)})
+        far, _ = shape.statistic(0.0, {"x": float(x[-1])})
         now = x[-10:]
         kept = x[-301:-10]
         windows = [kept[i : i + 10] for i in range(len(kept) - 9)]
@@ -291,15 +297,15 @@ def test_shape_finds_the_nearest_window_exactly() -> None:
 
 def test_a_day_unlike_any_other_is_far_from_all() -> None:
     """A quiet day among busy ones is told by its shape, though no hour of it leaves the range of the night."""
-    day = Day(hours=12, days=10)
+    day = Day(Day.Config(hours=12, days=10))
     hours = np.arange(12 * 24)
     usual = 10 + 8 * np.sin(2 * np.pi * (hours % 24) / 24)
     usual[-14:] = 4.0
     rng = np.random.default_rng(4)
     found = []
     for t, y in enumerate(usual + 0.3 * rng.normal(size=len(usual))):
-        found.append(day.statistic(3600.0 * t, float(y))[0])
-        day.learn(3600.0 * t, float(y))
+        found.append(day.statistic(3600.0 * t, {"x": float(y)})[0])
+        day.learn(3600.0 * t, {"x": float(y)})
     before = [f for f in found[100:-14] if f is not None]
     assert found[:72] == [None] * 72
     assert found[-1] is not None

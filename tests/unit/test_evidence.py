@@ -1,7 +1,9 @@
 """How samples are judged: level, lead-in, onset, ruler."""
 
 import pytest
+from msgspec.structs import replace
 
+from aiopsd.detect.evidence import sentence
 from aiopsd.evidence import joined, judge, rate_ruler, rejudged
 from aiopsd.model import Evidence
 
@@ -74,3 +76,11 @@ def test_joined_answers_keep_the_first_ruler_and_all_samples() -> None:
     assert both.deviation == pytest.approx(40.0)
     assert both.lead_in == 0.0
     assert [t for t, _ in both.recent] == sorted({*(t for t, _ in old.recent), *(t for t, _ in new.recent)})
+
+
+def test_a_value_inside_its_range_is_told_by_what_its_model_says() -> None:
+    """Where the shape is strange and not the value, the sentence does not claim that the value is."""
+    told = "aiopsd.Shape: 3.1, until now at most 1.2"
+    inside = Evidence(service="s", metric="orders", level=42.0, low=30.0, high=60.0, opinion=told)
+    assert sentence(inside, 8070.0) == f"orders 42 ({told}), since 02:14:30 UTC"
+    assert sentence(replace(inside, level=80.0), 8070.0) == "orders 80, normally 30..60, since 02:14:30 UTC"

@@ -74,7 +74,7 @@ def test_the_stronger_callee_takes_the_blame() -> None:
 
     assert names(found)[0] == "cart"
     assert found[0].metric == "p99"
-    assert "p99 0.9 (normal 0.05" in found[0].reason
+    assert "p99 0.9 (normally 0.05)" in found[0].reason
 
 
 def test_chronic_trouble_explains_nothing_new() -> None:
@@ -290,6 +290,27 @@ def test_what_nothing_in_the_graph_explains_is_blamed_on_something_outside() -> 
     assert {c.service for c in found[1:]} <= {f"s{i}" for i in range(5)}
 
 
+def test_what_is_outside_may_show_minutes_apart() -> None:
+    """Rules wait: five services that share nothing fail within two minutes, and it is still something outside."""
+    alerts = [alert(name, 30.0 * i) for i, name in enumerate("abcde")]
+
+    found = rank(alerts, graph("a>x1 b>x2 c>x3 d>x4 e>x5"), onset=T0)
+
+    assert (found[0].service, found[0].kind) == ("", "unknown")
+
+
+def test_a_zone_that_is_gone_needs_no_second_cause_outside() -> None:
+    """Half of the trouble stands in one silent zone; the other half is not blamed on something unknown besides."""
+    there = " ".join(f"a{i}>zone-a" for i in range(5))
+    elsewhere = " ".join(f"b{i}>y{i}" for i in range(4))
+    alerts = [alert(f"a{i}", 2.0 * i) for i in range(5)] + [alert(f"b{i}", 40.0 + i) for i in range(4)]
+
+    found = rank(alerts, graph(f"{there} {elsewhere}", zone_a="zone"), onset=T0)
+
+    assert (found[0].service, found[0].kind) == ("zone-a", "zone")
+    assert "" not in names(found)
+
+
 def test_a_healthy_dependency_is_not_the_silent_cause() -> None:
     """A callee that counts its requests and shows nothing else speaks, and is well."""
     alerts = [alert(f"s{i}", 2.0 * i) for i in range(3)]
@@ -333,6 +354,40 @@ def test_load_that_runs_down_is_blamed_on_who_sends_it() -> None:
     ]
     assert "db (Slow) is called by batch" in known[0].chain[1].text
     assert names(rank(alerts, calls, onset=T0, page=alerts[2]))[0] == "db"
+
+
+def test_a_name_that_history_does_not_know_may_be_the_sender() -> None:
+    """Nobody has seen a backlog before: who alone has one, before its store, is as likely to blame as the store."""
+    topology = graph("batch>store cart>store pay>store web>cart")
+    others = [alert(name, at) for name, at in (("store", 0), ("cart", 15), ("pay", 20))]
+
+    first, second = rank([alert("batch", -20, "Backlog"), *others], topology, onset=T0 - 20)[:2]
+
+    assert {first.service, second.service} == {"batch", "store"}
+    assert second.score > 0.8 * first.score
+
+
+def test_a_name_of_its_own_after_the_trouble_sends_nothing() -> None:
+    """A backlog half a minute after the store failed is a consequence; so is one that history finds in company."""
+    topology = graph("batch>store cart>store pay>store web>cart")
+    others = [alert(name, at) for name, at in (("store", 0), ("cart", 15), ("pay", 20))]
+
+    later = rank([alert("batch", 30, "Backlog"), *others], topology, onset=T0)
+    common = Knowledge(local={"Backlog": -3.0})
+    usual = rank([alert("batch", -20, "Backlog"), *others], topology, onset=T0, feedback=common)
+
+    for found in (later, usual):
+        assert found[0].service == "store"
+        assert found[1].score < 0.5 * found[0].score
+
+
+def test_what_runs_on_a_node_does_not_send_it_load() -> None:
+    """A service with an alert of its own just before its node's is in trouble by the node, not the other way round."""
+    alerts = [alert("a", -10, "Odd"), alert("b", 5), alert("c", 8), alert("node-1", 0, "NodeCPUHigh")]
+
+    found = rank(alerts, graph("a>node-1 b>node-1 c>node-1", node_1="node"), onset=T0 - 10)
+
+    assert (found[0].service, found[0].kind) == ("node-1", "node")
 
 
 def test_the_order_of_what_is_given_does_not_matter() -> None:

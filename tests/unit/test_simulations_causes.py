@@ -8,7 +8,7 @@ import pytest
 
 from aiopsd.correlate.rootcause import SIGNS
 from aiopsd.model import Candidate
-from simulations import confidence, recorded, stress
+from simulations import causes, confidence, recorded, storms, stress
 
 COLUMNS = tuple(
     {"__name__": metric, "service": service}
@@ -70,7 +70,7 @@ def test_a_fit_gives_what_it_sees() -> None:
 
     figures = confidence.table("made", looks, confidence.fit(looks))
 
-    assert figures["gap"] < 0.05
+    assert figures["ece"] < 0.05
     assert [b["n"] for b in figures["bins"]] == [100, 100]
 
 
@@ -86,6 +86,46 @@ def test_a_stream_is_looked_at_when_its_page_is_due_and_at_the_end(tmp_path: Pat
     path = tmp_path / "stream.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
 
-    looks = list(confidence.of_storm(path))
+    looks = list(confidence.of_stream(storms.Stream.read(path)))
 
     assert [(s.when, s.roots[0].service, s.right) for s in looks] == [("page", "cart", False), ("end", "db", True)]
+
+
+def test_a_fit_is_judged_on_what_it_did_not_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fitted on one seed and judged on another: a table for each look at the other, and weights for every sign."""
+    for seed in (1, 2):
+        storms.of_world("plain", seed, 30).write(tmp_path)
+
+    assert confidence.main(["--fit", f"{tmp_path}:plain:1", "--judge", f"{tmp_path}:plain:2", "--json"]) == 0
+
+    said = json.loads(capsys.readouterr().out)
+    assert [t["source"] for t in said["tables"]] == ["fitted on", "plain page", "plain end", "judged on"]
+    assert len(said["weights"]) == len(SIGNS)
+    assert all(0.0 <= t["ece"] <= 1.0 and t["n"] == sum(b["n"] for b in t["bins"]) for t in said["tables"])
+
+
+@pytest.mark.parametrize("source", ["nowhere.py:default:1", "world:sunny:1", "petshop:nowhere"])
+def test_a_source_that_is_not_there_is_exit_code_2(source: str) -> None:
+    """Named, not a traceback."""
+    assert confidence.main(["--judge", source]) == 2
+
+
+def test_causes_are_judged_on_the_true_groups() -> None:
+    """Two faults side by side, each with its own alerts: both roots come first, in the page and in the end."""
+    edges = [["web", "cart"], ["cart", "db"], ["app", "pay"], ["pay", "bank"]]
+    rows = [(0.0, "db", 0), (1.0, "bank", 1), (20.0, "cart", 0), (21.0, "pay", 1), (90.0, "web", 0), (91.0, "app", 1)]
+    alerts = [
+        {"kind": "alert", "t": t, "ts": t, "id": i, "service": service, "alertname": "Slow", "severity": "warning",
+         "state": "firing", "_gt": {"incident": owner, "hop": 0, "episode": i}}
+        for i, (t, service, owner) in enumerate(rows)
+    ]  # fmt: skip
+    truth = [{"incident": k, "root": root, "fault": "slow", "t0": float(k)} for k, root in enumerate(("db", "bank"))]
+    stream = storms.Stream("two", {"kind": "topology", "nodes": {}, "edges": edges}, alerts, truth)
+
+    found = list(causes.ranked(stream))
+
+    assert [(r["root"], r["alerts"], r["page"], r["end"]) for r in found] == [("db", 3, 1, 1), ("bank", 3, 1, 1)]
+    assert [(r["page_roots"][0], len(r["page_roots"])) for r in found] == [("db", 2), ("bank", 2)]
+    assert causes.table(found)[-1] == {
+        "fault": "all", "n": 2, "end_top1": 1.0, "end_top3": 1.0, "page_top1": 1.0, "page_top3": 1.0,
+    }  # fmt: skip

@@ -132,6 +132,7 @@ def test_distances_follow_changes() -> None:
         ("cart-service.prod.svc.cluster.local", "cart-service"),
         ("cart-service:8080", "cart-service"),
         ("cart-service-7d9f8b6c5-x2x4z", "cart-service"),
+        ("cart-service-679gsc6k2-6ncgc", "cart-service"),
         ("carts-service", "cart-service"),
         ("svc-12", "svc-0012"),
         ("svc-0013", "svc-0013"),
@@ -147,7 +148,7 @@ def test_names_are_found_however_they_are_spelled(said: str, meant: str) -> None
     assert graph.resolve(said) == meant
 
 
-@pytest.mark.parametrize("other", ["svc-0014", "svc-0113", "shipping", "x"])
+@pytest.mark.parametrize("other", ["svc-0014", "svc-0113", "shipping", "x", "payment-gateway-cache"])
 def test_a_name_is_never_bent_to_another_service(other: str) -> None:
     """Other digits or another word are another service: the name is returned as it is."""
     graph = Topology(100.0)

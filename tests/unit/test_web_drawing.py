@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiopsd.model import Candidate, Edge, Evidence, Incident, Link, TopologyUpdate
+from aiopsd.model import Candidate, Edge, Evidence, Incident, Link, Node, TopologyUpdate
 from aiopsd.topology import Topology
 from aiopsd.web import drawing
 
@@ -142,6 +142,21 @@ def test_the_root_and_its_chain_are_marked() -> None:
     roles = {n.name: n.role for n in view.nodes}
     assert roles == {"db": "root", "web": "affected", "pay": "affected", "far": "plain", "fraud": "plain"}
     assert {(e.caller, e.callee) for e in view.edges if e.role == "chain"} == {("web", "pay"), ("pay", "db")}
+
+
+def test_nodes_that_are_well_are_not_drawn() -> None:
+    """Everything runs somewhere: a node is drawn when it has an alert or is blamed, and not otherwise."""
+    topology = graph_of(("web", "cart"), ("web", "n1"), ("cart", "n2"))
+    nodes = (Node(name="n1", kind="node"), Node(name="n2", kind="node"))
+    topology.apply(TopologyUpdate(source="t", nodes=nodes), 0.0)
+
+    def drawn(item: Incident, firing: dict[str, int]) -> set[str]:
+        return {n.name for n in drawing.neighbourhood(topology, item, firing).nodes}
+
+    assert drawn(incident(("web",)), {"web": 1}) == {"web", "cart"}
+    assert drawn(incident(("web", "cart")), {"web": 1, "n2": 1}) == {"web", "cart", "n2"}
+    blamed = Candidate(service="n1", kind="node", score=1.0, confidence=0.9)
+    assert drawn(incident(("web",), (blamed,)), {"web": 1}) == {"web", "cart", "n1"}
 
 
 def test_a_crowd_is_cut_and_counted() -> None:

@@ -16,9 +16,10 @@ and this alertname fire by themselves. Both sides are learned from the stream, w
 Enter: alerts and their ends, verdicts, time. Leave: placements with a reason, merges and moves. Everything is
 deterministic; time comes with the call; no alert is held back. What arrives within one second has no order: each alert
 gets a first placement at once, and when the second is over all of it is taken in by onset, so that a burst means the
-same in any order; what that changes follows as revisions. When things have ended, whole incidents are weighed against
-each other (story.py, hindsight.py): what no pair of troubles sees, all of them together may show. The cost of an alert
-grows with the troubles of the last minutes in its neighbourhood, not with what is open.
+same in any order; what that changes follows as revisions. What runs on one node or zone is related through it
+(layers.py). When things have ended, whole incidents are weighed against each other (story.py, hindsight.py): what no
+pair of troubles sees, all of them together may show. The cost of an alert grows with the troubles of the last minutes
+in its neighbourhood, not with what is open, nor with what runs on its node or in its zone.
 """
 
 from aiopsd.correlate.grouping.grouper import Grouper

@@ -1,15 +1,18 @@
 """The forest: troubles hang on their parents, a tree is an incident; opening, joining, moving, merging, splitting."""
 
 import math
+from bisect import insort
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aiopsd.config import CorrelateConfig
-from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.crowds import Crowds
+from aiopsd.correlate.grouping.graph import ABOVE, Graph, Link, Spot
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.state import (
+    CHECK_TIMER,
     DROP_TIMER,
     ENDED_TIMER,
-    RECHECK_TIMER,
     THINK_TIMER,
     Group,
     Revision,
@@ -22,22 +25,34 @@ from aiopsd.correlate.grouping.state import (
 )
 from aiopsd.model import Verdict, content_id
 
+BURSTS = 16  # incidents that tell whether others come with them
 FOLLOW_SPAN = 300.0  # s; callers that got into trouble within it count as followers
 PART = 150.0  # s; symptoms of one vertex that end further apart are two troubles
-RECHECK = (60.0, 200.0)  # s after its onset at which a trouble thinks again
+CHECK = 60.0  # s after its first alert at which a trouble thinks again
 THINK_ENDED = (90.0, 1200.0)  # s after the end of one
 THINK_STEP = 120.0  # s
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
 
 
+class Look(NamedTuple):
+    """What speaks for each home of an alert."""
+
+    near: list[tuple[Trouble, Link]]
+    votes: dict[str, float]
+    best: dict[str, tuple[float, Trouble, str]]
+    own: float
+    home: str
+
+
 class Forest:
     """Structure and its changes; every change that somebody must hear of is left in `pending`."""
 
-    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds) -> None:
+    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds, crowds: Crowds) -> None:
         self.s = s
         self.config = config
         self.graph = graph
         self.odds = odds
+        self.crowds = crowds
         self.untold: dict[str, None] = {}  # incidents of this step that nobody has been told of
 
     def open(self, gid: str) -> Group:
@@ -54,9 +69,38 @@ class Forest:
             gid = content_id("incident", item.fp, item.starts_at, k)
         return gid
 
-    def new(self, item: Waiting, gid: str, parent: int, own: float) -> Trouble:
+    def new(self, item: Waiting, gid: str, parent: int, look: Look) -> Trouble:
+        """A trouble for an alert that is no further symptom of another one."""
+        trouble = self._add(item.vertex, item.onset, gid, parent, look.own, (item.name,), look.near)
+        self.take_alert(trouble, item)
+        return trouble
+
+    def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
+        """A trouble without alerts at what several run on, in the incident of one of them."""
+        near = self.graph.near(vertex, self.s.hot, onset)
+        return self._add(vertex, onset, member.group, -1, self.odds.own(vertex, (), onset), (), near)
+
+    def dismiss(self, trouble: Trouble) -> None:
+        """A silent trouble on which nothing hangs any more is none."""
         s = self.s
-        vertex, onset = item.vertex, item.onset
+        del s.troubles[trouble.id]
+        del s.groups[trouble.group].troubles[trouble.id]
+        self.unlink(trouble)
+        drop_in(s.hot, trouble.vertex, trouble.id)
+        drop_in(s.kept, trouble.vertex, trouble.id)
+        self.crowds.update(trouble)
+
+    def _add(
+        self,
+        vertex: str,
+        onset: float,
+        gid: str,
+        parent: int,
+        own: float,
+        names: tuple[str, ...],
+        near: list[tuple[Trouble, Link]],
+    ) -> Trouble:
+        s, spot = self.s, self.graph.spot(vertex)
         s.count += 1
         trouble = Trouble(
             id=s.count,
@@ -64,32 +108,44 @@ class Forest:
             onset=onset,
             group=gid,
             parent=parent,
-            names={item.name: onset},
+            names=dict.fromkeys(names, onset),
             own=own,
             value=own,
-            born=self.s.now,
-            fan=self.graph.fan(vertex),
-            deps=len(self.graph.callees(vertex)),
+            born=s.now,
+            under=spot.hosts,
+            strange=self.odds.strange(vertex, names) if spot.hosts else 0.0,
+            fan=self.graph.fan(vertex) if spot.is_host else len(spot.callers),
+            deps=len(spot.callees),
+            followers=self._followers(spot, onset, near),
+            apart=-1 if near else self.graph.topology.version,
         )
         s.troubles[trouble.id] = trouble
-        s.groups[gid].troubles[trouble.id] = None
-        s.groups[gid].changed = s.count
+        group = s.groups[gid]
+        group.troubles[trouble.id] = None
+        group.changed = s.count
         if parent >= 0:
             s.troubles[parent].children[trouble.id] = None
-        hot = s.hot
-        for callee in hot.keys() & self.graph.callees(vertex).keys():
-            for tid in hot[callee]:
-                other = s.troubles[tid]
-                if abs(other.onset - onset) < FOLLOW_SPAN:
-                    other.followers += 1
-        for caller in hot.keys() & self.graph.callers(vertex).keys():
-            if any(abs(s.troubles[tid].onset - onset) < FOLLOW_SPAN for tid in hot[caller]):
-                trouble.followers += 1
         s.hot.setdefault(vertex, {})[trouble.id] = None
         s.kept.setdefault(vertex, {})[trouble.id] = None
-        self.take_alert(trouble, item)
-        set_timer(self.s, self.s.now + RECHECK[0], RECHECK_TIMER, str(trouble.id))
+        self.crowds.update(trouble)
+        set_timer(s, s.now + CHECK, CHECK_TIMER, trouble.id)
         return trouble
+
+    def _followers(self, spot: Spot, onset: float, near: list[tuple[Trouble, Link]]) -> int:
+        """How many callers of a vertex are in trouble; those near it hear of it, callees count it as one of theirs."""
+        if spot.is_host:  # what runs there is not near it
+            hot, troubles = self.s.hot, self.s.troubles
+            members = [(troubles[tid], ABOVE) for caller in hot.keys() & spot.callers.keys() for tid in hot[caller]]
+            near = [*near, *members]
+        callers: dict[str, None] = {}
+        for other, link in near:
+            other.apart = -1
+            if abs(other.onset - onset) < FOLLOW_SPAN:
+                if link.down == 1:
+                    other.followers += 1
+                if link.up == 1:
+                    callers[other.vertex] = None
+        return len(callers)
 
     def think(self, group: Group, due: float) -> None:
         """Have an incident reconsidered at about `due`: at most once a minute."""
@@ -114,7 +170,8 @@ class Forest:
         group.firing += 1
         group.size += 1
         if group.size == 2:
-            s.bursts = [*s.bursts[-15:], self.s.now]
+            insort(s.bursts, item.onset)
+            del s.bursts[:-BURSTS]
         pair = f"{item.vertex}|{item.name}"
         drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
@@ -142,7 +199,7 @@ class Forest:
             trouble.ended = stamp
             s.count += 1
             group.changed = s.count
-            set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, str(trouble.id))
+            set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, trouble.id)
             for after in THINK_ENDED:
                 self.think(group, stamp + after)
 
@@ -171,16 +228,21 @@ class Forest:
         return True
 
     def unlink(self, trouble: Trouble) -> None:
-        if trouble.parent >= 0:
-            parent = self.s.troubles.get(trouble.parent)
-            if parent is not None:
-                parent.children.pop(trouble.id, None)
+        if trouble.parent < 0:
+            return
+        parent = self.s.troubles.get(trouble.parent)
+        if parent is not None:
+            parent.children.pop(trouble.id, None)
         trouble.parent = -1
+        self.crowds.update(trouble)
 
     def link(self, trouble: Trouble, parent: Trouble) -> None:
+        if trouble.parent == parent.id:
+            return
         self.unlink(trouble)
         trouble.parent = parent.id
         parent.children[trouble.id] = None
+        self.crowds.update(trouble)
 
     def part_ways(self, trouble: Trouble) -> list[Trouble]:
         """Symptoms of one vertex that ended far apart had two causes: one trouble for each."""
@@ -211,6 +273,8 @@ class Forest:
             names=names,
             ended=max(s.rows[fp].ended for fp in fps),
             born=trouble.born,
+            under=trouble.under,
+            strange=trouble.strange,
             fan=trouble.fan,
             deps=trouble.deps,
             followers=trouble.followers,
@@ -233,7 +297,8 @@ class Forest:
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         trouble.onset = min(trouble.names.values())
         for item in (trouble, other):
-            item.own = self.odds.own(item.vertex, item.names)
+            item.own = self.odds.own(item.vertex, item.names, item.onset)
+        self.crowds.update(trouble)
         parent = s.troubles.get(trouble.parent)
         self.link(other, parent if parent is not None else trouble)
         return other
@@ -253,9 +318,19 @@ class Forest:
             self.link(trouble, parent)
         self.shift(list(below.values()), source, target, why)
 
+    def with_silent(self, chosen: Sequence[Trouble], source: Group) -> Sequence[Trouble]:
+        """These troubles of an incident, or all of it when only silent ones would stay behind."""
+        troubles, here = self.s.troubles, {t.id for t in chosen}
+        if any(troubles[tid].names for tid in source.troubles if tid not in here):
+            return chosen
+        return [troubles[tid] for tid in source.troubles]
+
     def shift(self, chosen: Sequence[Trouble], source: Group, target: Group | None, why: str) -> Group:
         """Move troubles to another group (None: a new one), all of them: a merge; the group where they are then."""
         s = self.s
+        chosen = self.with_silent(chosen, source)
+        if target is None and len(chosen) == len(source.troubles):
+            return source
         opened = target is None
         if target is None:
             first = min(chosen, key=lambda t: (t.onset, t.id))
@@ -347,7 +422,9 @@ class Forest:
             self.unlink(trouble)
             for child in trouble.children:
                 s.troubles[child].parent = -1
+                self.crowds.update(s.troubles[child])
             for name in trouble.names:
                 drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
             drop_in(s.hot, trouble.vertex, tid)
             drop_in(s.kept, trouble.vertex, tid)
+            self.crowds.update(trouble)

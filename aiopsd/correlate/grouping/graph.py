@@ -1,13 +1,23 @@
-"""The graph around a vertex: who may pass trouble to whom, by calls, by nodes and zones, by what two share."""
+"""The graph around a vertex: who may pass trouble to whom, by calls, by what two share, by what both run on.
 
-from collections.abc import Iterable
+Nodes and zones are layers of their own below the services: a vertex is linked to what it runs on, which the topology or
+labels of alerts tell, never to all the others that run there. What they have in common is the host's trouble, which may
+be silent (layers.py).
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.state import State, Trouble
-from aiopsd.topology import Topology
+from aiopsd.topology import Topology, fold
 
 HORIZON = 450.0  # s; two troubles that began further apart have nothing to do with each other
-HOSTED_MOST = 512  # vertices of one node or zone that its label relates: a storm in a big zone must not stall the rest
+HOST_KINDS = frozenset(("host", "node", "machine", "vm", "hypervisor", "rack", "zone", "datacenter", "region"))
+HOST_EDGES = frozenset(("runs_on", "located_in"))
+PLACES_MOST = 32  # nodes and zones of one vertex, those named last: more replicas than that share no node's fate
+FORGOTTEN = 7 * 86400.0  # s after which a node or zone that no alert of a vertex named again is no longer its own
+SWEEP = 86400.0  # s between two looks for what is forgotten
+UNSEEN = 2  # vertices on a node or zone that only labels of alerts know, for each that has alerted: well ones are mute
 
 
 class Link(NamedTuple):
@@ -18,6 +28,20 @@ class Link(NamedTuple):
     shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
 
 
+HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, ()), Link(0, 1, ())
+
+
+class Spot(NamedTuple):
+    """What stands around one vertex."""
+
+    is_host: bool
+    hosts: tuple[str, ...]  # all that it runs on: its nodes, their zones
+    callees: dict[str, None]  # what it depends on: what it calls, what it runs on
+    callers: dict[str, None]  # what depends on it: who calls it, what runs on it
+    links: dict[str, Link]  # everything that may pass trouble to it or share a cause with it, itself included
+    looks: dict[str, Link]  # of those the ones whose troubles it is weighed against; a host waits for its members
+
+
 class Graph:
     """Links of every vertex, from the topology and from the nodes and zones that labels of alerts name."""
 
@@ -25,93 +49,198 @@ class Graph:
         self.s = s
         self.topology = topology
         self.hops = hops
-        self._links: dict[str, dict[str, Link]] = {}
-        self._links_version = topology.version
-        self._both: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-        self.hosted: dict[str, dict[str, None]] = {}
+        self._version = topology.version
+        self._spots: dict[str, Spot] = {}
+        self._is_host: dict[str, bool] = {}
+        self.hosted: dict[str, dict[str, None]] = {}  # node or zone -> vertices that labels place there
+        self._spelled: dict[str, str] = {}  # folded -> as its first alert spelled it
         for vertex, hosts in s.hosts.items():
             for host in hosts:
                 self.hosted.setdefault(host, {})[vertex] = None
+                self._spelled.setdefault(folded(host), host)
 
-    def see_hosts(self, vertex: str, hosts: Iterable[str]) -> None:
-        """Labels of alerts say where services run when no topology does."""
+    # ----------------------------------------------------------------------- what labels tell
+
+    def host(self, name: str) -> str:
+        """The node or zone that a label means: known spellings of it are one."""
+        return name if name in self.topology else self._spelled.get(folded(name), name)
+
+    def see_hosts(self, vertex: str, named: Iterable[str]) -> None:
+        """Labels of an alert say where a vertex runs, and where its node stands: nearest first."""
+        below = vertex
+        for name in named:
+            host = self.host(name)
+            for one in dict.fromkeys((vertex, below)):
+                if one != host:
+                    self._see(one, host)
+            below = host
+
+    def _see(self, vertex: str, host: str) -> None:
         seen = self.s.hosts.setdefault(vertex, {})
-        for host in hosts:
-            if host not in seen:
-                if len(self.hosted.get(host, ())) >= HOSTED_MOST:
-                    continue
-                if len(seen) >= 32:
-                    oldest = min(seen, key=lambda h: (seen[h], h))
-                    del seen[oldest]
-                    self.hosted[oldest].pop(vertex, None)
-                self.hosted.setdefault(host, {})[vertex] = None
-                self.forget_links()
+        if host not in seen:
+            if len(seen) >= PLACES_MOST:
+                self._leave(vertex, min(seen, key=lambda h: (seen[h], h)))
+            if host not in self.hosted:
+                self.hosted[host] = {}
+                self._spelled.setdefault(folded(host), host)
+                if host in self.topology:  # it was taken for a service until now
+                    self._forget_links()
+            self.hosted[host][vertex] = None
             seen[host] = self.s.now
+            if vertex in self.hosted:
+                self._forget_links()  # a node got its zone, and so did all that runs on it
+                return
+            self._spots.pop(vertex, None)
+            for name in (host, *self._layers(host)):
+                if (spot := self._spots.get(name)) is not None:
+                    spot.callers[vertex] = None
+                    spot.links[vertex] = ABOVE
+        seen[host] = self.s.now
 
-    def callees(self, vertex: str) -> dict[str, None]:
-        return self.sides(vertex)[0]
+    def _leave(self, vertex: str, host: str) -> None:
+        del self.s.hosts[vertex][host]
+        del self.hosted[host][vertex]
+        if not self.hosted[host]:
+            del self.hosted[host]
+        if vertex in self.hosted or host not in self.hosted:
+            self._forget_links()
+            return
+        for name in (vertex, host, *self._layers(host)):
+            self._spots.pop(name, None)
 
-    def callers(self, vertex: str) -> dict[str, None]:
-        return self.sides(vertex)[1]
+    def sweep(self) -> None:
+        """Forget once a day where vertices ran that have not alerted there for long."""
+        s = self.s
+        if s.now - s.swept < SWEEP:
+            return
+        s.swept = s.now
+        for vertex in list(s.hosts):
+            for host in [h for h, at in s.hosts[vertex].items() if s.now - at > FORGOTTEN]:
+                self._leave(vertex, host)
+            if not s.hosts[vertex]:
+                del s.hosts[vertex]
 
-    def fan(self, vertex: str) -> int:
-        return len(self.sides(vertex)[1])
+    # ----------------------------------------------------------------------- layers
 
-    def sides(self, vertex: str) -> tuple[dict[str, None], dict[str, None]]:
-        """(callees, callers) of a vertex, those that labels told of included."""
-        if self._links_version != self.topology.version:
-            self.forget_links()
-        sides = self._both.get(vertex)
-        if sides is None:
-            sides = (
-                dict.fromkeys((*self.topology.callees(vertex), *self.s.hosts.get(vertex, ()))),
-                dict.fromkeys((*self.topology.callers(vertex), *self.hosted.get(vertex, ()))),
-            )
-            if len(self._both) > 20_000:
-                self._both.clear()
-            self._both[vertex] = sides
-        return sides
+    def is_host(self, name: str) -> bool:
+        """Whether others run on it: a node, a zone."""
+        if name in self.hosted:
+            return True
+        if self._version != self.topology.version:
+            self._forget_links()
+        known = self._is_host.get(name)
+        if known is None:
+            callers = self.topology.callers(name)[:1]
+            edges = (self.topology.edge(caller, name) for caller in callers)
+            known = self.topology.kind(name) in HOST_KINDS or any(e is not None and e.kind in HOST_EDGES for e in edges)
+            self._is_host[name] = known
+        return known
 
-    def forget_links(self) -> None:
-        self._links.clear()
-        self._both.clear()
-        self._links_version = self.topology.version
+    def _layers(self, vertex: str) -> dict[str, None]:
+        """Nodes and zones below a vertex."""
+        out: dict[str, None] = {}
+        front = [vertex]
+        while front:
+            here = front.pop()
+            for host in (*self.topology.callees(here), *self.s.hosts.get(here, ())):
+                if host != vertex and host not in out and self.is_host(host):
+                    out[host] = None
+                    front.append(host)
+        return out
+
+    def _members(self, host: str) -> dict[str, None]:
+        """All that runs on a host, by topology or by labels."""
+        out: dict[str, None] = {}
+        front = [host]
+        while front:
+            here = front.pop()
+            for member in (*self.topology.callers(here), *self.hosted.get(here, ())):
+                if member != host and member not in out:
+                    out[member] = None
+                    if self.is_host(member):
+                        front.append(member)
+        return out
+
+    # ----------------------------------------------------------------------- links
+
+    def spot(self, vertex: str) -> Spot:
+        """What stands around a vertex; shared, do not change it."""
+        if self._version != self.topology.version:
+            self._forget_links()
+        spot = self._spots.get(vertex)
+        if spot is None:
+            if len(self._spots) > 20_000:
+                self._spots.clear()
+            spot = self._spots[vertex] = self._host_spot(vertex) if self.is_host(vertex) else self._call_spot(vertex)
+        return spot
 
     def around(self, vertex: str) -> dict[str, Link]:
-        """Every vertex that may pass trouble to this one, or share a cause with it."""
-        if self._links_version != self.topology.version:
-            self.forget_links()
-        links = self._links.get(vertex)
-        if links is None:
-            hops = self.hops
-            below = walk(vertex, hops, self.callees)
-            above = walk(vertex, hops, self.callers)
-            shared: dict[str, list[tuple[str, int]]] = {}
-            for callee, distance in below.items():
-                if distance == 1:
-                    for other in self.callers(callee):
-                        if other != vertex:
-                            shared.setdefault(other, []).append((callee, max(0, self.fan(callee) - 2)))
-            links = {
-                other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())))
-                for other in dict.fromkeys((*below, *above, *shared))
-            }
-            if len(self._links) > 20_000:
-                self._links.clear()
-            self._links[vertex] = links
-        return links
+        """Every vertex that may pass trouble to this one, or share a cause with it; itself included."""
+        return self.spot(vertex).links
 
-    def near(self, vertex: str, index: dict[str, dict[int, None]], onset: float) -> list[tuple[Trouble, Link]]:
-        """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth."""
+    def callees(self, vertex: str) -> dict[str, None]:
+        """What a vertex depends on: what it calls, what it runs on."""
+        return self.spot(vertex).callees
+
+    def callers(self, vertex: str) -> dict[str, None]:
+        """What depends on a vertex: who calls it, what runs on it."""
+        return self.spot(vertex).callers
+
+    def hosts(self, vertex: str) -> tuple[str, ...]:
+        """All that a vertex runs on: its nodes, their zones."""
+        return self.spot(vertex).hosts
+
+    def fan(self, vertex: str) -> int:
+        """How many depend on a vertex, those that have not alerted yet included."""
+        callers = self.spot(vertex).callers
+        told = self.hosted.get(vertex)
+        return max(len(callers), UNSEEN * len(told)) if told else len(callers)
+
+    def _forget_links(self) -> None:
+        self._spots.clear()
+        self._is_host.clear()
+        self._version = self.topology.version
+
+    def _host_spot(self, host: str) -> Spot:
+        hosts = self._layers(host)
+        members = self._members(host)
+        looks = {host: HERE, **dict.fromkeys(hosts, BELOW)}
+        links = {**looks, **dict.fromkeys(members, ABOVE)}
+        return Spot(True, tuple(hosts), dict.fromkeys((*self.topology.callees(host), *hosts)), members, links, looks)
+
+    def _call_spot(self, vertex: str) -> Spot:
+        topology, hosts = self.topology, self._layers(vertex)
+        below = walk(vertex, self.hops, topology.callees)
+        below.update(dict.fromkeys(hosts, 1))
+        above = walk(vertex, self.hops, topology.callers)
+        shared: dict[str, list[tuple[str, int]]] = {}
+        for callee, distance in below.items():
+            if distance == 1 and not self.is_host(callee):
+                callers = topology.callers(callee)
+                for other in callers:
+                    if other != vertex:
+                        shared.setdefault(other, []).append((callee, max(0, len(callers) - 2)))
+        links = {
+            other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())))
+            for other in dict.fromkeys((*below, *above, *shared))
+        }
+        callees = dict.fromkeys((*topology.callees(vertex), *hosts))
+        return Spot(False, tuple(hosts), callees, dict.fromkeys(topology.callers(vertex)), links, links)
+
+    def near(self, vertex: str, index: Mapping[str, dict[int, None]], onset: float) -> list[tuple[Trouble, Link]]:
+        """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
+
+        Of a node or zone only its own and those of what it stands on: all that runs there looks at it, not it at them.
+        """
         troubles = self.s.troubles
-        links = self.around(vertex)
-        out: list[tuple[Trouble, Link]] = []
+        looks = self.spot(vertex).looks
         low, high = onset - HORIZON, onset + HORIZON
-        for other in index.keys() & links.keys():
+        out: list[tuple[Trouble, Link]] = []
+        for other in index.keys() & looks.keys():
             for tid in index[other]:
                 trouble = troubles[tid]
                 if low <= trouble.onset <= high:
-                    out.append((trouble, links[other]))
+                    out.append((trouble, looks[other]))
         if len(out) > 1:
             out.sort(key=birth)
         return out
@@ -120,6 +249,12 @@ class Graph:
 def birth(item: tuple[Trouble, Link]) -> int:
     """Order of troubles."""
     return item[0].id
+
+
+def folded(host: str) -> str:
+    """A spelling-blind form of a node's or zone's name, its domain left out; addresses stay whole."""
+    short = host.split(".", 1)[0]
+    return fold(short if any(c.isalpha() for c in short) else host)
 
 
 def walk(start: str, hops: int, step: Any) -> dict[str, int]:

@@ -8,22 +8,23 @@ from typing import Any
 import msgspec
 
 from aiopsd.config import CorrelateConfig
-from aiopsd.correlate.grouping.forest import RECHECK, Forest
+from aiopsd.correlate.grouping.crowds import Crowds
+from aiopsd.correlate.grouping.forest import Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
+from aiopsd.correlate.grouping.layers import Layers
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
-from aiopsd.correlate.grouping.reasons import alone_reason, why
 from aiopsd.correlate.grouping.second import Second
 from aiopsd.correlate.grouping.state import (
-    DROP_TIMER,
+    CHECK_TIMER,
     ENDED_TIMER,
-    FADE_TIMER,
     PLACES,
     RECHECK_TIMER,
     SETTLE_TIMER,
     THINK_TIMER,
     Count,
+    Group,
     Placement,
     Revision,
     State,
@@ -37,7 +38,9 @@ from aiopsd.correlate.rootcause import Knowledge
 from aiopsd.model import Alert, Verdict
 from aiopsd.topology import Topology
 
+RECHECK = 200.0  # s after its first alert at which a trouble thinks again for the last time
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
+LATER = {CHECK_TIMER: (RECHECK_TIMER, RECHECK), RECHECK_TIMER: (SETTLE_TIMER, SETTLE)}
 BACKLOG = 6 * 3600.0  # s; an onset so long ago is still taken as told: what queued up while nobody read it
 KNOWN = 3.0  # incidents in which a name was seen before it tells anything
 
@@ -58,17 +61,19 @@ class Grouper:
         self.graph = Graph(s, topology, config.hops)
         self.memory = Memory(s, topology)
         self.odds = Odds(s, config, self.memory)
-        self.forest = Forest(s, config, self.graph, self.odds)
+        self.crowds = Crowds(s)
+        self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
         self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.forest)
         self.hindsight = Hindsight(s, self.graph, self.memory, self.forest)
-        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts)
+        self.layers = Layers(s, self.graph, self.odds, self.crowds, self.forest, self.thoughts)
+        self.second = Second(s, self.graph, self.memory, self.odds, self.forest, self.thoughts, self.layers)
 
     def place(self, alert: Alert, stamp: float) -> Placement:
         """Place a firing alert: the first time, or again after it resolved."""
         s = self.s
         self.second.arrive(stamp)
         place = place_of(alert, self.topology)
-        vertex = place.vertex or f"?{alert.fingerprint}"
+        vertex = self.graph.host(place.vertex) or f"?{alert.fingerprint}"
         if place.under:
             self.graph.see_hosts(vertex, place.under)
         told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
@@ -82,28 +87,21 @@ class Grouper:
             starts_at=alert.starts_at,
         )
         look = self.second.look(item)
-        score = 0.0
+        known = self.second.explain(item, look)
+        score, reason = 0.0, known.text
         if look.home:
-            _, parent, how = look.best[look.home]
             group = s.groups[look.home]
             score = look.votes[look.home] - look.own
-            reason = why(self.graph, vertex, item.onset, parent, how)
-            if not group.quiet or how != "again":
+            if not group.quiet or look.best[look.home][2] != "again":
                 item.told, item.opened = group.id, group.quiet
-        else:
-            mate = self.second.mate(vertex)
-            if mate is not None:
-                item.told, reason = (
-                    mate.told,
-                    f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it",
-                )
-            else:
-                quiet, reason = alone_reason(self.memory, item, look.votes)
-                if not quiet:
-                    item.told, item.opened = self.forest.free_id(item), True
-        if item.told and vertex not in self.second.mates:
-            self.second.mates[vertex] = item
-        self.second.fresh = (item, look) if not s.waiting else None
+        elif (mate := self.second.mate(vertex)) is not None:
+            item.told = mate.told
+            reason = f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it"
+        elif not known.quiet:
+            item.told, item.opened = self.forest.free_id(item), True
+        if item.told:
+            self.second.join_mates(item)
+        self.second.fresh = (item, look, known) if not s.waiting else None
         s.waiting.append(item)
         return Placement(item.told, reason, item.opened, (), score)
 
@@ -118,7 +116,7 @@ class Grouper:
         s = self.s
         if s.pending:
             return self.s.now
-        due = s.timers[0][0] if s.timers else None
+        due = s.dues[0] if s.dues else None
         if s.waiting and (due is None or s.second + 1.0 < due):
             return s.second + 1.0
         return due
@@ -128,43 +126,53 @@ class Grouper:
         s = self.s
         if s.waiting and s.second + 1.0 <= stamp:
             self.second.take_in()
-        while s.timers and s.timers[0][0] <= stamp:
-            due, _, what = heappop(s.timers)
-            self.s.now = max(self.s.now, due)
-            kind, _, key = what.partition(":")
-            if kind == DROP_TIMER:
-                group = s.groups.get(key)
-                for gid in [g for g, at in s.gone.items() if due - at > 2 * self.config.retention]:
-                    del s.gone[gid]
-                if group is not None and not group.firing and due - group.over_since >= self.config.retention:
-                    self.forest.forget(key)
-                continue
-            if kind == THINK_TIMER:
-                group = s.groups.get(key)
-                if group is not None:
-                    group.due.pop(due, None)
-                    self.hindsight.reconsider(group)
-                continue
-            trouble = s.troubles.get(int(key))
-            if trouble is None:
-                continue
-            if kind == RECHECK_TIMER:
-                self.thoughts.recheck(trouble)
-                step = round(due - trouble.born, 3)
-                wait = next((w for w in RECHECK if w > step + 1.0), None)
-                if wait is None:
-                    set_timer(self.s, trouble.born + SETTLE, SETTLE_TIMER, key)
-                else:
-                    set_timer(self.s, trouble.born + wait, RECHECK_TIMER, key)
-            elif kind == ENDED_TIMER:
-                self.thoughts.after_end(trouble)
-            elif kind == FADE_TIMER:
-                if 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
-                    drop_in(s.kept, trouble.vertex, trouble.id)
-            else:
-                self.thoughts.settle(trouble)
+        while s.dues and s.dues[0] <= stamp:
+            due = heappop(s.dues)
+            s.now = max(s.now, due)
+            for kind, key in s.agenda.pop(due):
+                if isinstance(key, int):
+                    self._think_of_trouble(kind, key, due)
+                elif (group := s.groups.get(key)) is not None:
+                    self._think_of_group(kind, group, due)
         out, s.pending = s.pending, []
         return out
+
+    def _think_of_group(self, kind: str, group: Group, due: float) -> None:
+        if kind == THINK_TIMER:
+            group.due.pop(due, None)
+            if not self.hindsight.busy():
+                self.hindsight.reconsider(group)
+            elif due + 1.0 not in group.due:
+                group.due[due + 1.0] = None
+                set_timer(self.s, due + 1.0, THINK_TIMER, group.id)
+        elif not group.firing and due - group.over_since >= self.config.retention:
+            self.forest.forget(group.id)
+            self._tidy(due)
+
+    def _tidy(self, due: float) -> None:
+        gone = self.s.gone
+        for gid in [g for g, at in gone.items() if due - at > 2 * self.config.retention]:
+            del gone[gid]
+        self.graph.sweep()
+
+    def _think_of_trouble(self, kind: str, tid: int, due: float) -> None:
+        trouble = self.s.troubles.get(tid)
+        if trouble is None:
+            return
+        if not trouble.names and not trouble.children:
+            self.forest.dismiss(trouble)
+        elif kind in LATER:
+            self.layers.again(trouble)
+            if trouble.apart != self.topology.version or trouble.echo_of >= 0:
+                self.thoughts.recheck(trouble)
+            following, after = LATER[kind]
+            set_timer(self.s, trouble.born + after, following, tid)
+        elif kind == SETTLE_TIMER:
+            self.thoughts.settle(trouble)
+        elif kind == ENDED_TIMER:
+            self.thoughts.after_end(trouble)
+        elif 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
+            drop_in(self.s.kept, trouble.vertex, tid)
 
     def verdict(self, v: Verdict, stamp: float, wrongly: Sequence[str] = ()) -> list[Revision]:
         """What an operator said: merge, split and noise change the groups now and the odds from now on.

@@ -21,7 +21,8 @@ MOVE = 1.5  # nats by which a trouble must fit better elsewhere
 SLACK = 3.0  # nats; a move that looks worse than this at first sight is not tried
 HELD = -16.0  # nats; what fits so well is not tried alone
 ROUNDS = 3
-BUDGET = 600  # troubles that are moved in trials each time: a storm must not stall the rest
+BUDGET = 600  # troubles that are moved in trials for one incident: a storm must not stall the rest
+STEP = 300  # ... after which no further incident is thought over in the same second
 
 
 class Hindsight:
@@ -35,6 +36,13 @@ class Hindsight:
         self._budget = 0
         self._stories: dict[str, Story] = {}
 
+    def busy(self) -> bool:
+        """Whether enough was thought over in this second: the rest waits for the next one."""
+        s = self.s
+        if s.trials_at != s.now:
+            s.trials, s.trials_at = 0, s.now
+        return s.trials >= STEP
+
     def reconsider(self, group: Group) -> None:
         """Look for a likelier story of this incident and those beside it that have changed since."""
         s = self.s
@@ -45,6 +53,7 @@ class Hindsight:
                 break
         if group.id in s.groups:
             group.seen = s.count
+        s.trials += BUDGET - self._budget
         self._stories = {}
 
     def _round(self, group: Group) -> bool:
@@ -78,13 +87,13 @@ class Hindsight:
             return True
         for tid, gids in near.items():
             for gid in gids:
-                if gid in s.groups and tid in group.troubles:
+                if gid in s.groups and group.id in s.groups and tid in group.troubles:
                     moved |= self._try(s.troubles[tid], s.groups[gid])
         for gid, tids in beside.items():
             for tid in tids:
-                if gid in s.groups and tid in s.groups[gid].troubles:
+                if gid in s.groups and group.id in s.groups and tid in s.groups[gid].troubles:
                     moved |= self._try(s.troubles[tid], group)
-        if len(group.troubles) > 1 and group.changed >= group.seen:
+        if group.id in s.groups and len(group.troubles) > 1 and group.changed >= group.seen:
             for tid in list(group.troubles):
                 if tid in group.troubles:
                     moved |= self._try(s.troubles[tid], None)
@@ -138,6 +147,9 @@ class Hindsight:
         return False
 
     def _shift(self, chosen: Sequence[Trouble], source: Group, target: Group | None, margin: float) -> bool:
+        chosen = self.forest.with_silent(chosen, source)
+        if target is None and len(chosen) == len(source.troubles):
+            return False
         mine = self._story(source.id)
         its = self._story(target.id) if target is not None else Story(self.s, self.graph, self.memory)
         if target is not None and len(its.parts) == 1 and all(t.vertex in its.parts for t in chosen):

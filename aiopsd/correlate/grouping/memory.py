@@ -1,7 +1,8 @@
 """What grouping has learned of alertnames and of pairs (vertex, alertname), with decay."""
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
 
 from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State
 from aiopsd.topology import Topology
@@ -13,42 +14,58 @@ SPREAD = 50  # vertices that these are spread over at least: a small graph does 
 ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before anything is learned
 NAMES = 8.0  # guess of how many alertnames there are, for the first hours
 DOUBT = 8.0  # sightings that what is usual for a name counts for
+FRESH = 0.02  # of all sightings; shares need not be worked out anew for fewer new ones
 LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
 
 
 class Memory:
-    """Rates and shares; `learned` of the state says when the shares changed last."""
+    """Rates and shares."""
 
     def __init__(self, s: State, topology: Topology) -> None:
         self.s = s
         self.topology = topology
-        self.shares: dict[str, tuple[float, float]] = {}  # of alertnames; cleared when the counts change
 
     def read(self, counts: Mapping[str, Count], key: str) -> float:
         count = counts.get(key)
         return count.read(self.s.now) if count is not None else 0.0
 
-    def log_share(self, counts: Mapping[str, Count], name: str) -> float:
-        """Of a name that was seldom seen either way, both sides say the same: what it is worth must be learned."""
-        at = self.s.learned  # not now: what is cached must not depend on when it was asked for
-        origin, passed = self.s.origin, self.s.passed
-        total, seen = _at(counts, "", at), _at(counts, name, at)
-        every = _at(origin, "", at) + _at(passed, "", at)
-        usual = (_at(origin, name, at) + _at(passed, name, at) + 0.5) / (every + 0.5 * NAMES)
-        return math.log(max(LEAST, (seen + DOUBT * usual) / (total + DOUBT)))
-
     def log_passed(self, name: str) -> float:
         return self.shares_of(name)[1]
 
-    def shares_of(self, name: str) -> tuple[float, float]:
-        """Log-shares of an alertname at origins and among passed-on symptoms, as of what was learned last."""
-        known = self.shares.get(name)
+    def shares_of(self, name: str) -> tuple[float, float, float]:
+        """Log-shares of an alertname at origins, among passed-on symptoms and among both, as of what was learned last.
+
+        Of a name that was seldom seen either way, both sides say the same: what it is worth must be learned.
+        """
+        shares = self.s.shares
+        known = shares.get(name)
         if known is None:
-            if len(self.shares) > 20_000:
-                self.shares.clear()
-            known = (self.log_share(self.s.origin, name), self.log_share(self.s.passed, name))
-            self.shares[name] = known
+            if len(shares) > 20_000:
+                shares.clear()
+            known = shares[name] = self._shares(name)
         return known
+
+    def _shares(self, name: str) -> tuple[float, float, float]:
+        at = self.s.learned  # not now: what is kept must not depend on when it was asked for
+        origin, origins = _at(self.s.origin, name, at), _at(self.s.origin, "", at)
+        passed, passes = _at(self.s.passed, name, at), _at(self.s.passed, "", at)
+        usual = (origin + passed + 0.5) / (origins + passes + 0.5 * NAMES)
+        return _log_share(origin, origins, usual), _log_share(passed, passes, usual), math.log(usual)
+
+    def learn(self, counts: dict[str, Count], names: Iterable[str]) -> None:
+        """Names were seen at an origin or passed on; shares of other names hold until the whole has grown by FRESH."""
+        s, now = self.s, self.s.now
+        n = 0.0
+        for name in names:
+            counts.setdefault(name, Count()).add(now)
+            s.shares.pop(name, None)
+            n += 1.0
+        counts.setdefault("", Count()).add(now, n)
+        s.learned = now
+        every = _at(s.origin, "", now) + _at(s.passed, "", now)
+        if not s.worked_out * (1.0 - FRESH) < every < s.worked_out * (1.0 + FRESH):
+            s.worked_out = every
+            s.shares.clear()
 
     def fault_rate(self, onset: float, counted: bool) -> float:
         """Rate (1/s) of faults of one vertex about `onset`; `counted`: its incident is among the recent ones itself."""
@@ -65,10 +82,22 @@ class Memory:
         share = (self.read(alone, f"n|{name}") + 0.5) / (total + 4.0)
         return 1e-7 + (expected * share + self.read(alone, f"{vertex}|{name}")) / (2.0 * span)
 
-    def burst(self) -> float:
-        """Added rate of faults just after other incidents opened: they often come together (a rollout, a bad hour)."""
-        recent = sum(1 for at in self.s.bursts if self.s.now - at <= BURST_SPAN)
-        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology)) if recent else 0.0
+    def burst(self, onset: float) -> float:
+        """Added rate of faults about `onset`, if others began just before: they come together (a rollout, a bad hour).
+
+        By onsets, not arrivals: a backlog of a day that is read within seconds is no burst.
+        """
+        bursts = self.s.bursts
+        recent = bisect_right(bursts, onset + BURST_SPAN) - bisect_left(bursts, onset - BURST_SPAN)
+        return self.burst_rate(recent) if recent else 0.0
+
+    def burst_rate(self, recent: int) -> float:
+        """That rate (1/s) after so many."""
+        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology))
+
+
+def _log_share(seen: float, total: float, usual: float) -> float:
+    return math.log(max(LEAST, (seen + DOUBT * usual) / (total + DOUBT)))
 
 
 def _at(counts: Mapping[str, Count], key: str, at: float) -> float:

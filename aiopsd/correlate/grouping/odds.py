@@ -24,10 +24,12 @@ AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again w
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
+SPAN = 150.0  # s; troubles of what runs on one node or zone that fails begin within it
 APART = -10.0  # nats; how far a difference of ends can count against one cause
 FLAPS = 0.3  # chance that an end was not the last one
 
 _SAME_LOG = math.log(SAME)
+_SPAN_LOG = math.log(SPAN)
 _STILL_LOG = math.log(FLAPS)
 _END_FREE_LOG = math.log(END_FREE)
 _SHARED_TOP = CROSS_WEIGHT * CROSS + 1.0
@@ -107,9 +109,12 @@ class Odds:
             chance, tau = AGAIN_OVER, AGAIN_TAU_ALONE if self.alone(group) else AGAIN_TAU
         return math.log(chance / tau) - gap / tau
 
-    def own(self, vertex: str, names: Iterable[str]) -> float:
+    def own(self, vertex: str, names: Iterable[str], onset: float) -> float:
         """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
-        fault, passed, name, n = math.log(ORIGIN + self.memory.burst()), 0.0, "", 0
+        return self._own(vertex, names, self.memory.burst(onset))
+
+    def _own(self, vertex: str, names: Iterable[str], burst: float) -> float:
+        fault, passed, name, n = math.log(ORIGIN + burst), 0.0, "", 0
         for name in names:
             shares = self.memory.shares_of(name)
             fault += shares[0]
@@ -121,10 +126,17 @@ class Odds:
             fault = high + math.log1p(math.exp(low - high))
         return fault - passed
 
+    def strange(self, vertex: str, names: Iterable[str]) -> float:
+        """Log-likelihood ratio of an onset at any time within SPAN as a passed-on trouble, against one of its own.
+
+        Faults come together, so it is not news that a second vertex has one just after the first.
+        """
+        return -self._own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
+
     def together(self, trouble: Trouble, other: Trouble) -> float:
         """Log-likelihood ratio of how both ended, for one cause against two."""
         mine, its = self.end(trouble), self.end(other)
-        if mine < 0.0:
+        if mine < 0.0 or not other.names:  # a silent trouble has no end to compare with
             return 0.0
         if its < 0.0:
             return _STILL_LOG

@@ -19,6 +19,8 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
     if how == "again":
         return f"the same alert of {b} again"
     link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
+    if how == "climbed" and not other.names:
+        return f"{a} runs on {b}, of which {other.followers} others got into trouble within minutes"
     if how == "climbed":
         return f"{a} depends on {b}{_steps(link.down)} and started {when}"
     if how == "ran down":

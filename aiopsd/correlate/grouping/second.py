@@ -3,8 +3,9 @@
 import math
 from typing import NamedTuple
 
-from aiopsd.correlate.grouping.forest import Forest
+from aiopsd.correlate.grouping.forest import Forest, Look
 from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.layers import Layers
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
@@ -14,31 +15,31 @@ from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
 NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
 
 
-class Look(NamedTuple):
-    """What speaks for each home of an alert."""
+class Known(NamedTuple):
+    """What is said of an alert where it goes: whether it is kept quiet, and why it is there."""
 
-    near: "list[tuple[Trouble, Link]]"
-    votes: dict[str, float]
-    best: "dict[str, tuple[float, Trouble, str]]"
-    own: float
-    home: str
+    quiet: bool
+    text: str
 
 
 class Second:
     """The present second."""
 
-    def __init__(self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts) -> None:
+    def __init__(
+        self, s: State, graph: Graph, memory: Memory, odds: Odds, forest: Forest, thoughts: Thoughts, layers: Layers
+    ) -> None:
         self.s = s
         self.graph = graph
         self.memory = memory
         self.odds = odds
         self.forest = forest
         self.thoughts = thoughts
+        self.layers = layers
         self.mates: dict[str, Waiting] = {}  # vertex -> first of this second that was told of an incident
-        self.fresh: tuple[Waiting, Look] | None = None  # what `place` found, if nothing has changed since
+        self.fresh: tuple[Waiting, Look, Known] | None = None  # what `place` found, if nothing has changed since
         for item in s.waiting:
             if item.told:
-                self.mates.setdefault(item.vertex, item)
+                self.join_mates(item)
 
     def arrive(self, stamp: float) -> None:
         s = self.s
@@ -55,7 +56,7 @@ class Second:
     def look(self, item: Waiting) -> Look:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
-        own = self.odds.own(item.vertex, (item.name,))
+        own = self.odds.own(item.vertex, (item.name,), item.onset)
         near = self.graph.near(item.vertex, s.hot, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
@@ -76,10 +77,24 @@ class Second:
         home = self.odds.best(votes)
         return Look(near, votes, best, own, home if home and votes[home] > own + STICK else "")
 
+    def explain(self, item: Waiting, look: Look) -> Known:
+        """Why this home, or none."""
+        if look.home:
+            _, parent, how = look.best[look.home]
+            return Known(False, why(self.graph, item.vertex, item.onset, parent, how))
+        return Known(*alone_reason(self.memory, item, look.votes))
+
+    def join_mates(self, item: Waiting) -> None:
+        for place in (item.vertex, *self.graph.hosts(item.vertex)):
+            self.mates.setdefault(place, item)
+
     def mate(self, vertex: str) -> Waiting | None:
         """The first of this second's arrivals that is near enough to share a first placement."""
         if not self.mates:
             return None
+        for place in (vertex, *self.graph.hosts(vertex)):
+            if place in self.mates:
+                return self.mates[place]
         near = self.mates.keys() & self.graph.around(vertex).keys()
         return next((m for v, m in self.mates.items() if v in near), None) if near else None
 
@@ -102,29 +117,33 @@ class Second:
         self.forest.untold.clear()
         for item in batch:
             if item.firing:
-                look = fresh[1] if fresh is not None and fresh[0] is item else self.look(item)
-                reasons[item.fp] = self.settle_in(item, look, free)
+                if fresh is not None and fresh[0] is item:
+                    _, look, known = fresh
+                else:
+                    look = self.look(item)
+                    known = self.explain(item, look)
+                reasons[item.fp] = known.text
+                self.settle_in(item, look, known.quiet, free)
             else:
                 self.forest.take_end(item.fp)
         self.tell(told, free, reasons, before)
 
-    def settle_in(self, item: Waiting, look: Look, free: dict[str, None]) -> str:
-        """Make an alert part of its trouble and its incident; the reason."""
+    def settle_in(self, item: Waiting, look: Look, quiet: bool, free: dict[str, None]) -> None:
+        """Make an alert part of its trouble and its incident."""
         s = self.s
+        how = ""
         if look.home:
             _, parent, how = look.best[look.home]
-            reason = why(self.graph, item.vertex, item.onset, parent, how)
             if how == "same":
                 self.join(parent, item)
                 trouble = parent
             else:
-                trouble = self.forest.new(item, look.home, parent.id, look.own)
+                trouble = self.forest.new(item, look.home, parent.id, look)
                 if how == "again":
                     trouble.echo_of, trouble.echo, parent.echoed = parent.id, look.best[look.home][0], trouble.id
                     drop_in(s.pairs, f"{item.vertex}|{item.name}", parent.id)
                 trouble.value = look.votes[look.home]
         else:
-            quiet, reason = alone_reason(self.memory, item, look.votes)
             gid = item.told if item.told in free else self.forest.free_id(item)
             if gid in free:
                 del free[gid]
@@ -132,7 +151,7 @@ class Second:
                 self.forest.untold[gid] = None
             group = self.forest.open(gid)
             group.quiet = quiet and gid != item.told
-            trouble = self.forest.new(item, gid, -1, look.own)
+            trouble = self.forest.new(item, gid, -1, look)
         group = s.groups[trouble.group]
         if group.quiet and not self.odds.alone(group):
             self.forest.unquiet(group)
@@ -141,22 +160,26 @@ class Second:
                 w, _ = self.odds.weight(other.onset, trouble, Link(link.up, link.down, link.shared))
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
-        return reason
+        if how != "same":
+            self.layers.new(trouble)
 
     def join(self, trouble: Trouble, item: Waiting) -> None:
         self.forest.take_alert(trouble, item)
         fresh = item.name not in trouble.names
         trouble.names.setdefault(item.name, item.onset)
-        trouble.onset = min(trouble.onset, item.onset)
+        if item.onset < trouble.onset:
+            trouble.onset, trouble.apart = item.onset, -1
         if fresh:
-            trouble.own = self.odds.own(trouble.vertex, trouble.names)
+            trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)
+            trouble.strange = self.odds.strange(trouble.vertex, trouble.names) if trouble.under else 0.0
+        self.layers.counted(trouble)
+        if fresh:
             self.thoughts.recheck(trouble)
 
     def tell(self, told: dict[str, str], free: dict[str, None], reasons: dict[str, str], before: int) -> None:
         """Second thoughts of a second: what was told of its alerts, against where they are."""
         s = self.s
-        fresh = s.pending[before:]
-        del s.pending[before:]
+        fresh, s.pending[before:] = s.pending[before:], []
         into: dict[str, str] = {}
         for r in fresh:
             if r.kind == "merge":

@@ -11,8 +11,8 @@ import msgspec
 
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 
-RECHECK_TIMER, SETTLE_TIMER, DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "r", "s", "d", "e", "f", "t"
-
+CHECK_TIMER, RECHECK_TIMER, SETTLE_TIMER = "c", "r", "s"
+DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "d", "e", "f", "t"
 
 PLACES = 3  # vertices at which an alertname was seen before its company tells anything of it
 
@@ -64,9 +64,12 @@ class Trouble(msgspec.Struct):
     echoed: int = -1  # the trouble that fires again what this one did
     born: float = 0.0  # stamp of its first alert
     value: float = 0.0  # log-likelihood of where it is
+    under: tuple[str, ...] = ()  # nodes and zones that its vertex ran on when it began
+    strange: float = 0.0  # nats by which a fault of one of them would explain its onset better than one of its own
     fan: int = 0  # how many depend on its vertex
     deps: int = 0  # how many its vertex depends on
     followers: int = 0  # how many of them are in trouble about as long
+    apart: int = -1  # version of the graph in which nothing near it was in trouble since it began; -1: something was
     pinned: bool = False  # an operator decided
 
 
@@ -141,13 +144,19 @@ class State(msgspec.Struct):
     common: dict[str, Count] = {}  # ... in which others had it, too
     places: dict[str, dict[str, None]] = {}  # alertname -> the first few vertices that had it
     learned: float = 0.0  # when `origin` and `passed` changed last
+    shares: dict[str, tuple[float, float, float]] = {}  # alertname -> its log-shares, as worked out last
+    worked_out: float = 0.0  # how much was in them when all of these were thrown away
     causes: dict[str, Count] = {}  # vertex -> confirmed as a cause by operators, less what they corrected
+    swept: float = 0.0  # when `hosts` was looked through last
     noise: dict[str, float] = {}  # pairs that an operator called noise -> when
     gone: dict[str, float] = {}  # incidents merged away -> when: their ids are not used again
-    bursts: list[float] = []  # when the last few incidents got a second alert
-    timers: list[tuple[float, int, str]] = []  # due, tie-breaker, kind and key
+    bursts: list[float] = []  # onsets of the second alerts of the latest incidents, sorted
+    agenda: dict[float, list[tuple[str, int | str]]] = {}  # due -> kind and key of what is to be done, in order
+    dues: list[float] = []  # its keys, a heap
     pending: list[Revision] = []  # second thoughts that nobody has fetched
     waiting: list[Waiting] = []  # what arrived within `second`, in order of arrival
+    trials: int = 0  # troubles that hindsight moved in trials ...
+    trials_at: float = 0.0  # ... in this second
     second: float = 0.0
     began: float = -1.0
     now: float = 0.0
@@ -163,7 +172,12 @@ def drop_in(table: dict[str, Any], key: str, item: int) -> None:
             del table[key]
 
 
-def set_timer(s: State, due: float, kind: str, key: str) -> None:
+def set_timer(s: State, due: float, kind: str, key: int | str) -> None:
     """Wake up at `due`, rounded up to a second."""
-    s.count += 1
-    heappush(s.timers, (float(math.ceil(due)), s.count, f"{kind}:{key}"))
+    due = float(math.ceil(due))
+    row = s.agenda.get(due)
+    if row is None:
+        s.agenda[due] = [(kind, key)]
+        heappush(s.dues, due)
+    else:
+        row.append((kind, key))

@@ -168,7 +168,7 @@ class Story:
         for trouble in troubles:
             for name, at in trouble.names.items():
                 if at - onset <= AT_ONCE and trouble.echo_of < 0:
-                    origin, passed = shares(name)
+                    origin, passed, _ = shares(name)
                     gain += origin - passed
         for trouble in troubles:
             for name, at in trouble.names.items():
@@ -184,6 +184,8 @@ class Story:
                 if not first:
                     inner += max(LATER, delay(at - onset, SAME_MEAN, SAME_SCALE))
                 first = False
+        if not seen:
+            inner += SILENT
         ends = tuple(end for end, _ in seen.values() if end >= 0.0)
         return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain)
 

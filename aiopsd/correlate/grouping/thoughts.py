@@ -84,7 +84,7 @@ class Thoughts:
             end = self.odds.end(other)
             if 0.0 <= end <= self.s.now - END_CHECK and (other.group != trouble.group or other.parent == trouble.id):
                 self.recheck(other, ended=True)
-        set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, str(trouble.id))
+        set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, trouble.id)
 
     def _learn_company(self, trouble: Trouble, group: Group) -> None:
         """Does an alertname come in company? What is passed on shows at several vertices, what is local at one."""
@@ -105,20 +105,16 @@ class Thoughts:
         """What a trouble turned out to be goes into the counts."""
         s, now = self.s, self.s.now
         group = s.groups[trouble.group]
-        s.learned = now
-        self.memory.shares.clear()
-        if trouble.echo_of >= 0 and trouble.parent == trouble.echo_of:
-            pass  # it was counted when it fired first
+        if not trouble.names or (trouble.echo_of >= 0 and trouble.parent == trouble.echo_of):
+            pass  # it says nothing, or was counted when it fired first
         elif self.odds.alone(group):
             name = next(iter(trouble.names))
             for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
                 s.alone.setdefault(key, Count()).add(now)
         else:
-            counts = s.origin if trouble.parent < 0 else s.passed
-            for name in trouble.names:
-                counts.setdefault(name, Count()).add(now)
-            counts.setdefault("", Count()).add(now, float(len(trouble.names)))
+            self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
         if len(s.alone) > 50_000:
             s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)
+        self.forest.crowds.update(trouble)

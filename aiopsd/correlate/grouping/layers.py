@@ -1,0 +1,135 @@
+"""Nodes and zones: troubles that share nothing but where they run are weighed against the host, not pair by pair.
+
+A host that fails seldom says so itself, and everything carries the label of some popular zone. When so many of all that
+runs on a host began within SPAN that one fault of the host is likelier than as many faults of their own, the host gets
+a *silent trouble*: a trouble without alerts at its vertex, on which they hang, and against which every later one is
+weighed as against the trouble of a callee. If the host speaks up later, that is a further symptom of this trouble.
+
+What is compared, in nats: the rate of faults of a host, and the chance that just so many of its members follow it while
+the others stay well (Beta-binomial); against the rates at which these vertices fire by themselves, raised to what is
+seen at the moment outside of the host: a bad hour is no fault of a zone. A new alert costs a few counters for each host
+of its vertex, however many run there.
+"""
+
+import math
+from collections.abc import Mapping
+
+from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, Crowds
+from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
+from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
+from aiopsd.correlate.grouping.odds import HOP_MEAN, SPAN, Odds
+from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.correlate.grouping.thoughts import Thoughts
+
+SLOTS = round(SPAN / SLOT)
+FOLLOWS, STAYS = 1.2, 1.8  # weights of a Beta prior: how many of what runs on a host follow it into trouble
+RAISE = 2.0  # nats by which a fault of the host must be likelier than faults of their own
+
+_BETA = math.lgamma(FOLLOWS) + math.lgamma(STAYS) - math.lgamma(FOLLOWS + STAYS)
+
+
+class Layers:
+    """Raises silent troubles of hosts."""
+
+    def __init__(self, s: State, graph: Graph, odds: Odds, crowds: Crowds, forest: Forest, thoughts: Thoughts) -> None:
+        self.s = s
+        self.graph = graph
+        self.odds = odds
+        self.memory = odds.memory
+        self.crowds = crowds
+        self.forest = forest
+        self.thoughts = thoughts
+
+    def new(self, trouble: Trouble) -> None:
+        """A trouble came: it may be the one too many for chance, or it may be the host's that others waited for."""
+        if self.graph.is_host(trouble.vertex):
+            slot = int(trouble.onset // SLOT)
+            for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
+                self.thoughts.recheck(member)
+        self._rise(trouble)
+
+    def again(self, trouble: Trouble) -> None:
+        """A while later: labels of others may have told where it runs, and others may have come."""
+        under = self.graph.hosts(trouble.vertex)
+        if under != trouble.under:
+            trouble.apart = -1
+            trouble.under, trouble.strange = under, self.odds.strange(trouble.vertex, trouble.names)
+            self.counted(trouble)
+        self._rise(trouble)
+
+    def counted(self, trouble: Trouble) -> None:
+        """Count a trouble anew, and what hangs on it: it has spoken up, or it is known by now where it stands."""
+        self.crowds.update(trouble)
+        for child in trouble.children:
+            self.crowds.update(self.s.troubles[child])
+
+    def _rise(self, trouble: Trouble) -> None:
+        if not trouble.under:
+            return
+        slot = int(trouble.onset // SLOT)
+        parent = self.s.troubles.get(trouble.parent)
+        best, where, last = RAISE, "", 0
+        for host in self.crowds.loose(trouble):
+            if parent is not None and parent.vertex == host:
+                continue
+            for end in (slot, slot + SLOTS // 2, slot + SLOTS - 1):
+                value = self._gain(host, end - SLOTS + 1, end)
+                if value > best:
+                    best, where, last = value, host, end
+        if where:
+            self._collect(trouble, where, last - SLOTS + 1, last)
+
+    def _gain(self, host: str, first: int, last: int) -> float:
+        """Log-odds of a fault of the host against what is believed now: faults of their own, or of nodes below it."""
+        value = self._odds(host, first, last)
+        if value > RAISE:
+            for below in self.crowds.silent(host, first, last):
+                value -= max(0.0, self._odds(below.vertex, first, last))
+        return value
+
+    def _odds(self, host: str, first: int, last: int) -> float:
+        """Log-odds of a fault of the host against faults of their own, of all that began on it in these slots."""
+        crowd = self.crowds.crowd(host, first, last)
+        k = crowd.size
+        if k < 2:
+            return 0.0
+        n, every = max(k, self.graph.fan(host) - crowd.explained), max(SPREAD, len(self.graph.topology))
+        follow = math.lgamma(FOLLOWS + k) + math.lgamma(STAYS + n - k) - math.lgamma(FOLLOWS + STAYS + n) - _BETA
+        elsewhere = self.crowds.size(EVERYWHERE, first, last) - k
+        expected = BURST * SPAN / BURST_SPAN * max(0.0, 1.0 - n / every)
+        worse = max(0.0, math.log((1.0 + elsewhere) / (1.0 + expected)))
+        rate = math.log(SPAN * (ORIGIN + self.memory.burst_rate(1)))
+        return rate + follow + crowd.worth + self._alike(crowd.names) - k * worse
+
+    def _alike(self, names: Mapping[str, int]) -> float:
+        """Log-likelihood ratio of alertnames: one fault shows alike (Chinese restaurant), many as names are usual."""
+        out = -math.lgamma(1.0 + sum(names.values()))
+        for name, n in names.items():
+            if n > 1:  # a single one cancels
+                log_usual = self.memory.shares_of(name)[2]
+                usual = math.exp(log_usual)
+                out += math.lgamma(n + usual) - math.lgamma(usual) - n * log_usual
+        return out
+
+    def _collect(self, trouble: Trouble, host: str, first: int, last: int) -> None:
+        """Hang a trouble on that of a host; if the host has none yet, a silent one with all that began with it."""
+        s = self.s
+        for tid in s.hot.get(host, ()):
+            if abs(s.troubles[tid].onset - trouble.onset) < FOLLOW_SPAN:
+                self._hang([trouble], s.troubles[tid])
+                return
+        members = self.crowds.members(host, first, last)
+        middle = members[len(members) // 2].onset
+        self._hang(members, self.forest.raise_silent(host, middle - HOP_MEAN, members[0]))
+        for below in self.crowds.silent(host, first, last):
+            if not below.children:
+                self.forest.dismiss(below)
+
+    def _hang(self, members: list[Trouble], root: Trouble) -> None:
+        many = f"{root.followers} of what runs on {root.vertex} began within minutes"
+        for member in members:
+            if member.group == root.group:
+                self.forest.link(member, root)
+            else:
+                self.forest.move(member, root, f"{many}, and nothing else explains them")

@@ -1,0 +1,90 @@
+"""Blame that flows: what part of a symptom each callee explains, and what stays where when all has flowed."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from aiopsd.correlate.rootcause.graph import Graph
+from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
+
+HANDED = 0.95  # at most so much of its blame does a vertex hand on
+OWN_EXPLAINS = 0.8  # how far a callee's resource trouble explains a caller's symptom
+LOOK_THROUGH = 3  # steps through vertices that say nothing
+DIM = 0.35  # what is left of an explanation for each silent vertex between
+LATE = 30.0  # s; a cause may be seen so much later than its symptom
+LATE_SCALE = 60.0  # s; beyond that its share falls off
+Shares = dict[str, dict[str, float]]  # symptom vertex -> cause -> part of it that the cause explains
+
+
+def shares_of(
+    u: str, kind: str, vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float]
+) -> dict[str, float]:
+    """What part of the symptom of `u` each callee explains; silent vertices are looked through."""
+    mine = vertices[u].symptoms[kind]
+    parts: dict[str, float] = {}
+    suspects = graph.suspects(u)
+    if not suspects:
+        return {}
+    front = [(c, 1.0) for c in suspects]
+    seen = {u}
+    for _ in range(LOOK_THROUGH):
+        further: list[tuple[str, float]] = []
+        for c, dim in front:
+            if c in seen:
+                continue
+            seen.add(c)
+            other = vertices.get(c)
+            its = other.symptoms.get(kind) if other is not None else None
+            if its is not None:
+                f = min(1.0, its.strength / mine.strength)
+                if its.metric == mine.metric and mine.shift > 0.0 and kind != ALERT:
+                    calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
+                    f = min(1.0, 2.0 * f) * min(1.0, its.shift * calls / mine.shift)
+                when = its.onset
+            elif other is not None and other.own is not None:
+                f, when = OWN_EXPLAINS * min(1.0, other.own.strength / mine.strength), other.own.onset
+            elif other is not None and other.symptoms:
+                s = max(other.symptoms.values(), key=lambda s: s.strength)
+                f, when = OWN_EXPLAINS * min(1.0, s.strength / mine.strength), s.onset
+            elif c in traffic:
+                continue  # it speaks, and is well
+            else:
+                further += [(d, dim * DIM) for d in graph.suspects(c)]
+                continue
+            f *= dim * math.exp(-max(0.0, when - mine.onset - LATE) / LATE_SCALE)
+            if f > 0.01:
+                parts[c] = f
+        front = further
+    if not parts:
+        return {}
+    tot, best = sum(parts.values()), max(parts.values())
+    handed = HANDED * min(1.0, max(best, min(1.0, tot)))
+    if vertices[u].passes > 0.0:  # its own alerts usually stand at origins
+        handed /= 1.0 + vertices[u].passes
+    return {c: handed * f / tot for c, f in parts.items()}
+
+
+def hand_to(cause: str, callers: Iterable[str], share: float, shares: dict[str, dict[str, float]]) -> None:
+    """Let this cause explain `share` of each caller, and what explained them before the rest."""
+    for u in callers:
+        parts = {c: f * (1.0 - share) for c, f in shares.get(u, {}).items()}
+        shares[u] = parts | {cause: share}
+
+
+def flow(blame: Mapping[str, float], shares: Mapping[str, Mapping[str, float]], rounds: int = 16) -> dict[str, float]:
+    """Blame that each vertex holds when all has flowed; cycles are cut after `rounds` steps."""
+    got, moving = dict(blame), dict(blame)
+    for _ in range(rounds):
+        step: dict[str, float] = {}
+        for u, parts in shares.items():
+            b = moving.get(u, 0.0)
+            if b > 1e-9:
+                for c, f in parts.items():
+                    step[c] = step.get(c, 0.0) + b * f
+        if not step:
+            break
+        for c, b in step.items():
+            got[c] = got.get(c, 0.0) + b
+        moving = step
+    for u, parts in shares.items():
+        got[u] *= 1.0 - sum(parts.values())
+    return got

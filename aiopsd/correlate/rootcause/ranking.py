@@ -1,0 +1,122 @@
+"""The ranking itself: everything that is said, weighed and put in order."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from aiopsd.correlate.place import place_of
+from aiopsd.correlate.rootcause.explanation import candidates
+from aiopsd.correlate.rootcause.flow import flow, shares_of
+from aiopsd.correlate.rootcause.graph import Graph
+from aiopsd.correlate.rootcause.knowledge import Knowledge
+from aiopsd.correlate.rootcause.symptoms import ALERT, Heard, Vertex, began_of, collect, fill_first, first_of, signature
+from aiopsd.correlate.rootcause.unsaid import run_down, silent_causes
+from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence
+from aiopsd.topology import Topology
+
+AGAIN = 0.6  # worth of a symptom on the page's own call paths: in part it is the page's trouble counted again
+DEPTH = 20  # steps down the calls that count as the page's paths
+CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
+CHANGE_TAU = 900.0  # s
+ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
+
+
+def rank(
+    alerts: Sequence[Alert],
+    topology: Topology,
+    evidence: Sequence[Evidence] | Heard = (),
+    changes: Sequence[ChangeEvent] = (),
+    *,
+    onset: float,
+    page: Alert | None = None,
+    limit: int = 5,
+    feedback: Knowledge | None = None,
+) -> tuple[Candidate, ...]:
+    """Candidates, best first; deterministic for equal sets in any order.
+
+    Args:
+        alerts: of the incident, anomalies with their evidence included.
+        evidence: of the neighbourhood, sub-threshold included; deviations count robust scales in the harmful direction.
+        changes: that may have caused it; those after `onset` + one minute are ignored.
+        onset: when the incident began (UTC seconds).
+        page: the alert that a person was told of; its kind of signal counts most. None: all kinds alike.
+        limit: at most so many candidates.
+        feedback: what history knows of names and services.
+    """
+    known = feedback or Knowledge()
+    heard = evidence if isinstance(evidence, Heard) else Heard(evidence)
+    began = began_of(heard, topology, page, onset)
+    vertices, under, traffic = collect(alerts, heard, topology, page, known, began, onset)
+    onset = began
+    if not vertices:
+        return ()
+    graph = Graph(topology, under, known.hosted, vertices, traffic)
+    where = place_of(page, topology).vertex if page is not None else ""
+    paths = topology.below(where, DEPTH) if where in vertices else {}
+    names = sorted(vertices)
+    total = dict.fromkeys(names, 0.0)
+    why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
+    kinds = sorted({k for v in vertices.values() for k in v.symptoms})
+    for kind in kinds:
+        blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
+        if kind != ALERT and where in blame:
+            blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
+        shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic))}
+        silent_causes(blame, shares, kind, vertices, graph)
+        if kind == ALERT:
+            run_down(shares, vertices, graph, known)
+        for name, value in flow(blame, shares).items():
+            total[name] = total.get(name, 0.0) + value
+        for u, parts in shares.items():
+            for c, f in parts.items():
+                if f > why.setdefault(u, {}).get(c, (0.0, ""))[0]:
+                    why[u][c] = (f, kind)
+    for name, vertex in vertices.items():
+        if vertex.own is not None:
+            total[name] += vertex.own.strength
+        total[name] += 0.01 * vertex.weak if vertex.symptoms or vertex.own else vertex.weak
+        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes)
+    near = changes_before(changes, topology, onset)
+    for name in total:
+        if name in near:
+            total[name] *= 1.0 + CHANGE_WORTH * near[name][0]
+        if name in known.causes:
+            total[name] *= math.exp(0.5 * max(-2.0, min(2.0, known.causes[name])))
+        total[name] *= _prior(name, topology)
+    order = _ordered(total, vertices)
+    for name in order[:limit]:
+        if name in vertices:
+            vertices[name].evidence.sort(key=lambda item: (-item[0], signature(item[1])))
+            fill_first(vertices[name], heard)
+    return candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page, known)
+
+
+def _ordered(total: Mapping[str, float], vertices: Mapping[str, Vertex]) -> list[str]:
+    """By score; of equals the one that began first, then by name."""
+    scores = {name: -round(value, 9) for name, value in total.items()}
+    order = sorted(scores)
+    order.sort(key=scores.__getitem__)
+    for i in range(len(order) - 1):
+        if scores[order[i]] == scores[order[i + 1]]:  # few are
+            return sorted(scores, key=lambda n: (scores[n], first_of(vertices[n]) if n in vertices else math.inf, n))
+    return order
+
+
+def _prior(name: str, topology: Topology) -> float:
+    """A vertex that only ever stands for the far end of a call is seldom a cause of its own."""
+    node = topology.node(name)
+    return 0.3 if node is not None and node.labels.get("inferred") == "true" else 1.0
+
+
+def changes_before(
+    changes: Sequence[ChangeEvent], topology: Topology, onset: float
+) -> dict[str, tuple[float, list[ChangeEvent]]]:
+    """Vertex -> (how recent its latest change was before the onset, in (0, 1]; its changes, latest first)."""
+    out: dict[str, tuple[float, list[ChangeEvent]]] = {}
+    for change in sorted(changes, key=lambda c: (-c.ts, c.id)):
+        if change.ts > onset + 60.0:
+            continue
+        name = topology.resolve(change.service)
+        worth = math.exp(-max(0.0, onset - change.ts) / CHANGE_TAU)
+        have = out.get(name)
+        out[name] = (worth, [change]) if have is None else (max(worth, have[0]), [*have[1], change])
+    return out

@@ -1,0 +1,324 @@
+"""Causes of incidents: which evidence is asked for and when, what the answers say, and the ranking."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from aiopsd.config import CorrelateConfig
+from aiopsd.correlate.grouping import Grouper
+from aiopsd.correlate.place import name_of
+from aiopsd.correlate.rootcause import Heard, rank
+from aiopsd.correlate.verdicts import Verdicts
+from aiopsd.evidence import joined
+from aiopsd.model import (
+    Alert,
+    AskEvidence,
+    ChangeEvent,
+    Evidence,
+    EvidenceDigest,
+    Incident,
+    NotifyReason,
+    content_id,
+    fingerprint,
+)
+from aiopsd.pipeline.correlate.ledger import ACTIVE, ASK, RANK, Ledger
+from aiopsd.pipeline.correlate.pages import Pages
+from aiopsd.topology import Topology
+
+RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
+ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
+ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
+# s after an incident opened, or got its first alert: evidence is asked for again, because metrics lag behind alerts.
+# The first is just before the end of the default group_wait, so that the page knows what there is to know.
+ASK_AGAIN = (25.0, 120.0, 300.0)
+ASK_EVERY = 60.0  # s; what is new of an incident has its evidence asked for again at most so often
+ANSWER_WAIT = 2.0  # s; a first page that is due sooner than so long after the question waits for the answer
+
+
+class Causes:
+    """The evidence of every incident, the questions that bring it, and who is ranked first."""
+
+    def __init__(
+        self,
+        config: CorrelateConfig,
+        ledger: Ledger,
+        pages: Pages,
+        *,
+        topology: Topology,
+        grouper: Grouper,
+        verdicts: Verdicts,
+    ) -> None:
+        self.config = config
+        self.changes: dict[str, ChangeEvent] = {}
+        self.answered = False  # a detect side has ever said anything: a question is worth waiting for
+        self._ledger = ledger
+        self._pages = pages
+        self._topology = topology
+        self._grouper = grouper
+        self._verdicts = verdicts
+        self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
+        self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
+        self._asked: dict[str, int] = {}  # incident -> number of services at the last question
+        self._asked_at: dict[str, float] = {}  # incident -> when it was first asked about since it opened or paged
+        self._asked_last: dict[str, float] = {}  # incident -> when it was last asked about
+        self._unasked: dict[str, None] = {}  # incidents that opened or got their first alert in this record
+        self._ranking: dict[str, float] = {}  # incident -> due of its ranking
+
+    # ------------------------------------------------------------------ the ranking
+
+    def want(self, incident_id: str) -> None:
+        """Rank it soon."""
+        if incident_id not in self._ranking:
+            due = self._ledger.now + RANK_DELAY
+            self._ranking[incident_id] = due
+            self._ledger.timer(due, RANK, incident_id)
+
+    def want_all(self) -> None:
+        """Rank every active incident soon."""
+        for incident in list(self._ledger.incidents.values()):
+            if incident.state in ACTIVE:
+                self.want(incident.id)
+
+    def on_timer(self, incident_id: str, when: float) -> None:
+        """The time for which its ranking was wanted."""
+        if self._ranking.get(incident_id) == when:
+            del self._ranking[incident_id]
+            self.rank(incident_id)
+
+    def overdue(self, incident_id: str) -> bool:
+        """Its page is due before its ranking: whether it had to be ranked now."""
+        if self._ranking.pop(incident_id, None) is None:
+            return False
+        self.rank(incident_id)
+        self._ledger.flush()
+        return True
+
+    def rank(self, incident_id: str) -> None:
+        """Rank the causes with what is known now; tell if that changes anything."""
+        ledger = self._ledger
+        incident = ledger.incidents.get(incident_id)
+        if incident is None or incident.state not in ACTIVE:
+            return
+        alerts = ledger.members(incident)
+        if not alerts:
+            return
+        window = self.config.change_window
+        changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= ledger.now]
+        stale = self._asked_last.get(incident_id, 0.0) + ASK_EVERY <= ledger.now
+        if stale or self._asked.get(incident_id) != len(incident.services):
+            self._ask(incident)
+        try:
+            roots = rank(
+                alerts,
+                self._topology,
+                self._evidence(incident_id),
+                changes,
+                onset=incident.started_at,
+                page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
+                feedback=self._grouper.knowledge(map(name_of, alerts)),
+            )
+        except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
+            text = "the ranking failed; the causes shown are the last ones"
+            ledger.audit(incident_id, "root", text, reason=repr(e))
+            return
+        roots = self._verdicts.corrected(roots, shown(alerts), ledger.now)
+        if not roots or roots == incident.roots:
+            return
+        before, after = incident.root, roots[0]
+        changed = before is None or before.service != after.service
+        incident = replace(incident, roots=roots, changes=tuple(c.id for r in roots[:1] for c in r.changes))
+        ledger.put(ledger.summed(incident))
+        if changed:
+            ledger.audit(
+                incident_id,
+                "root",
+                f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
+                reason=after.reason,
+            )
+        self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+
+    def _evidence(self, incident_id: str) -> Heard:
+        heard = self._heard.get(incident_id)
+        if heard is None:
+            heard = self._heard[incident_id] = Heard(self._digests.get(incident_id, {}).values())
+        return heard
+
+    # ------------------------------------------------------------------ questions
+
+    def ask_first(self, incident_id: str) -> None:
+        """It opened, or a person is about to hear of it: ask at the end of the record, and later again."""
+        self._unasked[incident_id] = None
+
+    def publish(self) -> None:
+        """Put the questions of this record."""
+        unasked, self._unasked = self._unasked, {}
+        for incident_id in unasked:
+            incident = self._ledger.incidents.get(self._ledger.living(incident_id))
+            if incident is not None and incident.state in ACTIVE:
+                self._asked_at[incident.id] = self._ledger.now
+                self._ask(incident)
+                self._ledger.timer(self._ledger.now + ASK_AGAIN[0], ASK, incident.id)
+
+    def ask_again(self, incident_id: str, when: float) -> None:
+        """One round of ASK_AGAIN; an incident that no detect side knows anything of has no second one."""
+        incident = self._ledger.incidents.get(incident_id)
+        first = self._asked_at.get(incident_id)
+        if incident is None or first is None or not incident.firing or incident_id not in self._digests:
+            return
+        rounds = [i for i, after in enumerate(ASK_AGAIN) if first + after == when]
+        if not rounds:
+            return  # it was asked about anew since, on another schedule
+        self._ask(incident)
+        if rounds[0] + 1 < len(ASK_AGAIN):
+            self._ledger.timer(first + ASK_AGAIN[rounds[0] + 1], ASK, incident_id)
+
+    def _ask(self, incident: Incident) -> None:
+        """Ask for the evidence of the neighbourhood as it is now."""
+        self._asked[incident.id] = len(incident.services)
+        self._asked_last[incident.id] = self._ledger.now
+        question = self._question(incident)
+        if question is not None:
+            self._ledger.out.append(question)
+
+    def _question(self, incident: Incident) -> AskEvidence | None:
+        near: dict[str, int] = {}
+        for service in incident.services:
+            around = self._topology.near(service, self.config.hops)
+            for reach in (around, self._topology.below(service, ASK_DEPTH)):  # a cause may lie far down the calls
+                for name, distance in reach.items():
+                    near[name] = min(distance, near.get(name, distance))
+            near.setdefault(service, 0)
+        wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
+        if not wanted:
+            return None
+        now = repr(self._ledger.now)
+        return AskEvidence(
+            request_id=content_id("ask", incident.id, len(incident.services), incident.reopened, now),
+            incident=incident.id,
+            services=tuple(wanted),
+            since=incident.started_at,
+        )
+
+    def questions(self) -> list[AskEvidence]:
+        """What the open incidents would ask now; changes nothing. For a start: questions are not kept across one."""
+        incidents = self._ledger.incidents.values()
+        asked = [self._question(i) for i in incidents if i.state in ACTIVE and i.id in self._asked]
+        return [q for q in asked if q is not None]
+
+    def answer_due(self, incident_id: str) -> float:
+        """Until when a first page of this incident waits for its evidence; the past when it need not."""
+        incident = self._ledger.incidents.get(incident_id)
+        if incident is None or incident.paged or not self.answered:
+            return 0.0
+        return self._asked_at.get(incident_id, 0.0) + ANSWER_WAIT
+
+    # ------------------------------------------------------------------ answers
+
+    def on_digest(self, digest: EvidenceDigest) -> None:
+        """An answer of one detect side."""
+        self.answered = True
+        incident_id = self._ledger.living(digest.incident)
+        if incident_id not in self._ledger.incidents:
+            return
+        kept = self._digests.setdefault(incident_id, {})
+        self._heard.pop(incident_id, None)
+        since = self._ledger.incidents[incident_id].started_at
+        for e in digest.evidence:
+            old = kept.get(_signal(e))
+            kept[_signal(e)] = e if old is None else joined(old, e, since)
+        self._illustrate(incident_id, kept)
+        self._ranking.pop(incident_id, None)  # its timer finds nothing; the answer is ranked now
+        self._asked_last[incident_id] = self._ledger.now  # several partitions answer one question
+        self.rank(incident_id)
+
+    def _illustrate(self, incident_id: str, kept: Mapping[str, Evidence]) -> None:
+        """Signals of alerts that came without their values (those of fixed limits) get those of the digest."""
+        for alert in self._ledger.members(self._ledger.incidents[incident_id]):
+            if all(e.recent for e in alert.evidence):
+                continue
+            seen = tuple(
+                e if e.recent or (known := kept.get(_signal(e))) is None else replace(e, recent=known.recent)
+                for e in alert.evidence
+            )
+            if seen != alert.evidence:
+                self._ledger.keep(replace(alert, evidence=seen))
+
+    def merged(self, source: Incident, target: Incident, started: float) -> None:
+        """The evidence of two incidents that became one, which began at `started`."""
+        kept = self._digests.setdefault(target.id, {})
+        for incident in (source, target):
+            self._heard.pop(incident.id, None)
+        for key, e in self._digests.pop(source.id, {}).items():
+            old = kept.get(key)
+            if old is None:
+                kept[key] = e
+            else:  # the ruler of the incident that was asked about first
+                pair = (e, old) if source.opened_at < target.opened_at else (old, e)
+                kept[key] = joined(*pair, started)
+        self.settled(source.id)
+
+    def settled(self, incident_id: str) -> None:
+        """It is over: a ranking that was wanted is wanted no more."""
+        self._ranking.pop(incident_id, None)
+
+    def forget(self, incident_id: str) -> None:
+        """It left the stage's memory."""
+        for of in (self._digests, self._heard, self._asked, self._asked_at, self._asked_last):
+            of.pop(incident_id, None)
+
+    # ------------------------------------------------------------------ changes
+
+    def on_change(self, change: ChangeEvent) -> None:
+        """A deploy, a flag, a rollout: a candidate for every active incident near it."""
+        service = self._topology.resolve(change.service)
+        self.changes[change.id] = replace(change, service=service)
+        for incident in list(self._ledger.incidents.values()):
+            if incident.state not in ACTIVE:
+                continue
+            if any(service in self._topology.near(s, self.config.hops) for s in incident.services):
+                text = f"{change.kind} of {service}: {change.summary}".rstrip(": ")
+                self._ledger.audit(incident.id, "change", text)
+                self.want(incident.id)
+
+    def forget_changes(self, before: float) -> None:
+        """Drop those that no incident can ask for any more."""
+        for change in [c for c in self.changes.values() if c.ts < before]:
+            del self.changes[change.id]
+
+    # ------------------------------------------------------------------ snapshot
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain data for `resume`."""
+        return {
+            "changes": msgspec.to_builtins(list(self.changes.values())),
+            "digests": {k: msgspec.to_builtins(v) for k, v in self._digests.items()},
+            "asked": dict(self._asked),
+            "asked_at": dict(self._asked_at),
+            "asked_last": dict(self._asked_last),
+            "answered": self.answered,
+            "ranking": dict(self._ranking),
+        }
+
+    def resume(self, meta: dict[str, Any]) -> None:
+        """Take over what `snapshot` returned."""
+        self.changes = {c.id: c for c in msgspec.convert(meta["changes"], list[ChangeEvent])}
+        self._digests = {k: msgspec.convert(v, dict[str, Evidence]) for k, v in meta["digests"].items()}
+        self._asked = dict(meta["asked"])
+        self._asked_at = dict(meta.get("asked_at", {}))
+        self._asked_last = dict(meta.get("asked_last", {}))
+        self.answered = bool(meta.get("answered", True))
+        self._ranking = dict(meta["ranking"])
+
+
+def shown(alerts: Iterable[Alert]) -> dict[str, set[str]]:
+    """Service -> names of its alerts."""
+    out: dict[str, set[str]] = {}
+    for a in alerts:
+        out.setdefault(a.service, set()).add(name_of(a))
+    return out
+
+
+def _signal(e: Evidence) -> str:
+    return f"{e.service}\xff{e.metric}\xff{fingerprint(e.labels)}"

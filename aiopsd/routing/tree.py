@@ -1,0 +1,129 @@
+"""The routing tree, with everything inherited filled in, and the keys of the groups that its nodes make."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from aiopsd.config import Config, RouteConfig
+from aiopsd.errors import ConfigError
+from aiopsd.model import Labels
+from aiopsd.silences import Matchers, parse_matchers
+
+GROUP_WAIT, GROUP_INTERVAL, REPEAT_INTERVAL = 30.0, 300.0, 4 * 3600.0  # s; Alertmanager's defaults
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the tree with everything inherited filled in."""
+
+    index: int
+    key: str  # `{}/{team="a"}`, as in Alertmanager's group keys
+    receiver: str
+    group_by: tuple[str, ...] | None  # None: by incident; ("...",): every label
+    group_wait: float
+    group_interval: float
+    repeat_interval: float
+    page_anomalies: bool
+    matchers: Matchers
+    continue_: bool
+    children: tuple["Route", ...]
+
+    def match(self, labels: Mapping[str, str]) -> list["Route"]:
+        """Deepest matching nodes, in order; more than one only through `continue`."""
+        if not self.matchers.matches(labels):
+            return []
+        found: list[Route] = []
+        for child in self.children:
+            below = child.match(labels)
+            found += below
+            if below and not child.continue_:
+                break
+        return found or [self]
+
+    def walk(self) -> Iterator["Route"]:
+        """Nodes by index."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def read_matchers(texts: Iterable[str], path: str) -> Matchers:
+    try:
+        return Matchers(m for text in texts for m in parse_matchers(text))
+    except ValueError as e:
+        raise ConfigError(str(e), path) from None
+
+
+def routes(config: Config) -> Route:
+    """The tree of the configuration, checked.
+
+    Raises:
+        ConfigError: a matcher that cannot be read; names its route.
+    """
+    count = 0
+
+    def build(raw: RouteConfig, parent: Route | None, path: str) -> Route:
+        nonlocal count
+        matchers = read_matchers(raw.matchers, f"{path}.matchers")
+
+        def inherited(name: str, default: Any) -> Any:
+            given = getattr(raw, name)
+            return given if given is not None else getattr(parent, name) if parent is not None else default
+
+        route = Route(
+            index=count,
+            key=f"{parent.key}/{matchers}" if parent is not None else str(matchers),
+            receiver=raw.receiver or (parent.receiver if parent is not None else ""),
+            group_by=inherited("group_by", None),
+            group_wait=float(inherited("group_wait", GROUP_WAIT)),
+            group_interval=float(inherited("group_interval", GROUP_INTERVAL)),
+            repeat_interval=float(inherited("repeat_interval", REPEAT_INTERVAL)),
+            page_anomalies=bool(inherited("page_anomalies", False)),
+            matchers=matchers,
+            continue_=raw.continue_,
+            children=(),
+        )
+        count += 1
+        for name in ("group_interval", "repeat_interval"):
+            if getattr(route, name) <= 0:
+                raise ConfigError(f"`{name}` must be longer than zero", f"{path}.{name}")
+        children = tuple(build(sub, route, f"{path}.routes[{i}]") for i, sub in enumerate(raw.routes))
+        return msgspec.structs.replace(route, children=children)
+
+    return build(config.route, None, "$.route")
+
+
+class Explained(msgspec.Struct, frozen=True, kw_only=True):
+    """One route that a label set takes, for `explain` and dry runs."""
+
+    route: str
+    receiver: str
+    integrations: tuple[str, ...]
+    group_by: tuple[str, ...] | None
+    group_wait: float
+    group_interval: float
+    repeat_interval: float
+    page_anomalies: bool
+
+
+def incident_key(incident_id: str) -> str:
+    return f"incident:{incident_id}"
+
+
+def group_labels(route: Route, labels: Mapping[str, str]) -> Labels:
+    names = route.group_by or ()
+    if "..." in names:
+        return {k: labels[k] for k in sorted(labels)}
+    return {k: labels[k] for k in sorted(names) if labels.get(k, "")}
+
+
+def group_labels_text(labels: Mapping[str, str]) -> str:
+    """As in Alertmanager's groupKey: `{alertname="X", cluster="a"}` with Go's quoting."""
+    return "{" + ", ".join(f"{k}={_go_quote(v)}" for k, v in labels.items()) + "}"
+
+
+def _go_quote(text: str) -> str:
+    """strconv.Quote for what label values hold: backslash, quote and control characters are escaped."""
+    named = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\a": "\\a", "\b": "\\b"}
+    named |= {"\f": "\\f", "\v": "\\v"}
+    return '"' + "".join(named.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text) + '"'
