@@ -22,6 +22,7 @@ from aiopsd.model import (
     AlertBatch,
     AlertIn,
     AlertState,
+    Audit,
     Body,
     ChangeEvent,
     Edge,
@@ -90,12 +91,16 @@ def change_of(line: dict[str, Any]) -> ChangeEvent:
 
 
 class Player:
-    """The stage behind the stream: lines in, answer lines out. `seconds` is the stream's time of the last line."""
+    """The stage behind the stream: lines in, answer lines out. `seconds` is the stream's time of the last line.
+
+    What failed inside the stage is said on standard error and kept in `bugs`; the stream goes on, as the daemon would.
+    """
 
     def __init__(self, config: Config, write: Callable[[dict[str, Any]], None]) -> None:
         self.stage = correlate.build(config)
         self.write = write
         self.seconds = 0.0
+        self.bugs: list[str] = []
         self._early: list[TopologyUpdate] = []  # before the first alert, whose time starts the clock
         self._begun = False
         self._offset = 0
@@ -163,6 +168,9 @@ class Player:
 
     def _answer(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Audit) and effect.entry.kind == "bug":
+                self.bugs.append(f"{effect.entry.text} at {effect.entry.reason}")
+                print(self.bugs[-1], file=sys.stderr)
             if not isinstance(effect, Upsert):
                 continue
             if isinstance(effect.item, Alert):
@@ -235,7 +243,7 @@ def _each(stream: IO[str]) -> Iterable[str]:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0; 2 when the stream cannot be read."""
+    """Exit code 0; 1 when something failed inside the stage; 2 when the stream cannot be read."""
     parser = argparse.ArgumentParser(prog="simulations storm", description=__doc__.split("\n")[0])
     parser.add_argument("--stream", required=True, metavar="FILE", help="JSON lines; - for standard input")
     parser.add_argument("--answer", required=True, metavar="FILE", help="where answers go; - for standard output")
@@ -252,7 +260,7 @@ def main(argv: list[str]) -> int:
         answer.flush()
 
     try:
-        play(_each(stream), write)
+        player = play(_each(stream), write)
     except ValueError as e:
         print(e, file=sys.stderr)
         return 2
@@ -261,4 +269,4 @@ def main(argv: list[str]) -> int:
             stream.close()
         if answer is not sys.stdout:
             answer.close()
-    return 0
+    return 1 if player.bugs else 0

@@ -7,6 +7,7 @@ onset recall by kind of incident, and what was going on when an alarm was false.
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,20 @@ def by_cause(services: Sequence[Service], alarms: Sequence[detection.Alarm]) -> 
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 0."""
+    """Exit code 0; 2 when the configuration cannot be read."""
     p = detection.parser("synthetic", __doc__.split("\n")[0], data=False)
     p.add_argument("--seeds", type=int, default=1, help="fleets")
     p.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first of them")
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration instead of the shipped one")
     args = p.parse_args(argv)
+    try:
+        config = detection.config(args)
+    except OSError as e:
+        print(f"cannot read {args.config}: {e}")
+        return 2
     services = [s for seed in range(args.first, args.first + args.seeds) for s in telemetry.fleet(seed)]
     corpus = labelled(services)
-    out = detection.play(inputs(services))
+    out = detection.play(inputs(services), config)
     figures: dict[str, Any] = detection.figures(corpus, out)
     figures["by_kind"] = by_kind(services, out.alarms)
     figures["false_by_cause"] = by_cause(services, out.alarms)

@@ -1,7 +1,10 @@
 """Scores: what enters is columns of samples, what leaves is anomalies and drifts with their evidence.
 
 bank       every sample of every series, vectorised: range break on cheap channels
-online     river models on selected series, behind the same verbs
+online     the second tier: who has a model, and what its verdicts confirm
+models     models by name: river's, ours (shapes, joint) and plug-ins', behind one protocol
+calibrate  one model per series, its statistic through an envelope
+vectors    a service's metrics as one vector an interval
 signals    what a metric is by its name: kind, harmful direction, counter or gauge
 join       the evidence of a service's series becomes one event with a life: firing, revised, resolved
 threshold  fixed limits on raw values, with hysteresis and minimum duration

@@ -244,11 +244,12 @@ class Online:
         for r in self.rules:
             r.shares |= {who: 1e-6 * r.rule.cost / r.detector.interval(who) for who in r.chosen}
         load = self.share
-        for r in reversed(self.rules):
+        for i, r in reversed(list(enumerate(self.rules))):
             while r.chosen and load > self.budget:
                 who, harm = r.chosen.popitem()
                 load -= r.share(who)
                 r.detector.forget(who)
+                self._verdicts.pop((i, who), None)
                 r.waiting = {who: harm, **r.waiting}
         self._promote()
 

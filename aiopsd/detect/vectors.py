@@ -202,9 +202,9 @@ class Vectors:
 
 
 def feature_of(labels: Mapping[str, str], by: Sequence[str]) -> str:
-    """The name of the feature that a series is: the values of these labels.
+    """The name of the feature that a series is: the values of these labels, where it has them.
 
     >>> feature_of({"__name__": "errors", "code": "500"}, ("__name__", "code"))
     'errors 500'
     """
-    return " ".join(labels.get(label, "") for label in by)
+    return " ".join(filter(None, (labels.get(label) for label in by)))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The system packages that the tests start as real services: Java and Maven (Apache Kafka), Chromium (the page),
-# Prometheus with promtool, Alertmanager with amtool, VictoriaMetrics with vmalert.
+# Prometheus with promtool, Alertmanager with amtool, VictoriaMetrics with vmalert, systemd-analyze (the unit).
 # As root on Debian or Ubuntu: installs what is missing by apt, without starting any of it. Otherwise: names it.
 # Tests that need a missing one skip with that reason, and fail under CI=true. Run by `make services`.
 set -euo pipefail
@@ -22,6 +22,7 @@ missing() {
     { have_any prometheus && have_any promtool; } || echo prometheus
     { have_any prometheus-alertmanager alertmanager && have_any amtool; } || echo prometheus-alertmanager
     have_any victoria-metrics || echo victoria-metrics
+    have_any systemd-analyze || echo systemd
 }
 
 wanted="$(missing)"

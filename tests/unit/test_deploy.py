@@ -2,7 +2,6 @@
 
 import fnmatch
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -15,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from aiopsd.config import Config, load
+from aiopsd.testing.services import require
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = "1.31"
@@ -178,16 +178,14 @@ def test_compose_mounts_what_is_there() -> None:
     assert (ROOT / "deploy/compose" / compose["services"]["aiopsd"]["build"] / "Dockerfile").is_file()
 
 
+@pytest.mark.services
 def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
     """systemd-analyze finds nothing wrong with the unit (its programs replaced by one that is here)."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not here")
+    analyze = require("systemd-analyze")
     unit = (ROOT / "deploy/systemd/aiopsd.service").read_text()
     copy = tmp_path / "aiopsd.service"
     copy.write_text(unit.replace("/opt/aiopsd/bin/aiopsd", "/bin/true"))
 
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
 
     assert (0, "") == (done.returncode, "".join(line for line in done.stderr.splitlines() if "aiopsd.service" in line))

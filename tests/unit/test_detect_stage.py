@@ -326,6 +326,51 @@ def test_churn_does_not_grow_the_state() -> None:
     assert s._join.sizes == {"web": s.series}
 
 
+CHURNING = """
+detect:
+  evict_after: 2h
+  no_data: 20m
+  flatline: 30m
+  policies: [{match: {__name__: cpu}, growth: 0.1, adopt_after: 2h}]
+  maintenance: [{match: {__name__: queue_depth}, from: "03:00", to: "04:00"}]
+  thresholds: [{name: hot, match: {__name__: cpu}, above: 130}]
+  online_budget: 1
+  online:
+    - {match: {__name__: cpu}, model: anomaly.StandardAbsoluteDeviation, alone: true}
+    - {match: {__name__: jobs_total}, model: time_series.HoltWinters, params: {alpha: 0.3}, max_series: 20}
+    - {features: [".*"], by: [__name__, pod], model: aiopsd.Joint, params: {most: 32}, alone: true}
+  drift: {models: [{name: m, inputs: {__name__: cpu}, errors: {__name__: queue_depth}}]}
+topology: {stale_after: 2h, metrics: [{match: {__name__: jobs_total}, callee: "node-$pod"}]}
+"""
+
+
+def test_churn_grows_no_state_of_any_part() -> None:
+    """A tenth of series and services is new every hour, with models, limits, edges and drift: no part of it adds up."""
+    s = stage(CHURNING)
+    rng = np.random.default_rng(12)
+    held: list[dict[str, int]] = []
+    for hour in range(40):
+        rows = []
+        for t in range(12):
+            at = T0 + 3600.0 * hour + 300.0 * t
+            pods = [(f"{p}-{(hour + p % 10) // 10}", f"s{p % 10}-{(hour + p % 10) // 10}") for p in range(30)]
+            rows.append(
+                [
+                    (series(metric, service, pod=pod), at, float(rng.normal(100)) + 40 * (rng.random() < 0.01))
+                    for pod, service in pods
+                    for metric in ("cpu", "jobs_total", "queue_depth")
+                ]
+            )
+        s.step(records(rows, first=12 * hour))
+        snapshot = s.snapshot()
+        parts = snapshot.meta | {f"online.{name}": part for name, part in snapshot.meta["online"].items()}
+        bytes_ = {name: len(msgspec.msgpack.encode(part)) for name, part in parts.items()}
+        held.append(bytes_ | {name: a.nbytes for name, a in snapshot.arrays.items()} | {"series": s.series})
+    early, late = ({name: max(h[name] for h in held[a : a + 10]) for name in held[0]} for a in (10, 30))
+    assert early["series"] <= 300  # of 90 that live: who was known for ten hours is missed for ten
+    assert {name: (early[name], late[name]) for name in late if late[name] > 1.1 * early[name] + 50} == {}
+
+
 def test_eviction_forgets_services_too() -> None:
     """A service whose last series is gone leaves nothing behind, and its number is used again."""
     s = stage("detect: {evict_after: 1h}")

@@ -122,8 +122,9 @@ def test_the_stage_takes_a_stream() -> None:
     text = list(stream.lines())
     told: list[dict[str, Any]] = []
 
-    storm.play(text, told.append)
+    player = storm.play(text, told.append)
 
+    assert not player.bugs
     assert "_gt" not in "".join(text)
     assert {a["i"] for a in stream.alerts if a["state"] == "firing"} == {x["i"] for x in told if x["kind"] == "assign"}
 

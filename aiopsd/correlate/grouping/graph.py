@@ -174,6 +174,22 @@ class Graph:
             spot = self._spots[vertex] = self._host_spot(vertex) if self.is_host(vertex) else self._call_spot(vertex)
         return spot
 
+    def around(self, vertex: str) -> dict[str, Link]:
+        """Every vertex that may pass trouble to this one, or share a cause with it; itself included."""
+        return self.spot(vertex).links
+
+    def callees(self, vertex: str) -> dict[str, None]:
+        """What a vertex depends on: what it calls, what it runs on."""
+        return self.spot(vertex).callees
+
+    def callers(self, vertex: str) -> dict[str, None]:
+        """What depends on a vertex: who calls it, what runs on it."""
+        return self.spot(vertex).callers
+
+    def hosts(self, vertex: str) -> tuple[str, ...]:
+        """All that a vertex runs on: its nodes, their zones."""
+        return self.spot(vertex).hosts
+
     def fan(self, vertex: str) -> int:
         """How many depend on a vertex, those that have not alerted yet included."""
         callers = self.spot(vertex).callers

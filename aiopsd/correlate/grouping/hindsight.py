@@ -87,13 +87,13 @@ class Hindsight:
             return True
         for tid, gids in near.items():
             for gid in gids:
-                if gid in s.groups and tid in group.troubles:
+                if gid in s.groups and group.id in s.groups and tid in group.troubles:
                     moved |= self._try(s.troubles[tid], s.groups[gid])
         for gid, tids in beside.items():
             for tid in tids:
-                if gid in s.groups and tid in s.groups[gid].troubles:
+                if gid in s.groups and group.id in s.groups and tid in s.groups[gid].troubles:
                     moved |= self._try(s.troubles[tid], group)
-        if len(group.troubles) > 1 and group.changed >= group.seen:
+        if group.id in s.groups and len(group.troubles) > 1 and group.changed >= group.seen:
             for tid in list(group.troubles):
                 if tid in group.troubles:
                     moved |= self._try(s.troubles[tid], None)

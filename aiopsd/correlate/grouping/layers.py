@@ -51,7 +51,7 @@ class Layers:
 
     def again(self, trouble: Trouble) -> None:
         """A while later: labels of others may have told where it runs, and others may have come."""
-        under = self.graph.spot(trouble.vertex).hosts
+        under = self.graph.hosts(trouble.vertex)
         if under != trouble.under:
             trouble.apart = -1
             trouble.under, trouble.strange = under, self.odds.strange(trouble.vertex, trouble.names)

@@ -18,7 +18,7 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
         return f"a further symptom of {b}, {when.removesuffix(' it')} the first"
     if how == "again":
         return f"the same alert of {b} again"
-    link = graph.spot(vertex).links.get(other.vertex, Link(0, 0, ()))
+    link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
     if how == "climbed" and not other.names:
         return f"{a} runs on {b}, of which {other.followers} others got into trouble within minutes"
     if how == "climbed":

@@ -85,17 +85,17 @@ class Second:
         return Known(*alone_reason(self.memory, item, look.votes))
 
     def join_mates(self, item: Waiting) -> None:
-        for place in (item.vertex, *self.graph.spot(item.vertex).hosts):
+        for place in (item.vertex, *self.graph.hosts(item.vertex)):
             self.mates.setdefault(place, item)
 
     def mate(self, vertex: str) -> Waiting | None:
         """The first of this second's arrivals that is near enough to share a first placement."""
         if not self.mates:
             return None
-        for place in (vertex, *self.graph.spot(vertex).hosts):
+        for place in (vertex, *self.graph.hosts(vertex)):
             if place in self.mates:
                 return self.mates[place]
-        near = self.mates.keys() & self.graph.spot(vertex).links.keys()
+        near = self.mates.keys() & self.graph.around(vertex).keys()
         return next((m for v, m in self.mates.items() if v in near), None) if near else None
 
     def take_in(self) -> None:

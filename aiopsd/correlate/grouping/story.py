@@ -68,7 +68,7 @@ class Story:
         for v, part in self.parts.items():
             self.ends[v] = self._ends(part)
             self.silence[v] = self._silence(v)
-            self.passed[v] = self._explain(v, graph.spot(v).links)
+            self.passed[v] = self._explain(v, graph.around(v))
 
     def settle(self) -> None:
         """Find out anew when most of it ended."""
@@ -123,7 +123,7 @@ class Story:
 
     def _put(self, v: str, old: Part | None, troubles: tuple[Trouble, ...]) -> None:
         put, parts, passed = self._set, self.parts, self.passed
-        links = self.graph.spot(v).links
+        links = self.graph.around(v)
         if troubles:
             new = self._part(troubles)
             put(parts, v, new)
@@ -135,14 +135,14 @@ class Story:
         else:
             for table in (parts, self.ends, self.silence, passed):
                 put(table, v, None)
-        for callee in self._inside(self.graph.spot(v).callees):
+        for callee in self._inside(self.graph.callees(v)):
             put(self.silence, callee, self._silence(callee))
         for other in self._inside(links):
             if other == v:
                 continue
             value, by, _ = passed[other]
             if by == v:
-                put(passed, other, self._explain(other, self.graph.spot(other).links))
+                put(passed, other, self._explain(other, self.graph.around(other)))
             elif troubles:
                 link = links[other]
                 w, how = self._from(parts[other].onset, v, Link(link.up, link.down, link.shared))
@@ -205,7 +205,7 @@ class Story:
 
     def _silence(self, v: str) -> float:
         """Log-probability that exactly these callers of a vertex follow it (Beta-binomial: faults differ in reach)."""
-        callers = self.graph.spot(v).callers
+        callers = self.graph.callers(v)
         if not callers:
             return 0.0
         followed = len(self._inside(callers))
@@ -277,7 +277,7 @@ class Story:
 
     def offers(self, trouble: Trouble) -> float:
         """How well a trouble of another story would fit here."""
-        links = self.graph.spot(trouble.vertex).links
+        links = self.graph.around(trouble.vertex)
         best = STRANGE
         for other in self._inside(links):
             if other != trouble.vertex:

@@ -244,13 +244,16 @@ class CorrelateStage:
                 self._guarded("a timer", self._on_timer, when, kind, key)
             wake = self.grouper.wake_at()
             if wake is not None and wake <= ledger.now:
-                self._life.revise(self.grouper.reassess(ledger.now))
+                self._guarded("second thoughts", self._reassess)
             wake = self.retraining.wake_at()
             if wake is not None and wake <= ledger.now:
                 for request in self.retraining.due(ledger.now):
                     self._retrain(request)
             self._publish()
             self._dispatch()
+
+    def _reassess(self) -> None:
+        self._life.revise(self.grouper.reassess(self.now))
 
     def _dispatch(self) -> None:
         """Flush what is due; what a page says of its cause is ranked by then, however short the group_wait."""
