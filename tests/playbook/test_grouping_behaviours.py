@@ -2,6 +2,8 @@
 
 import pytest
 
+from aiopsd.correlate.grouping.hindsight import STEP, Hindsight
+from aiopsd.correlate.grouping.state import Group
 from aiopsd.model import Verdict
 from aiopsd.testing.grouping import START, Desk
 
@@ -224,6 +226,24 @@ def test_names_seen_at_origins_weigh() -> None:
 
     assert desk.together(low, plain)
     assert desk.of(low10) != desk.of(own)
+
+
+def test_hindsight_spreads_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one incident took all the trial moves of a second, those that are due with it wait, and none is left out."""
+    desk = Desk("a>x b>y c>z")
+    fired = [desk.fire(i, service, "Down") for i, service in enumerate("abc")]
+    desk.end(600, *fired)
+    seen: list[tuple[float, str]] = []
+
+    def costly(self: Hindsight, group: Group) -> None:
+        seen.append((self.s.now, group.id))
+        self.s.trials += STEP
+
+    monkeypatch.setattr(Hindsight, "reconsider", costly)
+    desk.until(800)
+
+    assert sorted(gid for _, gid in seen) == sorted(desk.of(fp) for fp in fired)
+    assert [at - seen[0][0] for at, _ in seen] == [0.0, 1.0, 2.0]
 
 
 # --------------------------------------------------------------------------- verdicts

@@ -135,6 +135,19 @@ def test_an_alert_of_an_exporter_is_one_of_its_node() -> None:
     assert desk.of(one) != desk.of(two)
 
 
+def test_a_split_by_an_operator_outlives_the_zone() -> None:
+    """What a person took out of an incident is not hung on the silent zone when more of it falls."""
+    desk = settled()
+    fell = [desk.fire(NEXT + 3.0 * k, f"s{i}", "PacketLoss", zone="z0") for k, i in enumerate(ZONE[:12])]
+    desk.until(NEXT + 45.0)
+    desk.say(NEXT + 46.0, "split", desk.of(fell[3]), fingerprints=(fell[3],))
+    more = [desk.fire(NEXT + 50.0 + k, f"s{i}", "PacketLoss", zone="z0") for k, i in enumerate(ZONE[12:18])]
+    desk.until(NEXT + 700.0)
+
+    assert desk.together(*more, fell[4])
+    assert desk.of(fell[3]) not in ("", desk.of(fell[4]))
+
+
 def test_a_silent_trouble_leaves_with_its_incident() -> None:
     """After the retention nothing is left of a zone fault but what was learned of where things run."""
     desk = settled()

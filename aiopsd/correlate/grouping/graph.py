@@ -85,6 +85,7 @@ class Graph:
                 self._spelled.setdefault(folded(host), host)
                 if host in self.topology:  # it was taken for a service until now
                     self._forget_links()
+                self._spots.pop(host, None)
             self.hosted[host][vertex] = None
             seen[host] = self.s.now
             if vertex in self.hosted:

@@ -129,6 +129,8 @@ class Layers:
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
         many = f"{root.followers} of what runs on {root.vertex} began within minutes"
         for member in members:
+            if member.pinned or self.forest.hangs_on(root, member):
+                continue  # an operator decided, or the host's trouble is one that this one caused
             if member.group == root.group:
                 self.forest.link(member, root)
             else:
