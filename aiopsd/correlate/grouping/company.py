@@ -38,6 +38,11 @@ class Company:
             for pair in often[3 * ROWS // 4 :]:
                 del met[pair]
 
+    def friends(self, vertex: str, names: Iterable[str]) -> set[str]:
+        """Vertices that these pairs were seen with; for membership only."""
+        met = self.s.met
+        return {key.rpartition("|")[0] for name in names for key in met.get(f"{vertex}|{name}", ())}
+
     def chance(self, vertex: str, names: Iterable[str], other: Trouble) -> float:
         """Chance by history that an incident of `other` has `vertex` in it as well, with one of these names."""
         best, now = 0.0, self.s.now

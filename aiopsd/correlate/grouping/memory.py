@@ -85,10 +85,12 @@ class Memory:
     def burst(self, onset: float) -> float:
         """Added rate of faults about `onset`, if others began just before: they come together (a rollout, a bad hour).
 
-        By onsets, not arrivals: a backlog of a day that is read within seconds is no burst.
+        By onsets, not arrivals: a backlog of a day that is read within seconds is no burst. What began at the very same
+        moment does not count: which of the two is taken in first must not matter.
         """
         bursts = self.s.bursts
         recent = bisect_right(bursts, onset + BURST_SPAN) - bisect_left(bursts, onset - BURST_SPAN)
+        recent -= bisect_right(bursts, onset) - bisect_left(bursts, onset)
         return self.burst_rate(recent) if recent else 0.0
 
     def burst_rate(self, recent: int) -> float:

@@ -34,24 +34,36 @@ class Strangers:
         self.company = Company(s)
 
     def near(
-        self, vertex: str, texts: Mapping[str, str], onset: float, among: Iterable[int], spot: Spot
+        self,
+        vertex: str,
+        texts: Mapping[str, str],
+        onset: float,
+        among: Iterable[int],
+        spot: Spot,
+        least: float = -math.inf,
     ) -> Iterator[tuple[Trouble, float, str]]:
         """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
 
         Where the graph knows both, one of each incident, the likeliest: its members are no witnesses to an edge that is
-        not there, however many they are.
+        not there, however many they are; and none that history does not know, if time alone cannot reach `least`.
         """
-        troubles, links, hosts = self.s.troubles, spot.links, spot.hosts
-        known = vertex in self.topology
+        troubles, topology, links, hosts = self.s.troubles, self.topology, spot.links, spot.hosts
+        known = vertex in topology
+        blind = math.log(BLIND / max(SPREAD, len(topology)))
+        hopeless = blind + delay(0.0, 0.0, SHARED_SCALE) < least
+        friends = self.company.friends(vertex, texts)
         best: dict[str, tuple[Trouble, float, str]] = {}
         for tid in among:
             other = troubles.get(tid)
-            if other is None or other.vertex == vertex or abs(onset - other.onset) > HORIZON:
+            if other is None or other.vertex in links or other.vertex == vertex:
                 continue
-            if other.vertex in links or share(hosts, other.under):
+            both = known and other.vertex in topology
+            if both and hopeless and other.vertex not in friends:
+                continue
+            if abs(onset - other.onset) > HORIZON or share(hosts, other.under):
                 continue
             found = (other, *self.weight(vertex, texts, onset, other))
-            if not (known and other.vertex in self.topology):
+            if not both:
                 yield found
             elif other.group not in best or found[1] > best[other.group][1]:
                 best[other.group] = found
@@ -92,4 +104,4 @@ class Strangers:
 
 def share(hosts: Sequence[str], others: Sequence[str]) -> bool:
     """Whether two run on the same: they are no strangers then, it is their host that is weighed (layers.py)."""
-    return any(host in others for host in hosts)
+    return bool(hosts and others) and not set(hosts).isdisjoint(others)
