@@ -290,6 +290,15 @@ def test_what_nothing_in_the_graph_explains_is_blamed_on_something_outside() -> 
     assert {c.service for c in found[1:]} <= {f"s{i}" for i in range(5)}
 
 
+def test_without_a_graph_nothing_is_outside_of_it() -> None:
+    """Five services that no graph knows fail within seconds: one of them is named, not something unknown."""
+    alerts = [alert(f"s{i}", 3.0 * i) for i in range(5)]
+
+    found = rank(alerts, graph("web>cart"), onset=T0)
+
+    assert {c.service for c in found} == {f"s{i}" for i in range(5)}
+
+
 def test_what_is_outside_may_show_minutes_apart() -> None:
     """Rules wait: five services that share nothing fail within two minutes, and it is still something outside."""
     alerts = [alert(name, 30.0 * i) for i, name in enumerate("abcde")]

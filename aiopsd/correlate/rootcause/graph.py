@@ -76,6 +76,10 @@ class Graph:
         seen = dict.fromkeys((*drawn, *self.hosted.get(name, ()), *troubled))
         return troubled, max(len(seen), UNSEEN * len(troubled))
 
+    def drawn(self, name: str) -> bool:
+        """The topology knows some call of it, whether of others or by others."""
+        return bool(self.topology.callees(name) or self.topology.callers(name))
+
     def kind(self, name: str) -> str:
         """What a candidate is, as `Candidate.kind` says it; "" is what no graph has."""
         if not name:

@@ -67,7 +67,8 @@ def silent_causes(
         taken.update(callers)
         standing += len(callers) if graph.kind(c) in GROUND else 0
         hand_to(c, callers, HANDED / (1.0 + math.exp(odds)), shares)
-    loose = [u for u in blame if u not in taken and sum(shares.get(u, {}).values()) < LOOSE]
+    # who is in no graph shares nothing with anybody for want of a graph, not for want of a cause in it
+    loose = [u for u in blame if u not in taken and graph.drawn(u) and sum(shares.get(u, {}).values()) < LOOSE]
     if kind == ALERT and loose:
         first = min(vertices[u].symptoms[kind].onset for u in loose)
         loose = [u for u in loose if vertices[u].symptoms[kind].onset <= first + TOGETHER]
