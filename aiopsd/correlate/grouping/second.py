@@ -78,7 +78,7 @@ class Second:
             self.odds.vote(votes, best, other, w, how)
         spot = self.graph.spot(item.vertex)
         texts = {item.name: item.text}
-        for other, w, how in self.strangers.near(item.vertex, texts, item.onset, s.begun, spot, own):
+        for other, w, how in self.strangers.near(item.vertex, texts, item.onset, s.begun, spot):
             self.odds.vote(votes, best, other, w, how)
         ends = s.pairs.get(f"{item.vertex}|{item.name}")
         if ends:

@@ -1,9 +1,9 @@
 """Troubles between which the graph knows no path: what time, likeness and history say for one cause.
 
-A graph may be empty, wrong or stale. What began shortly after a trouble may then still stem from it: the less likely,
-the more vertices there are that it could have reached instead; the more likely, if both say the same, unless everybody
-says that all the time; and the more likely, the more often the two were in one incident before. All of it is a chance,
-and weighed against a fault of its own like any other (odds.py).
+A graph may be empty or stale. Where it does not know one of the two, what began shortly after a trouble may still stem
+from it: the less likely, the more vertices there are that it could have reached instead; the more likely, if both say
+the same, unless everybody says that all the time. Where it knows both and no path, only history speaks: how often the
+two were in one incident before. All of it is a chance, and weighed against a fault of its own like any other (odds.py).
 """
 
 import math
@@ -18,8 +18,7 @@ from aiopsd.correlate.grouping.odds import SHARED_SCALE, delay
 from aiopsd.correlate.grouping.state import Group, State, Trouble
 from aiopsd.topology import Topology
 
-REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know the vertices
-BLIND = 0.1  # ... if it knows both
+REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know one of them
 REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
 # to one that two who say different things are two problems, until they have ended together or come together before
 
@@ -40,17 +39,14 @@ class Strangers:
         onset: float,
         among: Iterable[int],
         spot: Spot,
-        least: float = -math.inf,
     ) -> Iterator[tuple[Trouble, float, str]]:
         """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
 
-        Where the graph knows both, one of each incident, the likeliest: its members are no witnesses to an edge that is
-        not there, however many they are; and none that history does not know, if time alone cannot reach `least`.
+        Where the graph knows both, those that history knows, and one of each incident, the likeliest: its members are
+        no witnesses to an edge that is not there, however many they are.
         """
         troubles, topology, links, hosts = self.s.troubles, self.topology, spot.links, spot.hosts
         known = vertex in topology
-        blind = math.log(BLIND / max(SPREAD, len(topology)))
-        hopeless = blind + delay(0.0, 0.0, SHARED_SCALE) < least
         friends = self.company.friends(vertex, texts)
         best: dict[str, tuple[Trouble, float, str]] = {}
         for tid in among:
@@ -58,7 +54,7 @@ class Strangers:
             if other is None or other.vertex in links or other.vertex == vertex:
                 continue
             both = known and other.vertex in topology
-            if both and hopeless and other.vertex not in friends:
+            if both and other.vertex not in friends:
                 continue
             if abs(onset - other.onset) > HORIZON or share(hosts, other.under):
                 continue
@@ -75,13 +71,15 @@ class Strangers:
         before = self.company.chance(vertex, texts, other)
         if before > chance:
             how = "before"
+        if not chance + before:
+            return -99.0, how
         return math.log(min(0.5, chance + before)) + delay(onset - other.onset, 0.0, SHARED_SCALE), how
 
     def _unknown(self, vertex: str, texts: Mapping[str, str], other: Trouble) -> tuple[float, str]:
         """Chance that trouble takes a path that the graph does not know, before anything is known of the two."""
         size = max(SPREAD, len(self.topology))
         if vertex in self.topology and other.vertex in self.topology:
-            return BLIND / size, "at once"  # that the graph knows no path says more than any text
+            return 0.0, "at once"  # that the graph knows no path says more than time and texts
         says, how = 1.0 - REPEATS, "at once"
         for name, text in texts.items():
             like = max((alike(text, its) for its in other.texts.values()), default=0.0)

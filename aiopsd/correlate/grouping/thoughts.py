@@ -11,7 +11,6 @@ from aiopsd.correlate.grouping.strangers import Strangers
 MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
 COMPANY = (3, 64)  # vertices and troubles of an incident that tells whether a name comes in company
-TOGETHER = 3.0  # nats; about the most that ends at one time speak for one cause (odds.py)
 KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 
 
@@ -47,8 +46,8 @@ class Thoughts:
                 w, how = self.odds.same(trouble.onset - other.onset), "same"
             self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
         spot = self.graph.spot(trouble.vertex)
-        recent, least = (s.over, trouble.own - TOGETHER) if ended else (s.begun, trouble.own)
-        for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, spot, least):
+        recent = s.over if ended else s.begun
+        for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, spot):
             if other.group != here or not self.forest.hangs_on(other, trouble):
                 w += self.odds.together(trouble, other) if ended else 0.0
                 self.odds.vote(votes, best, other, w, how)
