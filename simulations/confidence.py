@@ -69,22 +69,13 @@ class _Watching(storm.Player):
 
 def of_stream(stream: storms.Stream) -> Iterator[Seen]:
     """Looks at the main group of every true incident."""
-    home: dict[Any, str] = {}
-    into: dict[str, str] = {}
-
-    def write(line: dict[str, Any]) -> None:
-        if line["kind"] == "assign":
-            home[line["i"]] = line["incident"]
-        elif line["kind"] == "merge":
-            into[line["from"]] = line["into"]
-
-    player = _Watching(Config(), write)
-    storm.play(stream.lines(), write, player=player)
+    homes = storm.Homes()
+    player = _Watching(Config(), homes.take)
+    storm.play(stream.lines(), homes.take, player=player)
+    home = homes.all()
     where: dict[Any, Counter[str]] = defaultdict(Counter)
     for fired in stream.fired:
         if fired.truth is not None and (group := home.get(fired.key)) is not None:
-            while group in into:
-                group = into[group]
             where[fired.truth][group] += 1
     for incident, groups in where.items():
         group = groups.most_common(1)[0][0]

@@ -204,6 +204,30 @@ class Player:
             self.write({"kind": "incident", "incident": incident.id, "opened": said[0], "roots": list(roots)})
 
 
+class Homes:
+    """Where each line is, from answer lines as they come."""
+
+    def __init__(self) -> None:
+        self._home: dict[Any, str] = {}
+        self._into: dict[str, str] = {}
+
+    def take(self, line: dict[str, Any]) -> None:
+        """An answer line of any kind."""
+        if line["kind"] == "assign":
+            self._home[line["i"]] = line["incident"]
+        elif line["kind"] == "merge":
+            self._into[line["from"]] = line["into"]
+
+    def all(self) -> dict[Any, str]:
+        """Incident of each line: the last word, merges followed."""
+        found = {}
+        for i, home in self._home.items():
+            while home in self._into:
+                home = self._into[home]
+            found[i] = home
+        return found
+
+
 def play(lines: Iterable[str], write: Callable[[dict[str, Any]], None], player: Player | None = None) -> Player:
     """Run a whole stream; `write` gets every answer line before the next input line is asked for.
 

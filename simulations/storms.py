@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from simulations import oracle, outages, partition
-from simulations.storm import play
+from simulations.storm import Homes, play
 
 # Harder weather, as knobs; a generator that has other knobs keeps its own values.
 PRESETS: dict[str, dict[str, float]] = {
@@ -138,29 +138,19 @@ def make(generator: ModuleType, preset: str, seed: int, services: int) -> Stream
 
 def answered(stream: Stream) -> tuple[partition.Answer, float]:
     """What the shipped stage says, and CPU seconds."""
-    group: dict[Hashable, str] = {}
-    into: dict[str, str] = {}
+    homes = Homes()
     opened: dict[Hashable, float | None] = {}
     roots: dict[Hashable, Sequence[str]] = {}
 
     def write(line: dict[str, Any]) -> None:
-        if line["kind"] == "assign":
-            group[line["i"]] = line["incident"]
-        elif line["kind"] == "merge":
-            into[line["from"]] = line["into"]
-        else:
+        homes.take(line)
+        if line["kind"] == "incident":
             opened[line["incident"]], roots[line["incident"]] = line["opened"], line["roots"]
 
     began = time.process_time()
     play(stream.lines(), write)
     spent = time.process_time() - began
-
-    def living(g: str) -> str:
-        while g in into:
-            g = into[g]
-        return g
-
-    return partition.Answer({k: living(g) for k, g in group.items()}, opened, roots), spent
+    return partition.Answer(homes.all(), opened, roots), spent
 
 
 def worst(stream: Stream, answer: partition.Answer, most: int) -> list[str]:

@@ -48,16 +48,10 @@ def played(*lines: dict[str, Any]) -> list[dict[str, Any]]:
 
 def homes(answers: list[dict[str, Any]]) -> dict[Any, str]:
     """Incident of each line: the last word, merges followed."""
-    into = {a["from"]: a["into"] for a in answers if a["kind"] == "merge"}
-    found = {}
+    found = storm.Homes()
     for a in answers:
-        if a["kind"] == "assign":
-            found[a["i"]] = a["incident"]
-    for i, home in found.items():
-        while home in into:
-            home = into[home]
-        found[i] = home
-    return found
+        found.take(a)
+    return found.all()
 
 
 def test_a_climbing_fault_is_one_incident_with_its_root() -> None:

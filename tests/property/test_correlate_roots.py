@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiopsd.model import Candidate
-from simulations.storm import Player, play
+from simulations.storm import Homes, Player, play
 
 SERVICES = 8
 ALERTNAMES = ("Slow", "Down", "Backlog")
@@ -61,20 +61,10 @@ def blamed(
         what = {"kind": "alert", "t": 1000.0 + e.second, "ts": 1000.0 + e.second - e.lead, "state": "firing"}
         one = f"{e.second}/{e.lead}/{e.service}/{e.name}"
         lines.append(what | {"id": one, "i": one, "service": name(e.service), "alertname": ALERTNAMES[e.name]})
-    home: dict[str, str] = {}
-    into: dict[str, str] = {}
-
-    def write(line: dict[str, Any]) -> None:
-        if line["kind"] == "assign":
-            home[line["i"]] = line["incident"]
-        elif line["kind"] == "merge":
-            into[line["from"]] = line["into"]
-
-    player: Player = play([json.dumps(line) for line in lines], write)
+    homes = Homes()
+    player: Player = play([json.dumps(line) for line in lines], homes.take)
     members: dict[str, set[str]] = defaultdict(set)
-    for one, incident in home.items():
-        while incident in into:
-            incident = into[incident]
+    for one, incident in homes.all().items():
         members[incident].add(one)
     known = player.stage.incidents
     return {frozenset(ones): known[i].roots if i in known else () for i, ones in members.items()}
