@@ -256,6 +256,10 @@ class Topology:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def lacks(self, names: Iterable[str]) -> set[str]:
+        """Those that are not in the graph; many are asked for at once."""
+        return set(names).difference(self._nodes)
+
     @property
     def history(self) -> Sequence[Change]:
         """The last changes of the merged graph, oldest first."""

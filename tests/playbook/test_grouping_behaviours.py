@@ -231,7 +231,7 @@ def test_names_seen_at_origins_weigh() -> None:
 def test_hindsight_spreads_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """When one incident took all the trial moves of a second, those that are due with it wait, and none is left out."""
     desk = Desk("a>x b>y c>z")
-    fired = [desk.fire(180 * i, service, "Down") for i, service in enumerate("abc")]
+    fired = [desk.fire(i, service, "Down") for i, service in enumerate("abc")]
     desk.end(600, *fired)
     seen: list[tuple[float, str]] = []
 

@@ -41,7 +41,7 @@ class Company:
     def friends(self, vertex: str, names: Iterable[str]) -> set[str]:
         """Vertices that these pairs were seen with; for membership only."""
         met = self.s.met
-        return {key.rpartition("|")[0] for name in names for key in met.get(f"{vertex}|{name}", ())}
+        return {key.partition("|")[0] for name in names for key in met.get(f"{vertex}|{name}", ())}
 
     def chance(self, vertex: str, names: Iterable[str], other: Trouble) -> float:
         """Chance by history that an incident of `other` has `vertex` in it as well, with one of these names."""

@@ -46,15 +46,16 @@ class Strangers:
         no witnesses to an edge that is not there, however many they are.
         """
         troubles, topology, links, hosts = self.s.troubles, self.topology, spot.links, spot.hosts
+        others = [other for tid in among if (other := troubles.get(tid)) is not None]
+        outside = topology.lacks(other.vertex for other in others)
         known = vertex in topology
-        friends = self.company.friends(vertex, texts)
+        friends = self.company.friends(vertex, texts) if known else set()
+        if known and not outside and not friends:
+            return  # as nearly always, where the graph is whole
         best: dict[str, tuple[Trouble, float, str]] = {}
-        for tid in among:
-            other = troubles.get(tid)
-            if other is None or other.vertex in links or other.vertex == vertex:
-                continue
-            both = known and other.vertex in topology
-            if both and other.vertex not in friends:
+        for other in others:
+            both = known and other.vertex not in outside
+            if (both and other.vertex not in friends) or other.vertex in links:
                 continue
             if abs(onset - other.onset) > HORIZON or share(hosts, other.under):
                 continue
