@@ -244,7 +244,7 @@ def test_a_change_just_before_is_told_with_the_page() -> None:
 
 @pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
 def test_a_page_names_who_sends_the_load(crash: bool) -> None:
-    """When backlogs have come alone often enough, the batch job is blamed and not the store that it overloads."""
+    """A backlog and a slow store say little of who began; when backlogs have come alone often enough, they do."""
     teams = {"batch": ("store", "cart", "pay"), "feed": ("lake", "view", "map"), "sync": ("pool", "mail", "chat")}
     calls = " ".join(f"{who}>{store} {a}>{store} {b}>{store}" for who, (store, a, b) in teams.items())
     room = Room(calls, crash=crash)
@@ -253,7 +253,7 @@ def test_a_page_names_who_sends_the_load(crash: bool) -> None:
         at = 100.0 + 8000.0 * k
         sender = list(teams)[k % 3]
         told = [(0.0, sender, "Backlog"), *((15.0 + 8.0 * i, v, "Slow") for i, v in enumerate(teams[sender]))]
-        for after, service, name in told:
+        for after, service, name in told if 0 < k < 8 else told[:2]:
             labels = {"alertname": name, "service": service, "severity": "warning"}
             began = T0 + at + after
             room.tell(at + after, AlertBatch(alerts=(AlertIn(labels=labels, starts_at=began, ends_at=began + 900.0),)))
@@ -263,5 +263,5 @@ def test_a_page_names_who_sends_the_load(crash: bool) -> None:
         room.tell(at + 7000.0, Tick())
 
     assert named[0][0] == "store"
-    assert named[-1][0] == "sync"
+    assert [who for who, _ in named[1:]] == ["feed", "sync", "batch", "feed", "sync", "batch", "feed", "sync"]
     assert ("pool", "sync", "called_by") in named[-1][1]

@@ -188,13 +188,15 @@ def collect(
         vertex = vertices.get(place.vertex)
         if vertex is None:
             vertex = vertices[place.vertex] = Vertex()
+        name = name_of(alert)
+        if all(name_of(other) != name for other in vertex.alerts):  # said again it says no more
+            vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
         vertex.alerts.append(alert)
         for host in place.under:
             under.setdefault(place.vertex, {})[host] = None
         told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]
         if not alert.evidence:
             _take_alert(vertex, alert)
-        vertex.passes += max(-4.0, min(4.0, known.origin.get(name_of(alert), 0.0)))
     if told:
         seen = {_who(e) for service in {e.service for _, e in told} for e in heard.of(service)}
         for name, e in told:
