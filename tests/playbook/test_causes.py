@@ -19,6 +19,7 @@ from aiopsd.model import (
     Evidence,
     EvidenceDigest,
     Incident,
+    IncidentState,
     JournalRecord,
     Node,
     Notification,
@@ -27,6 +28,7 @@ from aiopsd.model import (
     Tick,
     TopologyUpdate,
     Upsert,
+    Verdict,
 )
 from aiopsd.pipeline import correlate
 
@@ -240,6 +242,27 @@ def test_a_change_just_before_is_told_with_the_page() -> None:
     assert root(page).service == "cart"
     assert [c.version for c in root(page).changes] == ["v7"]
     assert "deploy v7" in root(page).reason
+
+
+def test_what_is_brought_together_when_it_is_over_has_its_cause_corrected() -> None:
+    """A lone alert and an outage of a store were two; merged after both ended, the record names the store, untold."""
+    room = Room("web>cart cart>db shop>cart")
+    for at, service, name in ((10.0, "web", "ClockSkew"), (400.0, "db", "Down"), (410.0, "cart", "Slow")):
+        labels = {"alertname": name, "service": service, "severity": "critical"}
+        ends = T0 + at + 300.0
+        room.tell(at, AlertBatch(alerts=(AlertIn(labels=labels, starts_at=T0 + at, ends_at=ends),)))
+    room.tell(2000.0, Tick())
+    lone, outage = sorted(room.incidents.values(), key=lambda i: i.started_at)
+    told = len(room.notes)
+    assert {lone.state, outage.state} == {IncidentState.RESOLVED}
+
+    room.tell(2001.0, Verdict(request_id="v", incident=lone.id, kind="merge", actor="ann", other=outage.id))
+    room.tell(2010.0, Tick())
+
+    (kept,) = (i for i in room.incidents.values() if i.state is not IncidentState.MERGED)
+    assert lone.roots[0].service == "web"
+    assert kept.roots[0].service == "db"
+    assert all(n.reason is not NotifyReason.ROOT_CHANGED for n in room.notes[told:])
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])

@@ -19,6 +19,7 @@ from aiopsd.model import (
     Evidence,
     EvidenceDigest,
     Incident,
+    IncidentState,
     NotifyReason,
     content_id,
     fingerprint,
@@ -96,18 +97,22 @@ class Causes:
         return True
 
     def rank(self, incident_id: str) -> None:
-        """Rank the causes with what is known now; tell if that changes anything."""
+        """Rank the causes with what is known now; tell if that changes anything.
+
+        One that is over is ranked, too: what hindsight brings into it may have another cause. That corrects the record.
+        """
         ledger = self._ledger
         incident = ledger.incidents.get(incident_id)
-        if incident is None or incident.state not in ACTIVE:
+        if incident is None or incident.state is IncidentState.MERGED:
             return
+        over = incident.state not in ACTIVE
         alerts = ledger.members(incident)
         if not alerts:
             return
         window = self.config.change_window
         changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= ledger.now]
         stale = self._asked_last.get(incident_id, 0.0) + ASK_EVERY <= ledger.now
-        if stale or self._asked.get(incident_id) != len(incident.services):
+        if not over and (stale or self._asked.get(incident_id) != len(incident.services)):
             self._ask(incident)
         try:
             roots = rank(
@@ -137,7 +142,8 @@ class Causes:
                 f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
                 reason=after.reason,
             )
-        self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+        if not over:
+            self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
 
     def _evidence(self, incident_id: str) -> Heard:
         heard = self._heard.get(incident_id)
