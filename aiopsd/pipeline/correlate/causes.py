@@ -10,6 +10,7 @@ from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping import Grouper
 from aiopsd.correlate.place import name_of
 from aiopsd.correlate.rootcause import Heard, rank
+from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts
 from aiopsd.evidence import joined
 from aiopsd.model import (
@@ -50,6 +51,7 @@ class Causes:
         topology: Topology,
         grouper: Grouper,
         verdicts: Verdicts,
+        trust: Trust,
     ) -> None:
         self.config = config
         self.changes: dict[str, ChangeEvent] = {}
@@ -59,6 +61,7 @@ class Causes:
         self._topology = topology
         self._grouper = grouper
         self._verdicts = verdicts
+        self._trust = trust
         self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
         self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
         self._asked: dict[str, int] = {}  # incident -> number of services at the last question
@@ -122,7 +125,7 @@ class Causes:
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
-                feedback=self._grouper.knowledge(map(name_of, alerts)),
+                feedback=replace(self._grouper.knowledge(map(name_of, alerts)), trust=self._trust.shift),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             text = "the ranking failed; the causes shown are the last ones"
