@@ -138,6 +138,17 @@ def test_the_node_under_several_services_is_a_candidate() -> None:
     assert (found[0].service, found[0].kind) == ("host-1", "node")
 
 
+def test_the_zone_that_only_labels_know_is_a_zone() -> None:
+    """Services that share nothing but the zone in their labels, whose probe fails as well: a zone is to blame."""
+    alerts = [alert(f"s{i}", 2.0 * i, zone="eu-1a") for i in range(4)]
+
+    silent = rank(alerts, graph("s0>a s1>b s2>c s3>d"), onset=T0)[0]
+    probed = rank([*alerts, alert("", 0, "ProbeSlow", zone="eu-1a")], graph("s0>a s1>b s2>c s3>d"), onset=T0)[0]
+
+    assert (silent.service, silent.kind) == ("eu-1a", "zone")
+    assert (probed.service, probed.kind) == ("eu-1a", "zone")
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"), [("zone", "zone"), ("external", "external"), ("host", "node"), ("datastore", "service")]
 )
