@@ -8,6 +8,7 @@ be silent (layers.py).
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from aiopsd.correlate.grouping.passages import Passages
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.topology import Topology, fold
 
@@ -45,9 +46,10 @@ class Spot(NamedTuple):
 class Graph:
     """Links of every vertex, from the topology and from the nodes and zones that labels of alerts name."""
 
-    def __init__(self, s: State, topology: Topology, hops: int) -> None:
+    def __init__(self, s: State, topology: Topology, passages: Passages, hops: int) -> None:
         self.s = s
         self.topology = topology
+        self.passages = passages
         self.hops = hops
         self._version = topology.version
         self._spots: dict[str, Spot] = {}

@@ -18,7 +18,8 @@ from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
-from aiopsd.correlate.grouping.odds import HOP_MEAN, SPAN, Odds
+from aiopsd.correlate.grouping.odds import SPAN, Odds
+from aiopsd.correlate.grouping.passages import HOP_MEAN
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.correlate.grouping.thoughts import Thoughts
 
