@@ -75,7 +75,7 @@ class Second:
             if other.vertex == item.vertex:
                 w, how = self.odds.same(item.onset - other.onset), "same"
             else:
-                w, how = self.odds.weight(item.onset, other, link)
+                w, how = self.odds.weight(item.vertex, item.onset, other, link)
             self.odds.vote(votes, best, other, w, how)
         spot = self.graph.spot(item.vertex)
         texts = {item.name: item.text}
@@ -174,7 +174,7 @@ class Second:
             self.forest.unquiet(group)
         for other, link in look.near:
             if other.group != trouble.group and other.vertex != item.vertex:
-                w, _ = self.odds.weight(other.onset, trouble, Link(link.up, link.down, link.shared))
+                w, _ = self.odds.weight(other.vertex, other.onset, trouble, Link(link.up, link.down, link.shared))
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
         if how != "same":
