@@ -29,6 +29,7 @@ FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it 
 _WORD = re.compile(r"[a-z]+|\d+")
 # Pods of Kubernetes: hash of the template and of the pod, neither of which has a vowel (apimachinery util/rand), and
 # hexadecimal hashes of others; a lone hash (daemon sets, jobs); an ordinal (stateful sets).
+_SERVICE = re.compile(r"(?<=.)-(?:svc|srv|service)$")
 _POD = re.compile(r"-(?:[bcdfghjklmnpqrstvwxz2456789]{6,10}|[a-f0-9]{6,10})-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
 
 
@@ -111,6 +112,7 @@ class Topology:
         self._resolved: dict[str, str] = {}
         self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
         self._folded: dict[str, str] | None = None
+        self._plain: dict[str, str] | None = None
         if resume is not None:
             self._nodes = {n["name"]: msgspec.convert(n, Node) for n in resume["nodes"]}
             for source, rows in resume["said"].items():
@@ -227,7 +229,7 @@ class Topology:
             if diff.nodes or diff.gone:
                 self._resolved.clear()
                 self.worked_out.clear()
-                self._folded = None
+                self._folded = self._plain = None
         return diff
 
     def _remember(self, diff: Diff, stamp: float, source: str) -> None:
@@ -416,7 +418,20 @@ class Topology:
                 hit = folded.get(fold(short))
                 if hit:
                     return hit
-        return self._fuzzy(name, folded) or name
+        return self._undecorated(forms, folded) or self._fuzzy(name, folded) or name
+
+    def _undecorated(self, forms: Iterable[str], folded: Mapping[str, str]) -> str:
+        """The one vertex whose name differs by a word that only says that it is a service: two such are not guessed."""
+        if self._plain is None:
+            table: dict[str, str] = {}
+            for key, known in folded.items():
+                table[plain(key)] = "" if plain(key) in table else known
+            self._plain = table
+        for form in forms:
+            for short in (form, _POD.sub("", form)):
+                if hit := self._plain.get(plain(fold(short))):
+                    return hit
+        return ""
 
     def _fold_table(self) -> dict[str, str]:
         if self._folded is None:
@@ -498,6 +513,15 @@ class Topology:
             "described": dict(self._described),
             "history": msgspec.to_builtins(list(self._history)),
         }
+
+
+def plain(folded: str) -> str:
+    """A folded name without the word for "service" at its end; a name of that word alone stays.
+
+    >>> plain("cart-svc"), plain("cart-service"), plain("cart"), plain("service")
+    ('cart', 'cart', 'cart', 'service')
+    """
+    return _SERVICE.sub("", folded)
 
 
 def fold(name: str) -> str:

@@ -157,6 +157,17 @@ def test_a_name_is_never_bent_to_another_service(other: str) -> None:
     assert graph.resolve(other) == other
 
 
+@pytest.mark.parametrize("said", ["cart-svc", "CART_SERVICE", "prod/cart-srv", "cart-svc-7d9f8b6c5-x2x4z"])
+def test_a_word_for_service_hides_nobody(said: str) -> None:
+    """Who calls it `cart-svc` means `cart`, where the graph has no other service of that name."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "cart>svc-0012", "payment-svc>pay", "payment-service>pay"), 1.0)
+
+    assert graph.resolve(said) == "cart"
+    assert graph.resolve("payment") == "payment"
+    assert graph.resolve("service") == "service"
+
+
 def test_two_names_that_fold_alike_are_not_guessed() -> None:
     """An ambiguous spelling means nothing."""
     graph = Topology(100.0)
