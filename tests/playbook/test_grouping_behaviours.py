@@ -110,6 +110,27 @@ def test_what_flaps_is_one_trouble_however_often() -> None:
     assert desk.together(*fps)
 
 
+def test_the_outage_of_what_everybody_calls_is_one_incident_and_no_square_of_links() -> None:
+    """Three hundred callers of one name server follow it: one incident; none of them is held against its siblings."""
+    desk = Desk(" ".join(f"s{i}>dns" for i in range(300)))
+    down = desk.fire(0, "dns", "Down")
+    fps = [desk.fire(5 + 0.1 * i, f"s{i}", "Errors") for i in range(300)]
+    desk.until(300)
+
+    assert desk.together(down, *fps)
+    assert all(len(desk.grouper.graph.around(f"s{i}")) == 2 for i in range(300))
+
+
+def test_callers_of_a_silent_name_server_are_one_incident_that_says_why() -> None:
+    """Many of those who depend on one thing fail within a minute: one incident; they depend on it, none runs on it."""
+    desk = Desk(" ".join(f"s{i}>dns" for i in range(150)))
+    fps = [desk.fire(0.4 * i, f"s{i}", "Errors") for i in range(100)]
+    desk.until(300)
+
+    assert desk.together(*fps)
+    assert any("depends on dns" in desk.reasons[fp] for fp in fps)
+
+
 def test_an_alert_that_fires_again_a_day_later_is_new() -> None:
     """Beyond the reopening window the same alert opens another incident, with another id."""
     desk = Desk(SHOP)
