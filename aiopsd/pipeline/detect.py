@@ -207,11 +207,12 @@ class DetectStage:
         return any(s in self._ids for s in services)
 
     def evidence(self, services: Sequence[str], since: float) -> list[Evidence]:
-        """Evidence of every series of these services, sub-threshold included; what came before `since` is lead-in."""
+        """Evidence of every series of these services that lives, sub-threshold included; before `since` is lead-in."""
         ids = [self._ids[s] for s in dict.fromkeys(services) if s in self._ids]
         if not ids:
             return []
-        rows = np.flatnonzero(np.isin(self._service, ids) & self._known)
+        lives = self._known & (self._bank.last >= self._watermark - self._config.evict_after)
+        rows = np.flatnonzero(np.isin(self._service, ids) & lives)
         return from_view(self._bank.view(rows), self._describe, since)
 
     def maintain(self, windows: Sequence[Window]) -> None:

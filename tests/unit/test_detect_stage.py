@@ -368,6 +368,7 @@ def test_a_series_that_waits_makes_no_noise() -> None:
         group = [(series("cpu", "web", pod=str(p)), T0 + 3600 * hour, 1.0) for p in range(pods)]
         s.step(records([group], first=hour))
     assert (s.series, s._join.sizes) == (10, {"web": 9})
+    assert {e.labels["pod"] for e in s.evidence(["web"], since=T0)} == set("012345678")  # nor has it any evidence
 
 
 CHURNING = """
