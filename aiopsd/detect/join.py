@@ -193,7 +193,7 @@ class Join:
         self.describe = describe
         self.subjects: dict[str, Subject] = {}
         self.members: dict[int, str] = {}  # row -> key of the subject that follows it
-        self.sizes: dict[str, int] = {}  # series of each service
+        self.sizes: dict[str, int] = {}  # live series of each service
         self.records: dict[str, Record] = {}  # of subjects that had an event of late
         self._timers: list[tuple[float, str]] = []
         self.adopt_after = ADOPT
@@ -206,16 +206,16 @@ class Join:
     def appear(self, service: str) -> None:
         self.sizes[service] = self.sizes.get(service, 0) + 1
 
-    def vanish(self, row: int, service: str) -> None:
+    def recount(self, sizes: Mapping[str, int]) -> None:
+        """So many series of each service live now: those that wait to come back make no noise."""
+        for service in self.sizes.keys() - sizes.keys():
+            self.records.pop(service, None)
+        self.sizes = dict(sizes)
+
+    def vanish(self, row: int) -> None:
         """The series was evicted."""
         self.adopt.pop(row, None)
         self.rules.pop(row, None)
-        left = self.sizes.get(service, 0) - 1
-        if left > 0:
-            self.sizes[service] = left
-        else:
-            self.sizes.pop(service, None)
-            self.records.pop(service, None)
         key = self.members.pop(row, None)
         if key is not None:
             subject = self.subjects[key]

@@ -50,7 +50,8 @@ from aiopsd.services import ServiceMapper
 AHEAD = 3600.0  # s; a sample further ahead of its record's receipt is a broken clock, not news
 LEAP = 86400.0  # s; without receipt times, a leap of the watermark by more has to be seen in ...
 MOST_POLICIES = 255  # a row keeps the number of its policy in a byte
-MOST_AWAY = 30 * 86400.0  # s; a window of maintenance that ended longer ago no longer excuses silence
+MOST_AWAY = 30 * 86400.0  # s; who is silent for longer is forgotten, and no maintenance excuses it
+SPARE = 0.25  # of those that live; so many more may be remembered than have earned it
 CONFIRM = 3  # ... so many records in a row before it is believed
 
 _KINDS = ("other", "latency", "errors", "availability", "traffic", "saturation", "resource")
@@ -206,11 +207,12 @@ class DetectStage:
         return any(s in self._ids for s in services)
 
     def evidence(self, services: Sequence[str], since: float) -> list[Evidence]:
-        """Evidence of every series of these services, sub-threshold included; what came before `since` is lead-in."""
+        """Evidence of every series of these services that lives, sub-threshold included; before `since` is lead-in."""
         ids = [self._ids[s] for s in dict.fromkeys(services) if s in self._ids]
         if not ids:
             return []
-        rows = np.flatnonzero(np.isin(self._service, ids) & self._known)
+        lives = self._known & (self._bank.last >= self._watermark - self._config.evict_after)
+        rows = np.flatnonzero(np.isin(self._service, ids) & lives)
         return from_view(self._bank.view(rows), self._describe, since)
 
     def maintain(self, windows: Sequence[Window]) -> None:
@@ -622,16 +624,35 @@ class DetectStage:
                 break
 
     def _evict(self, now: float) -> None:
-        """Forget the series that have been silent for longer than they are worth."""
+        """Forget the series that have been silent for longer than they are worth, and than there is room for them."""
+        silent = now - self._bank.last
+        waits = self._known & (silent > self._config.evict_after)
+        rows = self._overdue(np.flatnonzero(waits), silent, int(SPARE * (self.series - waits.sum())))
+        self._forget(rows)
+        lives = np.bincount(self._service[self._known & ~waits], minlength=len(self._names)).tolist()
+        self._join.recount({name: lives[sid] for name, sid in self._ids.items()})
+
+    def _overdue(self, waiting: Rows, silent: F64, room: int) -> Rows:
+        """Whom of those that wait nobody waits for any more."""
         # one that was known for a week is missed for a week: at most half of the rows wait for somebody to come back
-        worth = np.maximum(self._bank.age.astype(np.float64), self._config.evict_after)
-        rows = np.flatnonzero(self._known & (self._bank.last < now - worth))
+        worth = np.maximum(self._bank.age[waiting], self._config.evict_after)
+        longer = silent[waiting] / worth
+        over = longer > 1
+        keep = room - (len(waiting) - int(over.sum()))
+        if keep > 0:  # by how long it is overdue: equals go together, for the numbers of rows mean nothing
+            best = np.sort(longer[over])
+            most = best[keep] if keep < len(best) else np.inf
+            over &= (longer >= most) | (silent[waiting] > MOST_AWAY)
+        return waiting[over]
+
+    def _forget(self, rows: Rows) -> None:
+        """These series are gone; who comes back is new."""
         if not len(rows):
             return
         for row in rows.tolist():
             sid = int(self._service[row])
             name = self._names[sid]
-            self._join.vanish(row, name)
+            self._join.vanish(row)
             self._limits.vanish(row)
             self._online.vanish(row)
             self._edges.vanish(row)
