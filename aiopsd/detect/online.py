@@ -325,7 +325,7 @@ class Online:
         left, strongest = max((self._left(subject, s), subject) for subject in subjects)
         opinion = self._verdicts[strongest].opinion if left > MENTION else ""
         return msgspec.structs.replace(
-            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion
+            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion or s.opinion
         )
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:

@@ -80,7 +80,7 @@ class DetectStage:
     int16 (which maintenance concerns it; follows from the labels).
     """
 
-    KIND, VERSION = "detect", 6
+    KIND, VERSION = "detect", 7
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition

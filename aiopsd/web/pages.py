@@ -36,6 +36,7 @@ RULER = {  # channel -> what was out of its range, where it is not the value its
     "resid": "a sudden change",
     "season": "against this hour of other days",
     "hour": "its mean of an hour",
+    "still": "how much it moves",
     "online": "as its own model sees it",
 }
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
