@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from aiopsd.config import WEEKDAYS, MaintenanceRule
 from aiopsd.detect.bank import F64
-from aiopsd.detect.signals import Matcher
 from aiopsd.errors import ConfigError
+from aiopsd.matchers import Match, Matchers
 from aiopsd.model import Window as Asked
-from aiopsd.silences import Matchers
 
 Interval = tuple[float, float]  # [begin, end) in UTC seconds
 DAY = 86400.0
@@ -137,7 +136,7 @@ class Maintenance:
         self._windows: list[Window | Once] = [Window(rule, f"{path}[{i}]") for i, rule in enumerate(rules)]
         self._windows += [Once(window) for window in asked]
         self._matchers: list[Callable[[Mapping[str, str]], bool]] = [
-            Matcher(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)
+            Match(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)
         ]
         self._matchers += [Matchers(window.matchers).matches for window in asked]
         self._groups: list[tuple[int, ...]] = [()]  # each: the rules that concern its rows

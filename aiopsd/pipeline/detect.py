@@ -27,10 +27,11 @@ from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, seen
 from aiopsd.detect.maintenance import Maintenance
 from aiopsd.detect.online import Online
-from aiopsd.detect.signals import Matcher, Signal, Signals
+from aiopsd.detect.signals import Signal, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
 from aiopsd.errors import ConfigError, DecodeReason
+from aiopsd.matchers import Match
 from aiopsd.model import (
     Anomaly,
     Append,
@@ -98,7 +99,7 @@ class DetectStage:
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
         rules = d.policies
         self._others = [self._policy_of(rule) for rule in rules]
-        self._policies = [Matcher(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
+        self._policies = [Match(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
         no_data = [d.no_data if rule.no_data is None else rule.no_data for rule in rules]
         self._no_data = np.array([d.no_data, *no_data], np.float64)
         flatline = [d.flatline if rule.flatline is None else rule.flatline for rule in rules]
@@ -118,8 +119,8 @@ class DetectStage:
         self._models = [
             (
                 m.name,
-                Matcher(m.inputs, f"{path}[{i}].inputs") if m.inputs else None,
-                Matcher(m.errors, f"{path}[{i}].errors") if m.errors else None,
+                Match(m.inputs, f"{path}[{i}].inputs") if m.inputs else None,
+                Match(m.errors, f"{path}[{i}].errors") if m.errors else None,
             )
             for i, m in models
         ]
