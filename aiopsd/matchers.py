@@ -258,6 +258,25 @@ class Matchers:
         return "{" + ",".join(sorted(map(matcher_text, self.matchers))) + "}"
 
 
+_WORDS = re.compile(r"(?:[\w:/@ -]|\.[*+]?)+(?:\|(?:[\w:/@ -]|\.[*+]?)+)*")  # alternatives of plain text and wildcards
+
+
+def needles(m: Matcher) -> tuple[str, ...]:
+    """Texts of which every value that matches holds at least one; () when nothing of the kind is known.
+
+    >>> needles(parse_matcher('pod=~"web-.*|db.0"')), needles(parse_matcher('pod!="x"'))
+    (('web-', 'db'), ())
+    """
+    if not m.is_equal or not m.value:
+        return ()
+    if not m.is_regex:
+        return (m.value,)
+    if not _WORDS.fullmatch(m.value):
+        return ()
+    found = tuple(max(re.split(r"\.[*+]?", part), key=len) for part in m.value.split("|"))
+    return found if all(found) else ()
+
+
 class Fault(StrEnum):
     """Why matchers cannot choose anything."""
 
