@@ -11,6 +11,7 @@ and this alertname fire by themselves. Both sides are learned from the stream, w
   it, nothing is read from its spelling);
 - how often a pair (vertex, alertname) fires alone: chronic pairs need better company, and open no incident;
 - how much of a vertex's callers follow it down (silence of the others is evidence against it);
+- how often trouble crosses an edge, in either direction, and how long it takes (passages.py);
 - whether incidents come in bursts.
 
 Enter: alerts and their ends, verdicts, time. Leave: placements with a reason, merges and moves. Everything is

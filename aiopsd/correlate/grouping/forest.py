@@ -396,13 +396,27 @@ class Forest:
             s.gone[gone.id] = self.s.now
             s.pending.append(Revision("merge", gone.id, kept.id, fps, False, why))
 
-    def split(self, group: Group, v: Verdict) -> None:
-        """The named alerts leave, each trouble whole, and stay together in an incident of their own."""
+    def unite(self, one: Group, other: Group, v: Verdict) -> list[Trouble]:
+        """Two incidents are one, and the cause of the later one hangs on that of the earlier: the trouble decided."""
+        kept, gone = sorted((one, other), key=self.seniority)
+        tops = [[t for tid in g.troubles if (t := self.s.troubles[tid]).parent < 0] for g in (kept, gone)]
+        self.absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
+        first, later = sorted((min(top, key=lambda t: (t.onset, t.id)) for top in tops), key=lambda t: (t.onset, t.id))
+        self.link(later, first)
+        later.pinned = True
+        return [later]
+
+    def split(self, group: Group, v: Verdict) -> list[Trouble]:
+        """The named alerts leave, each trouble whole, and stay together in an incident of their own.
+
+        Returns:
+            The troubles whose place an operator has decided by that.
+        """
         s = self.s
         chosen = dict.fromkeys(s.rows[fp].trouble for fp in v.fingerprints if fp in s.rows)
         leaving = [s.troubles[tid] for tid in chosen if tid in group.troubles]
         if not leaving or len(leaving) == len(group.troubles):
-            return
+            return []
         first: Trouble | None = None
         for trouble in leaving:
             for child in list(trouble.children):  # what hung on it stays where it is
@@ -412,8 +426,10 @@ class Forest:
             self.move(trouble, first, f"{v.actor or 'an operator'} split them")
             trouble.pinned = True
             first = first or trouble
-        for tid in group.troubles:
-            s.troubles[tid].pinned = True
+        staying = [s.troubles[tid] for tid in group.troubles]
+        for trouble in staying:
+            trouble.pinned = True
+        return [*leaving, *staying]
 
     def forget(self, incident: str) -> None:
         """Drop an incident and its alerts; what was learned from them stays."""

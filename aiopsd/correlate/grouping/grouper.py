@@ -13,9 +13,11 @@ from aiopsd.correlate.grouping.forest import Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
 from aiopsd.correlate.grouping.layers import Layers
+from aiopsd.correlate.grouping.lessons import TEACH_AFTER, Lessons
 from aiopsd.correlate.grouping.likeness import template_of
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
+from aiopsd.correlate.grouping.passages import Passages
 from aiopsd.correlate.grouping.second import Second
 from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
@@ -23,12 +25,14 @@ from aiopsd.correlate.grouping.state import (
     PLACES,
     RECHECK_TIMER,
     SETTLE_TIMER,
+    TEACH_TIMER,
     THINK_TIMER,
     Count,
     Group,
     Placement,
     Revision,
     State,
+    Trouble,
     Waiting,
     drop_in,
     set_timer,
@@ -60,13 +64,15 @@ class Grouper:
         self.config = config
         self.topology = topology
         self.s = s = State() if resume is None else msgspec.convert(resume, State, str_keys=True)
-        self.graph = Graph(s, topology, config.hops)
+        self.passages = Passages(s)
+        self.graph = Graph(s, topology, self.passages, config.hops)
         self.memory = Memory(s, topology)
-        self.odds = Odds(s, config, self.memory)
+        self.odds = Odds(s, config, self.memory, self.passages)
         self.strangers = Strangers(s, topology, self.memory)
         self.crowds = Crowds(s)
         self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
-        self.thoughts = Thoughts(s, self.graph, self.memory, self.odds, self.strangers, self.forest)
+        self.thoughts = Thoughts(s, self.graph, self.odds, self.strangers, self.forest)
+        self.lessons = Lessons(s, self.graph, self.memory, self.odds, self.strangers, self.passages, self.forest)
         self.hindsight = Hindsight(s, self.graph, self.memory, self.strangers, self.forest)
         self.layers = Layers(s, self.graph, self.odds, self.crowds, self.forest, self.thoughts)
         self.second = Second(
@@ -175,7 +181,10 @@ class Grouper:
             following, after = LATER[kind]
             set_timer(self.s, trouble.born + after, following, tid)
         elif kind == SETTLE_TIMER:
-            self.thoughts.settle(trouble)
+            self.lessons.settle(trouble)
+        elif kind == TEACH_TIMER:
+            if 0.0 <= self.odds.end(trouble) <= due - TEACH_AFTER:
+                self.lessons.of_edges(trouble)
         elif kind == ENDED_TIMER:
             self.thoughts.after_end(trouble)
         elif 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
@@ -199,10 +208,9 @@ class Grouper:
         elif group is None:
             return []
         elif v.kind == "merge" and v.other in s.groups and v.other != v.incident:
-            kept, gone = sorted((group, s.groups[v.other]), key=self.forest.seniority)
-            self.forest.absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
+            self._teach(self.forest.unite(group, s.groups[v.other], v))
         elif v.kind == "split":
-            self.forest.split(group, v)
+            self._teach(self.forest.split(group, v))
         elif v.kind == "noise":
             for tid in group.troubles:
                 trouble = s.troubles[tid]
@@ -210,6 +218,13 @@ class Grouper:
                     s.noise[f"{trouble.vertex}|{name}"] = stamp
         out, s.pending = s.pending, []
         return out
+
+    def _teach(self, decided: Sequence[Trouble]) -> None:
+        """What operators said of troubles that have taught already: they teach again, and it counts for more."""
+        for trouble in decided:
+            if trouble.taught:
+                trouble.taught = False
+                self.lessons.of_edges(trouble)
 
     def knowledge(self, names: Iterable[str] | None = None) -> Knowledge:
         """What history and operators know that ranking can use, of these alertnames; None: of all."""

@@ -18,7 +18,8 @@ from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
-from aiopsd.correlate.grouping.odds import HOP_MEAN, SPAN, Odds
+from aiopsd.correlate.grouping.odds import SPAN, Odds
+from aiopsd.correlate.grouping.passages import HOP_MEAN
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.correlate.grouping.thoughts import Thoughts
 
@@ -127,7 +128,8 @@ class Layers:
                 self.forest.dismiss(below)
 
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
-        many = f"{root.followers} of what runs on {root.vertex} began within minutes"
+        on = "runs" if self.graph.carries(root.vertex) else "depends"
+        many = f"{root.followers} of what {on} on {root.vertex} began within minutes"
         for member in members:
             if member.pinned or self.forest.hangs_on(root, member):
                 continue  # an operator decided, or the host's trouble is one that this one caused

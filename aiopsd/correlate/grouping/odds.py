@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.graph import Link
 from aiopsd.correlate.grouping.memory import ORIGIN, Memory
+from aiopsd.correlate.grouping.passages import CROSS, DOWN, HOP_MEAN, HOP_SCALE, Passages
 from aiopsd.correlate.grouping.state import Group, State, Trouble
 
 # Set on simulated storms (see simulations/storm.py); each is a physical quantity.
-CROSS = 0.4  # chance that trouble of a callee shows at a given caller, before anything is known of this trouble
-CROSS_WEIGHT = 3.0  # ... and how many callers of evidence that chance is worth
+CROSS_WEIGHT = 3.0  # callers of evidence that the usual chance of crossing is worth, of one trouble
 SILENT = 0.3  # chance that a vertex between two troubles stays silent (lost alert, no rule)
-DOWN = 0.001  # chance that trouble runs from a caller down to a callee (load, retries)
 SHARED = 0.02  # chance that an unexplained trouble stems from a dependency that has not alerted
 SAME = 0.5  # chance that a trouble shows a further symptom
-HOP_MEAN, HOP_SCALE = 22.0, 40.0  # s; delay from one trouble to the next, detection included (Student t, 3 degrees)
 SAME_MEAN, SAME_SCALE = 5.0, 35.0  # s; between two symptoms of one trouble
 SHARED_SCALE = 55.0  # s; between two that share a cause
 FOLLOW = 90.0  # s; callers that have not followed after about this time probably will not
@@ -30,6 +28,7 @@ FLAPS = 0.3  # chance that an end was not the last one
 
 _SAME_LOG = math.log(SAME)
 _SPAN_LOG = math.log(SPAN)
+_DOWN_LOG = math.log(DOWN)
 _STILL_LOG = math.log(FLAPS)
 _END_FREE_LOG = math.log(END_FREE)
 _SHARED_TOP = CROSS_WEIGHT * CROSS + 1.0
@@ -42,19 +41,21 @@ _UP_CONST = [d * math.log(DOWN) - 1.0007 - math.log(_HOP_SCALES[d]) for d in ran
 class Odds:
     """Log-likelihoods over what is known now."""
 
-    def __init__(self, s: State, config: CorrelateConfig, memory: Memory) -> None:
+    def __init__(self, s: State, config: CorrelateConfig, memory: Memory, passages: Passages) -> None:
         self.s = s
         self.config = config
         self.memory = memory
+        self.passages = passages
 
     def same(self, gap: float) -> float:
         """Log-likelihood that a symptom is a further one of a trouble of its vertex that began `gap` seconds ago."""
         return _SAME_LOG + delay(gap, SAME_MEAN, SAME_SCALE)
 
-    def weight(self, onset: float, other: Trouble, link: Link) -> tuple[float, str]:
-        """(log-likelihood that a trouble that began at `onset` stems from `other`, how).
+    def weight(self, vertex: str, onset: float, other: Trouble, link: Link) -> tuple[float, str]:
+        """(log-likelihood that a trouble of `vertex` that began at `onset` stems from `other`, how).
 
-        The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far.
+        The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far,
+        and how often this edge was crossed before.
         """
         best, how = -99.0, ""
         gap = onset - other.onset
@@ -64,14 +65,25 @@ class Odds:
         if d:
             k = other.followers
             crosses = (CROSS_WEIGHT * CROSS + k) / (CROSS_WEIGHT + k + max(0, other.fan - k) * silent)
-            z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
-            best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+            if d == 1:
+                _, odds, mean, scale, top = self.passages.of(other.vertex, vertex, True)
+                crosses *= odds / (1.0 - crosses + crosses * odds)
+                z = (gap - mean) / scale
+                best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + top
+            else:
+                z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
+                best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
             how = "climbed"
             if other.echo_of >= 0:
                 best += self.news(other)
         elif u:
-            z = (gap - HOP_MEAN * u) / _HOP_SCALES[u]
-            best = _UP_CONST[u] - 2.0 * math.log1p(z * z / 3.0)
+            if u == 1:
+                share, _, mean, scale, top = self.passages.of(other.vertex, vertex, False)
+                z = (gap - mean) / scale
+                best = math.log(share) + _DOWN_LOG - 2.0 * math.log1p(z * z / 3.0) + top
+            else:
+                z = (gap - HOP_MEAN * u) / _HOP_SCALES[u]
+                best = _UP_CONST[u] - 2.0 * math.log1p(z * z / 3.0)
             how = "ran down"
             if other.echo_of >= 0:
                 best += self.news(other)
@@ -125,6 +137,11 @@ class Odds:
             high, low = (fault, noise) if fault > noise else (noise, fault)
             fault = high + math.log1p(math.exp(low - high))
         return fault - passed
+
+    def genuine(self, vertex: str, name: str) -> float:
+        """Chance that what fires alone is a fault, and not what this pair does now and then."""
+        fault = ORIGIN * math.exp(self.memory.shares_of(name)[0])
+        return fault / (fault + self.memory.alone_rate(vertex, name))
 
     def strange(self, vertex: str, names: Iterable[str]) -> float:
         """Log-likelihood ratio of an onset at any time within SPAN as a passed-on trouble, against one of its own.

@@ -28,11 +28,13 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
         return f"{a} and {b} began {abs(gap):.0f} s apart; whether one depends on the other is not known"
     link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
     if how == "climbed" and not other.names:
-        return f"{a} runs on {b}, of which {other.followers} others got into trouble within minutes"
+        on = "runs" if graph.carries(other.vertex) else "depends"
+        return f"{a} {on} on {b}, of which {other.followers} others got into trouble within minutes"
     if how == "climbed":
-        return f"{a} depends on {b}{_steps(link.down)} and started {when}"
+        return f"{a} depends on {b}{_steps(link.down)} and started {when}{_usually(graph, other, vertex, link.down)}"
     if how == "ran down":
-        return f"{b} depends on {a}{_steps(link.up)}, and {a} started {when}"
+        usually = _usually(graph, other, vertex, link.up, up=False)
+        return f"{b} depends on {a}{_steps(link.up)}, and {a} started {when}{usually}"
     shared = ", ".join(name for name, _ in link.shared[:3])
     return f"{a} and {b} both depend on {shared} and started {abs(gap):.0f} s apart"
 
@@ -52,6 +54,11 @@ def alone_reason(memory: Memory, item: Waiting, votes: Mapping[str, float]) -> t
     if votes:
         return False, "what is in trouble near it does not explain it"
     return False, "nothing near it is in trouble"
+
+
+def _usually(graph: Graph, other: Trouble, vertex: str, steps: int, *, up: bool = True) -> str:
+    told = graph.passages.told(other.vertex, vertex, up) if steps == 1 else ""
+    return f"; {told}" if told else ""
 
 
 def _steps(n: int) -> str:

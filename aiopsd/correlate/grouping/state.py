@@ -12,7 +12,7 @@ import msgspec
 HALF_LIFE = 7 * 86400.0  # s; memory of what fires alone and which names travel
 
 CHECK_TIMER, RECHECK_TIMER, SETTLE_TIMER = "c", "r", "s"
-DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER = "d", "e", "f", "t"
+DROP_TIMER, ENDED_TIMER, FADE_TIMER, THINK_TIMER, TEACH_TIMER = "d", "e", "f", "t", "l"
 
 LATEST = 64  # troubles that began, or ended, last: the only strangers that are looked at, whatever the storm
 PLACES = 3  # vertices at which an alertname was seen before its company tells anything of it
@@ -73,6 +73,7 @@ class Trouble(msgspec.Struct):
     followers: int = 0  # how many of them are in trouble about as long
     apart: int = -1  # version of the graph in which nothing near it was in trouble since it began; -1: something was
     pinned: bool = False  # an operator decided
+    taught: bool = False  # where it came from and went has been learned
 
 
 class Group(msgspec.Struct):
@@ -130,6 +131,16 @@ class Count(msgspec.Struct):
         self.at = max(self.at, now)
 
 
+class Tally(msgspec.Struct):
+    """Sums over troubles, as of `at` (passages.py)."""
+
+    asked: float = 0.0  # troubles that could have crossed
+    crossed: float = 0.0  # ... that did
+    gaps: float = 0.0  # s; sum of their delays
+    squares: float = 0.0  # s^2; ... of the squares
+    at: float = 0.0
+
+
 class State(msgspec.Struct):
     """All that a snapshot holds."""
 
@@ -149,6 +160,8 @@ class State(msgspec.Struct):
     met: dict[
         str, dict[str, Count]
     ] = {}  # pair -> pair that came with it -> times; "": times that it came (company.py)
+    up: dict[str, dict[str, Tally]] = {}  # callee -> caller -> how trouble passes (passages.py)
+    down: dict[str, dict[str, Tally]] = {}  # caller -> callee -> how trouble runs down
     learned: float = 0.0  # when `origin` and `passed` changed last
     shares: dict[str, tuple[float, float, float]] = {}  # alertname -> its log-shares, as worked out last
     worked_out: float = 0.0  # how much was in them when all of these were thrown away

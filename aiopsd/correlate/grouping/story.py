@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
-from aiopsd.correlate.grouping.odds import HOP_MEAN, HOP_SCALE, SAME_MEAN, SAME_SCALE, delay
+from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, delay
+from aiopsd.correlate.grouping.passages import HOP_MEAN, HOP_SCALE
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.correlate.grouping.strangers import Strangers, share
 
@@ -152,7 +153,7 @@ class Story:
             elif not troubles:
                 continue
             elif link is not None:
-                w, how = self._from(parts[other].onset, v, Link(link.up, link.down, link.shared))
+                w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared))
                 if w > value:
                     put(passed, other, (w, v, how))
             elif value == STRANGE:
@@ -232,7 +233,7 @@ class Story:
         onset = self.parts[v].onset
         for other in self._inside(links):
             if other != v:
-                w, how = self._from(onset, other, links[other])
+                w, how = self._from(v, onset, other, links[other])
                 if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
                     best = (w, other, how)
         return best if best[1] else self._stray(self.parts[v].troubles[0])
@@ -254,12 +255,18 @@ class Story:
     def _id(self, v: str) -> int:
         return self.parts[v].troubles[0].id if v else 1 << 62
 
-    def _from(self, onset: float, other: str, link: Link) -> tuple[float, str]:
-        """(log-likelihood that a trouble that began at `onset` stems from another vertex of the story, how)."""
+    def _from(self, v: str, onset: float, other: str, link: Link) -> tuple[float, str]:
+        """(log-likelihood that a trouble of `v` that began at `onset` stems from another vertex of the story, how)."""
         gap = onset - self.parts[other].onset
         d, u, shared = link
         best, how = -99.0, ""
-        if d:
+        if d == 1 or (u == 1 and not d):
+            share, _, mean, scale, top = self.graph.passages.of(other, v, d == 1)
+            z = (gap - mean) / scale
+            best, how = math.log(share) + top - 2.0 * math.log1p(z * z / 3.0), "climbed" if d else "ran down"
+            if u == 1 and not d:
+                best += DOWN
+        elif d:
             z = (gap - HOP_MEAN * d) / _SCALES[d]
             best, how = _CLIMB[d] - 2.0 * math.log1p(z * z / 3.0), "climbed"
         elif u:
@@ -304,7 +311,7 @@ class Story:
         best = STRANGE
         for other in self._inside(links):
             if other != trouble.vertex:
-                best = max(best, self._from(trouble.onset, other, links[other])[0])
+                best = max(best, self._from(trouble.vertex, trouble.onset, other, links[other])[0])
         if best == STRANGE:
             best = self._stray(trouble)[0]
         if trouble.vertex in self.parts:

@@ -7,7 +7,7 @@ two were in one incident before. All of it is a chance, and weighed against a fa
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nsmallest
 
 from aiopsd.correlate.grouping.company import PARTNERS, Company
@@ -22,6 +22,8 @@ REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not 
 REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
 # to one that two who say different things are two problems, until they have ended together or come together before
 
+MANY = 256  # troubles of one incident above which it says of no two that they belong together
+
 
 class Strangers:
     """Weighs strangers; of the state it reads `begun`, `over` and `troubles`."""
@@ -31,13 +33,16 @@ class Strangers:
         self.topology = topology
         self.memory = memory
         self.company = Company(s)
+        self._outside: list[int] = []  # of `begun`, up to the trouble that was asked last, those the graph lacks
+        self._asked = -1
+        self._version = topology.version
 
     def near(
         self,
         vertex: str,
         texts: Mapping[str, str],
         onset: float,
-        among: Iterable[int],
+        among: Sequence[int],
         spot: Spot,
     ) -> Iterator[tuple[Trouble, float, str]]:
         """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
@@ -46,12 +51,14 @@ class Strangers:
         no witnesses to an edge that is not there, however many they are.
         """
         troubles, topology, links, hosts = self.s.troubles, self.topology, spot.links, spot.hosts
-        others = [other for tid in among if (other := troubles.get(tid)) is not None]
-        outside = topology.lacks(other.vertex for other in others)
         known = vertex in topology
         friends = self.company.friends(vertex, texts) if known else set()
-        if known and not outside and not friends:
+        if known and not friends and among is self.s.begun and not self._lacks():
             return  # as nearly always, where the graph is whole
+        others = [other for tid in among if (other := troubles.get(tid)) is not None]
+        outside = topology.lacks(other.vertex for other in others)
+        if known and not outside and not friends:
+            return
         best: dict[str, tuple[Trouble, float, str]] = {}
         for other in others:
             both = known and other.vertex not in outside
@@ -65,6 +72,22 @@ class Strangers:
             elif other.group not in best or found[1] > best[other.group][1]:
                 best[other.group] = found
         yield from best.values()
+
+    def _lacks(self) -> bool:
+        """Whether the graph lacks any of the troubles that began last; asked of each once, as the graph is now."""
+        begun, topology = self.s.begun, self.topology
+        if self._version != topology.version:
+            self._version, self._asked, self._outside = topology.version, -1, []
+        for tid in reversed(begun):  # ids grow
+            if tid <= self._asked:
+                break
+            if (other := self.s.troubles.get(tid)) is not None and other.vertex not in topology:
+                self._outside.append(tid)
+        if begun:
+            self._asked = max(self._asked, begun[-1])
+        if self._outside:
+            self._outside = [tid for tid in self._outside if tid >= begun[0] and tid in self.s.troubles]
+        return bool(self._outside)
 
     def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
         """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""
@@ -91,6 +114,8 @@ class Strangers:
 
     def learn(self, trouble: Trouble, group: Group, spot: Spot) -> None:
         """A settled trouble: which strangers were in its incident."""
+        if len(group.troubles) > MANY:
+            return
         mates = [
             (abs(other.onset - trouble.onset), tid)
             for tid in group.troubles

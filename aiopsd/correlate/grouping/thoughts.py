@@ -1,28 +1,24 @@
-"""Second thoughts of a trouble: is there a better home by now, and what was learned when it settled."""
+"""Second thoughts of a trouble: is there a better home by now?"""
 
 from aiopsd.correlate.grouping.forest import END_CHECK, Forest
 from aiopsd.correlate.grouping.graph import Graph
-from aiopsd.correlate.grouping.memory import Memory
+from aiopsd.correlate.grouping.lessons import TEACH_AFTER
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import why
-from aiopsd.correlate.grouping.state import FADE_TIMER, PLACES, Count, Group, State, Trouble, drop_in, set_timer
+from aiopsd.correlate.grouping.state import FADE_TIMER, TEACH_TIMER, State, Trouble, set_timer
 from aiopsd.correlate.grouping.strangers import Strangers
 
 MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
 STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
-COMPANY = (3, 64)  # vertices and troubles of an incident that tells whether a name comes in company
 KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 
 
 class Thoughts:
     """Each trouble is thought over when something new is near it, at fixed times after its onset and after its end."""
 
-    def __init__(
-        self, s: State, graph: Graph, memory: Memory, odds: Odds, strangers: Strangers, forest: Forest
-    ) -> None:
+    def __init__(self, s: State, graph: Graph, odds: Odds, strangers: Strangers, forest: Forest) -> None:
         self.s = s
         self.graph = graph
-        self.memory = memory
         self.odds = odds
         self.strangers = strangers
         self.forest = forest
@@ -39,7 +35,7 @@ class Thoughts:
             if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
                 continue
             if other.vertex != trouble.vertex:
-                w, how = self.odds.weight(trouble.onset, other, link)
+                w, how = self.odds.weight(trouble.vertex, trouble.onset, other, link)
             elif not ended:
                 continue
             else:
@@ -94,39 +90,5 @@ class Thoughts:
             end = self.odds.end(other)
             if 0.0 <= end <= self.s.now - END_CHECK and (other.group != trouble.group or other.parent == trouble.id):
                 self.recheck(other, ended=True)
+        set_timer(self.s, trouble.ended + TEACH_AFTER, TEACH_TIMER, trouble.id)
         set_timer(self.s, self.s.now + KEEP_ENDED, FADE_TIMER, trouble.id)
-
-    def _learn_company(self, trouble: Trouble, group: Group) -> None:
-        """Does an alertname come in company? What is passed on shows at several vertices, what is local at one."""
-        s = self.s
-        if not COMPANY[0] <= len(group.troubles) <= COMPANY[1]:
-            return
-        others = [t for tid in group.troubles if (t := s.troubles[tid]).vertex != trouble.vertex]
-        if len({t.vertex for t in others}) < COMPANY[0] - 1:
-            return
-        for name in trouble.names:
-            counts = s.common if any(name in t.names for t in others) else s.lone
-            counts.setdefault(name, Count()).add(s.now)
-            places = s.places.setdefault(name, {})
-            if len(places) < PLACES:
-                places[trouble.vertex] = None
-
-    def settle(self, trouble: Trouble) -> None:
-        """What a trouble turned out to be goes into the counts."""
-        s, now = self.s, self.s.now
-        group = s.groups[trouble.group]
-        if not trouble.names or (trouble.echo_of >= 0 and trouble.parent == trouble.echo_of):
-            pass  # it says nothing, or was counted when it fired first
-        elif self.odds.alone(group):
-            name = next(iter(trouble.names))
-            for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
-                s.alone.setdefault(key, Count()).add(now)
-        else:
-            self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
-            self._learn_company(trouble, group)
-        if trouble.echo_of < 0 and trouble.names:
-            self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
-        if len(s.alone) > 50_000:
-            s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
-        drop_in(s.hot, trouble.vertex, trouble.id)
-        self.forest.crowds.update(trouble)
