@@ -265,41 +265,10 @@ def graph(view: Neighbourhood) -> Markup:
     """The neighbourhood in columns, callers left of what they call; "" without nodes."""
     if not view.nodes:
         return Markup("")
-    names = [n.name for n in view.nodes]
-    column = layers(names, [(e.caller, e.callee) for e in view.edges])
-    rows: list[list[Point]] = [[] for _ in range(max(column.values()) + 1)]
-    for name in names:
-        rows[column[name]].append(name)
-    # An edge over several columns bends around what stands between: one invisible point for each column.
-    bends: dict[int, list[Point]] = {}
-    up: dict[Point, list[Point]] = {}
-    down: dict[Point, list[Point]] = {}
-    made = 0
-    for i, edge in enumerate(view.edges):
-        a, b = sorted((edge.caller, edge.callee), key=lambda n: column[n])
-        points: list[Point] = [a]
-        for c in range(column[a] + 1, column[b]):
-            rows[c].append(made)
-            points.append(made)
-            made += 1
-        points.append(b)
-        bends[i] = points if a == edge.caller else points[::-1]
-        for p, q in pairwise(points):
-            down.setdefault(p, []).append(q)
-            up.setdefault(q, []).append(p)
-    for sweep in range(8):  # barycentres, down and up in turn (Sugiyama 1981): fewer crossings
-        side, walk = (up, range(1, len(rows))) if sweep % 2 == 0 else (down, range(len(rows) - 2, -1, -1))
-        for c in walk:
-            place = {n: i for row in rows for i, n in enumerate(row)}
-            mean = {n: sum(place[m] for m in side[n]) / len(side[n]) if n in side else place[n] for n in rows[c]}
-            rows[c].sort(key=lambda n: (mean[n], place[n]))
-    at: dict[Point, tuple[float, float]] = {}
-    tallest = max(sum(_high(n) for n in row) for row in rows)
-    for c, row in enumerate(rows):
-        y = (tallest - sum(_high(n) for n in row)) / 2
-        for place_of in row:
-            at[place_of] = (c * COLUMN + NODE_W / 2 + 6, y + _high(place_of) / 2 + 4)
-            y += _high(place_of)
+    column = layers([n.name for n in view.nodes], [(e.caller, e.callee) for e in view.edges])
+    rows, stops = _columns(view, column)
+    _uncross(rows, stops)
+    at, tallest = _places(rows)
     width, height = (len(rows) - 1) * COLUMN + NODE_W + 12, tallest + 8
     out = [
         f'<svg class="graph" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
@@ -313,34 +282,91 @@ def graph(view: Neighbourhood) -> Markup:
         + "</defs>",
     ]
     for i, edge in sorted(enumerate(view.edges), key=lambda e: (EDGE_ROLES.index(e[1].role), e[0])):
-        stops = bends[i]
-        back = column[edge.caller] > column[edge.callee]
-        same = column[edge.caller] == column[edge.callee]
-        (x0, y0), (x1, y1) = at[stops[0]], at[stops[-1]]
-        half = NODE_W / 2
-        start = (x0 + (-half if back else half), y0)
-        end = (x1 + (half if back or same else -half), y1)
-        path = f"M{start[0]:.1f} {start[1]:.1f}"
-        last = start
-        for point in [*(at[p] for p in stops[1:-1]), end]:
-            bend = 34.0 if same else (point[0] - last[0]) / 2
-            path += f"C{last[0] + bend:.1f} {last[1]:.1f} {point[0] + (bend if same else -bend):.1f} {point[1]:.1f} "
-            path += f"{point[0]:.1f} {point[1]:.1f}"
-            last = point
-        dashed = "" if edge.kind in ("calls", "reads", "writes") else " other"
-        out.append(
-            f'<path class="edge {edge.role}{dashed}" d="{path}" marker-end="url(#tip-{edge.role})">'
-            f"<title>{escape(f'{edge.caller} {edge.kind} {edge.callee}')}</title></path>"
-        )
-    for node in view.nodes:
-        x, y = at[node.name]
-        short = node.name if len(node.name) <= 21 else node.name[:20] + "…"
-        corner = 21 if node.kind in ("datastore", "queue") else 4 if node.kind in ("node", "zone") else 9
-        out.append(
-            f'<g class="node {node.role}"><title>{escape(f"{node.name} ({node.kind})")}</title>'
-            f'<rect x="{x - NODE_W / 2:.1f}" y="{y - NODE_H / 2:.1f}" width="{NODE_W:g}" height="{NODE_H:g}" '
-            f'rx="{corner}"/><text class="name" x="{x:.1f}" y="{y - 2:.1f}">{escape(short)}</text>'
-            f'<text class="what" x="{x:.1f}" y="{y + 13:.1f}">{escape(node.note)}</text></g>'
-        )
+        turn = column[edge.callee] - column[edge.caller]
+        out.append(_edge(edge, [at[p] for p in stops[i]], turn))
+    out += [_node(node, *at[node.name]) for node in view.nodes]
     out.append("</svg>")
     return Markup("".join(out))
+
+
+def _columns(view: Neighbourhood, column: Mapping[str, int]) -> tuple[list[list[Point]], list[list[Point]]]:
+    """What stands in each column, from the top, and where each edge passes, from its caller on.
+
+    An edge over several columns bends around what stands between: one invisible point for each column.
+    """
+    rows: list[list[Point]] = [[] for _ in range(max(column.values()) + 1)]
+    for node in view.nodes:
+        rows[column[node.name]].append(node.name)
+    stops: list[list[Point]] = []
+    made = 0
+    for edge in view.edges:
+        left, right = sorted((edge.caller, edge.callee), key=lambda n: column[n])
+        points: list[Point] = [left]
+        for c in range(column[left] + 1, column[right]):
+            rows[c].append(made)
+            points.append(made)
+            made += 1
+        points.append(right)
+        stops.append(points if left == edge.caller else points[::-1])
+    return rows, stops
+
+
+def _uncross(rows: list[list[Point]], stops: Sequence[Sequence[Point]]) -> None:
+    """Order each column by barycentres, down and up in turn (Sugiyama 1981): fewer crossings."""
+    column = {point: c for c, row in enumerate(rows) for point in row}
+    up: dict[Point, list[Point]] = {}
+    down: dict[Point, list[Point]] = {}
+    for points in stops:
+        for p, q in pairwise(points if column[points[0]] <= column[points[-1]] else points[::-1]):
+            down.setdefault(p, []).append(q)
+            up.setdefault(q, []).append(p)
+    for sweep in range(8):
+        side, walk = (up, range(1, len(rows))) if sweep % 2 == 0 else (down, range(len(rows) - 2, -1, -1))
+        for c in walk:
+            place = {n: i for row in rows for i, n in enumerate(row)}
+            mean = {n: sum(place[m] for m in side[n]) / len(side[n]) if n in side else place[n] for n in rows[c]}
+            rows[c].sort(key=lambda n: (mean[n], place[n]))
+
+
+def _places(rows: Sequence[Sequence[Point]]) -> tuple[dict[Point, tuple[float, float]], float]:
+    """The middle of each point, columns centred on each other, and the height of the tallest column."""
+    at: dict[Point, tuple[float, float]] = {}
+    tallest = max(sum(_high(n) for n in row) for row in rows)
+    for c, row in enumerate(rows):
+        y = (tallest - sum(_high(n) for n in row)) / 2
+        for point in row:
+            at[point] = (c * COLUMN + NODE_W / 2 + 6, y + _high(point) / 2 + 4)
+            y += _high(point)
+    return at, tallest
+
+
+def _edge(edge: GraphEdge, stops: Sequence[tuple[float, float]], turn: int) -> str:
+    """A curve through the stops; `turn`: columns from the caller to the callee, 0 beside each other."""
+    back, same = turn < 0, turn == 0
+    (x0, y0), (x1, y1) = stops[0], stops[-1]
+    half = NODE_W / 2
+    last = (x0 + (-half if back else half), y0)
+    end = (x1 + (half if back or same else -half), y1)
+    path = f"M{last[0]:.1f} {last[1]:.1f}"
+    for point in [*stops[1:-1], end]:
+        bend = 34.0 if same else (point[0] - last[0]) / 2
+        path += f"C{last[0] + bend:.1f} {last[1]:.1f} {point[0] + (bend if same else -bend):.1f} {point[1]:.1f} "
+        path += f"{point[0]:.1f} {point[1]:.1f}"
+        last = point
+    dashed = "" if edge.kind in ("calls", "reads", "writes") else " other"
+    return (
+        f'<path class="edge {edge.role}{dashed}" d="{path}" marker-end="url(#tip-{edge.role})">'
+        f"<title>{escape(f'{edge.caller} {edge.kind} {edge.callee}')}</title></path>"
+    )
+
+
+def _node(node: GraphNode, x: float, y: float) -> str:
+    """A box around (x, y) with the name, cut where it gets long, and what is to be said of it."""
+    short = node.name if len(node.name) <= 21 else node.name[:20] + "…"
+    corner = 21 if node.kind in ("datastore", "queue") else 4 if node.kind in ("node", "zone") else 9
+    return (
+        f'<g class="node {node.role}"><title>{escape(f"{node.name} ({node.kind})")}</title>'
+        f'<rect x="{x - NODE_W / 2:.1f}" y="{y - NODE_H / 2:.1f}" width="{NODE_W:g}" height="{NODE_H:g}" '
+        f'rx="{corner}"/><text class="name" x="{x:.1f}" y="{y - 2:.1f}">{escape(short)}</text>'
+        f'<text class="what" x="{x:.1f}" y="{y + 13:.1f}">{escape(node.note)}</text></g>'
+    )
