@@ -22,6 +22,7 @@ WIDTH, HEIGHT = 460.0, 132.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
 
 SINCE = {"no-data": "no data since", "flatline": "has not moved since"}  # channel -> what the mark of the onset says
+Sample: TypeAlias = tuple[float, float]  # UTC seconds, value
 _HUGE = 1e150  # what is larger overflows the arithmetic of the scale and means nothing to a reader
 
 
@@ -49,79 +50,105 @@ def clock(ts: float) -> str:
         return ""
 
 
+class _Plane:
+    """Where moments and values lie in the drawing of a signal: `points` (two or more, in order), and its band."""
+
+    def __init__(self, evidence: Evidence, points: Sequence[Sample]) -> None:
+        least, most = min(v for _, v in points), max(v for _, v in points)
+        room = 1.5 * (most - least) or math.inf  # a band far wider than what happened is cut: 103 of a limit of 100
+        self.band = abs(evidence.low) < _HUGE and abs(evidence.high) < _HUGE and evidence.high > evidence.low
+        self.floor = max(evidence.low, least - room) if self.band else least
+        self.ceiling = min(evidence.high, most + room) if self.band else most
+        self.low, self.high = min(least, self.floor), max(most, self.ceiling)
+        span = (self.high - self.low) or abs(self.high) or 1.0
+        self._bottom, self._top = self.low - 0.06 * span, self.high + 0.06 * span
+        self.missing = evidence.channel == "no-data"  # the onset is the last sample, the break what is not there
+        self.first, self.last = points[0][0], points[-1][0]
+        if self.missing:
+            self.last = max(self.last, evidence.onset) + 0.25 * (self.last - self.first)
+        steps = sorted(b[0] - a[0] for a, b in pairwise(points))
+        self._gap = 5 * steps[len(steps) // 2] or math.inf  # a longer pause is a hole in the data, not a line
+
+    def x(self, t: float) -> float:
+        return round(_LEFT + (t - self.first) / (self.last - self.first) * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, v: float) -> float:
+        return round(_TOP + (self._top - v) / (self._top - self._bottom) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    def path(self, points: Sequence[Sample]) -> str:
+        parts = []
+        for i, (t, v) in enumerate(points):
+            jump = i == 0 or t - points[i - 1][0] > self._gap
+            parts.append(f"{'M' if jump else 'L'}{self.x(t)} {self.y(v)}")
+        return "".join(parts)
+
+
 def series(evidence: Evidence) -> Markup:
     """The recent values of one signal, the range that would be normal, and where it left it; "" below two points."""
     points = sorted((t, v) for t, v in evidence.recent if abs(t) < _HUGE and abs(v) < _HUGE)  # NaN compares false
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return Markup("")
-    band = abs(evidence.low) < _HUGE and abs(evidence.high) < _HUGE and evidence.high > evidence.low
-    least, most = min(v for _, v in points), max(v for _, v in points)
-    room = 1.5 * (most - least) or math.inf  # a band that is far wider than what happened is cut: 103 of a limit of 100
-    floor, ceiling = (max(evidence.low, least - room), min(evidence.high, most + room)) if band else (least, most)
-    low, high = min(least, floor), max(most, ceiling)
-    span = (high - low) or abs(high) or 1.0
-    bottom, top = low - 0.06 * span, high + 0.06 * span
-    first, last = points[0][0], points[-1][0]
-    missing = evidence.channel == "no-data"  # then the onset is the last sample, and the break is what is not there
-    if missing:
-        last = max(last, evidence.onset) + 0.25 * (last - first)
-
-    def x(t: float) -> float:
-        return round(_LEFT + (t - first) / (last - first) * (WIDTH - _LEFT - _RIGHT), 1)
-
-    def y(v: float) -> float:
-        return round(_TOP + (top - v) / (top - bottom) * (HEIGHT - _TOP - _BOTTOM), 1)
-
-    steps = sorted(b[0] - a[0] for a, b in pairwise(points))
-    gap = 5 * steps[len(steps) // 2] or math.inf  # a longer pause than this is a hole in the data, not a line
-
-    def path(chosen: Sequence[tuple[float, float]]) -> str:
-        parts = []
-        for i, (t, v) in enumerate(chosen):
-            jump = i == 0 or t - chosen[i - 1][0] > gap
-            parts.append(f"{'M' if jump else 'L'}{x(t)} {y(v)}")
-        return "".join(parts)
-
+    plane = _Plane(evidence, points)
     label = f"{evidence.metric} of {evidence.service}, last value {number(points[-1][1])}"
     out = [
         f'<svg class="series" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(label)}">',
         f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{WIDTH - _LEFT - _RIGHT:g}" '
         f'height="{HEIGHT - _TOP - _BOTTOM:g}"/>',
+        _band(evidence, plane),
+        f'<path class="line" d="{plane.path(points)}"/>',
+        _break(evidence, plane, points),
+        f'<circle class="last" cx="{plane.x(points[-1][0])}" cy="{plane.y(points[-1][1])}" r="3"/>',
+        _scale(plane, points),
+        "</svg>",
     ]
-    if band:
-        out.append(
-            f'<rect class="band" x="{_LEFT}" y="{y(ceiling)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
-            f'height="{max(2.5, y(floor) - y(ceiling)):.1f}">'
-            f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
-        )
-    out.append(f'<path class="line" d="{path(points)}"/>')
-    if missing:
-        at = x(max(points[-1][0], evidence.onset))
-        out.append(
+    return Markup("".join(out))
+
+
+def _band(evidence: Evidence, plane: _Plane) -> str:
+    """The range that would be normal; a thin one is drawn thick enough to be seen."""
+    if not plane.band:
+        return ""
+    return (
+        f'<rect class="band" x="{_LEFT}" y="{plane.y(plane.ceiling)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
+        f'height="{max(2.5, plane.y(plane.floor) - plane.y(plane.ceiling)):.1f}">'
+        f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
+    )
+
+
+def _break(evidence: Evidence, plane: _Plane, points: Sequence[Sample]) -> str:
+    """The mark of the onset, what came after it, or what is missing since."""
+    out = ""
+    if plane.missing:
+        at = plane.x(max(points[-1][0], evidence.onset))
+        out += (
             f'<rect class="missing" x="{at}" y="{_TOP}" width="{WIDTH - _RIGHT - at:.1f}" '
             f'height="{HEIGHT - _TOP - _BOTTOM:g}"/>'
         )
-    if first <= evidence.onset <= last:
-        at = x(evidence.onset)
+    if plane.first <= evidence.onset <= plane.last:
+        at = plane.x(evidence.onset)
         shift, anchor = (-4, "end") if at > WIDTH * 0.7 else (4, "start")
-        out.append(f'<path class="onset" d="M{at} {_TOP}V{HEIGHT - _BOTTOM:g}"/>')
-        out.append(
+        out += f'<path class="onset" d="M{at} {_TOP}V{HEIGHT - _BOTTOM:g}"/>'
+        out += (
             f'<text class="note" x="{at + shift:.1f}" y="11" text-anchor="{anchor}">'
             f"{SINCE.get(evidence.channel, 'left normal')} {clock(evidence.onset)}</text>"
         )
-        if not missing:
+        if not plane.missing:
             start = next(i for i, p in enumerate(points) if p[0] >= evidence.onset or i == len(points) - 1)
-            out.append(f'<path class="broken" d="{path(points[max(0, start - 1) :])}"/>')
-    out.append(f'<circle class="last" cx="{x(points[-1][0])}" cy="{y(points[-1][1])}" r="3"/>')
+            out += f'<path class="broken" d="{plane.path(points[max(0, start - 1) :])}"/>'
+    return out
+
+
+def _scale(plane: _Plane, points: Sequence[Sample]) -> str:
+    """The range of values on the left, of moments below."""
+    out = ""
     for text, left, down, anchor in (
-        (number(high), _LEFT - 6, y(high) + 3.5, "end"),
-        (number(low), _LEFT - 6, y(low) + 3.5, "end"),
-        (clock(first), _LEFT, HEIGHT - 6, "start"),
-        (f"{clock(points[-1][0])} UTC" if not missing else "", WIDTH - _RIGHT, HEIGHT - 6, "end"),
+        (number(plane.high), _LEFT - 6, plane.y(plane.high) + 3.5, "end"),
+        (number(plane.low), _LEFT - 6, plane.y(plane.low) + 3.5, "end"),
+        (clock(plane.first), _LEFT, HEIGHT - 6, "start"),
+        (f"{clock(points[-1][0])} UTC" if not plane.missing else "", WIDTH - _RIGHT, HEIGHT - 6, "end"),
     ):
-        out.append(f'<text class="scale" x="{left:g}" y="{down:.1f}" text-anchor="{anchor}">{text}</text>')
-    out.append("</svg>")
-    return Markup("".join(out))
+        out += f'<text class="scale" x="{left:g}" y="{down:.1f}" text-anchor="{anchor}">{text}</text>'
+    return out
 
 
 # --------------------------------------------------------------------------- the neighbourhood
