@@ -4,7 +4,8 @@ Every incident of a fault is looked at twice: when its first page is due (group_
 A source of faults is named by `GENERATOR:PRESETS:SEEDS` (alert streams, as simulations/storms.py makes or finds them),
 `worlds:SEEDS` (simulated worlds with metrics, alerts and one fault each), `petshop:DIR` or `sockshop:DIR` (recorded).
 `--fit` finds the weights for `aiopsd.correlate.rootcause` on its sources, `--judge` shows on its own how far what was
-given is from what was right: with those weights after a fit, else with the shipped ones.
+given is from what was right: with those weights after a fit, else with the shipped ones. `--verdicts N`: of every N-th
+incident that is judged, an operator says whether its first cause was right, and the next ones are told accordingly.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from scipy.optimize import minimize
 
 from aiopsd.config import Config, Duration
 from aiopsd.correlate.rootcause import SIGNS, confidence
+from aiopsd.correlate.trust import Trust
 from aiopsd.model import Candidate, Effect, Incident, Upsert
 from aiopsd.routing import GROUP_WAIT
 from simulations import petshop, recorded, runner, sockshop, storm, storms
@@ -162,12 +164,26 @@ def fit(parts: Sequence[Sequence[Seen]]) -> tuple[float, ...]:
     return tuple(round(float(v), 3) for v in found.x)
 
 
-def table(name: str, seen: Sequence[Seen], weights: Sequence[float] | None) -> dict[str, Any]:
-    """Figures of one source: given and right in bins of what was given.
+def given(seen: Sequence[Seen], weights: Sequence[float] | None = None, verdicts: int = 0) -> list[float]:
+    """What is given at each look; an operator judges every `verdicts`-th incident of a source at its end (0: none)."""
+    out: list[float] = []
+    trusts: dict[str, Trust] = defaultdict(Trust)
+    ended: Counter[str] = Counter()
+    for look in seen:
+        trust = trusts[look.source]
+        out.append(_given(look.roots, weights, trust.shift))
+        ended[look.source] += look.when == "end"
+        if verdicts and look.when == "end" and ended[look.source] % verdicts == 0:
+            trust.learn(out[-1], look.right)
+    return out
+
+
+def table(name: str, seen: Sequence[Seen], said: Sequence[float]) -> dict[str, Any]:
+    """Figures of one source: given (`said`, one a look) and right in bins of what was given.
 
     `ece`: the mean gap between them, weighed by the size of the bins (expected calibration error, Naeini et al. 2015).
     """
-    given = np.array([_given(s.roots, weights) for s in seen])
+    given = np.array(said)
     right = np.array([s.right for s in seen], np.float64)
     bins = []
     gap = 0.0
@@ -189,10 +205,10 @@ def table(name: str, seen: Sequence[Seen], weights: Sequence[float] | None) -> d
     }
 
 
-def _given(roots: Sequence[Candidate], weights: Sequence[float] | None) -> float:
+def _given(roots: Sequence[Candidate], weights: Sequence[float] | None, trust: float) -> float:
     if weights is None:
-        return confidence(roots[0].signs)
-    z = float(np.dot(roots[0].signs, weights))
+        return confidence(roots[0].signs, trust)
+    z = trust + float(np.dot(roots[0].signs, weights))
     return min(0.99, max(0.01, 1.0 / (1.0 + math.exp(-z))))
 
 
@@ -208,6 +224,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="simulations confidence", description=__doc__.split("\n")[0])
     parser.add_argument("--fit", nargs="+", default=[], metavar="SOURCE", help="find weights on these")
     parser.add_argument("--judge", nargs="+", default=[], metavar="SOURCE", help="what is given and right on these")
+    parser.add_argument("--verdicts", type=int, default=0, metavar="N", help="every N-th judged incident has a verdict")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     try:
@@ -221,14 +238,15 @@ def main(argv: list[str]) -> int:
         print("nothing to look at: name some sources")
         return 2
     weights = fit(parts) if fitted else None
-    tables = [table("fitted on", fitted, weights)] if fitted else []
+    tables = [table("fitted on", fitted, given(fitted, weights))] if fitted else []
+    said = list(zip(judged, given(judged, weights, args.verdicts), strict=True))
     tables += [
-        table(f"{source} {when}", part, weights)
+        table(f"{source} {when}", [s for s, _ in part], [p for _, p in part])
         for source in dict.fromkeys(s.source for s in judged)
         for when in ("page", "end")
-        if (part := [s for s in judged if s.source == source and s.when == when])
+        if (part := [(s, p) for s, p in said if s.source == source and s.when == when])
     ]
-    tables += [table("judged on", judged, weights)] if judged else []
+    tables += [table("judged on", judged, [p for _, p in said])] if judged else []
     if args.json:
         print(json.dumps({"weights": weights, "tables": tables}))
         return 0

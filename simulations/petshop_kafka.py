@@ -29,6 +29,7 @@ import yaml
 
 from aiopsd.app import Daemon
 from aiopsd.model import Entry, Tick
+from aiopsd.pipeline.correlate.causes import ASK_AGAIN
 from aiopsd.routing import GROUP_WAIT
 from aiopsd.streams.kafka import KafkaStream
 from aiopsd.testing.kafka import Broker
@@ -277,6 +278,7 @@ async def play(
         moments: dict[float, int | None] = {
             t + after: None for t in given for after in (1.0, GROUP_WAIT - 2.0, GROUP_WAIT)
         }
+        moments |= dict.fromkeys(issue.ts + after for after in ASK_AGAIN)
         moments |= {float(issue.frame.ts[r]): r for r in rest}
         for t in sorted(moments):
             if (found := moments[t]) is not None:

@@ -64,10 +64,16 @@ def _placed(alert: Alert, topology: Topology) -> Place:
             host = _first(labels, HOSTS)
             if host and not _first(labels, WORKLOADS):
                 vertex = host  # the job and instance are those of an exporter
+        vertex = vertex or topology.resolve(_first(labels, ZONES))  # a probe of a whole zone
     if _UNDER.isdisjoint(labels):
         return Place(vertex, ())
     told = (topology.resolve(_first(labels, keys)) for keys in (HOSTS, ZONES))
     return Place(vertex, tuple(name for name in told if name and name != vertex))
+
+
+def zone_of(alert: Alert, topology: Topology) -> str:
+    """The zone that its labels name; "" when they name none."""
+    return topology.resolve(_first(alert.labels, ZONES))
 
 
 def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str:

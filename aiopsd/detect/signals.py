@@ -41,6 +41,7 @@ _WORDS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("traffic", "both", _set("""request requests rps qps throughput traffic call calls hits messages msgs rate
         connections sessions ops operations transactions orders count""")),
 )  # fmt: skip
+_COUNTED = _WORDS[0][2] | _WORDS[-1][2]
 _LOW = _set("free idle remaining headroom apdex")  # of these there can only be too little
 _SPLIT = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z])")
 _COUNTER = ("_total", "_count", "_sum", "_bucket")
@@ -53,10 +54,16 @@ def by_name(metric: str) -> Signal:
     Signal(kind='latency', harm='high', counter=False)
     >>> by_name("http_requests_errors_total").kind
     'errors'
+    >>> by_name("request_duration_seconds_sum"), by_name("elb_request_count_sum")
+    (Signal(kind='other', harm='both', counter=True), Signal(kind='traffic', harm='both', counter=False))
     >>> by_name("value")
     Signal(kind='other', harm='both', counter=False)
     """
     words = {w.lower() for w in _SPLIT.split(metric) if w}
+    base = metric.removesuffix("_sum")
+    if base != metric and set(_SPLIT.split(base.lower())[-1:]) & _COUNTED:
+        # what is counted has no running sum as what is measured has: it is the sum of a period (CloudWatch's exporters)
+        return msgspec.structs.replace(by_name(base), counter=False)
     counter = metric.endswith(_COUNTER)
     if metric.endswith(("_count", "_bucket")) and not words & _WORDS[0][2]:
         return Signal(kind="traffic", counter=True)  # of a histogram: how many, not how long

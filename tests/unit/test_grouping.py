@@ -45,6 +45,7 @@ def test_counts_halve() -> None:
         (alert("CART"), "cart", ()),
         (alert(pod="cart-7d9f8b6c5-x2x4z", node="h1", zone="z"), "cart", ("h1", "z")),
         (alert(node="h1"), "h1", ()),
+        (alert(zone="z"), "z", ()),
         (alert("unheard-of"), "unheard-of", ()),
         (alert("unheard-of", job="cart"), "cart", ()),
         (alert(), "", ()),

@@ -68,7 +68,7 @@ def test_a_fit_gives_what_it_sees() -> None:
     """Of looks that are right in 90 and 30 of 100, by their lead, the fitted confidence says .9 and .3."""
     looks = [seen(i < 90, 2.0) for i in range(100)] + [seen(i < 30, 0.5) for i in range(100)]
 
-    figures = confidence.table("made", looks, confidence.fit([looks]))
+    figures = confidence.table("made", looks, confidence.given(looks, confidence.fit([looks])))
 
     assert figures["ece"] < 0.05
     assert [b["n"] for b in figures["bins"]] == [100, 100]

@@ -70,9 +70,9 @@ def signs_of(
     )
 
 
-def confidence(signs: Sequence[float]) -> float:
-    """Chance that the first candidate is right, given its SIGNS."""
-    z = sum(w * x for w, x in zip(CONFIDENCE, signs, strict=True))
+def confidence(signs: Sequence[float], trust: float = 0.0) -> float:
+    """Chance that the first candidate is right, given its SIGNS; `trust`: log-odds that this place adds."""
+    z = trust + sum(w * x for w, x in zip(CONFIDENCE, signs, strict=True))
     return min(0.99, max(0.01, 1.0 / (1.0 + math.exp(-z))))
 
 

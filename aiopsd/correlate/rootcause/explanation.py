@@ -53,7 +53,7 @@ def candidates(
             )
         )
     signs = signs_of(out, vertices, callers, graph, known)
-    sure = confidence(signs)
+    sure = confidence(signs, known.trust)
     out[0] = replace(out[0], confidence=round(sure, 4), signs=tuple(round(x, 4) for x in signs))
     return (out[0], *(replace(c, confidence=round(share_of_rest(c.score, rest, sure), 4)) for c in out[1:]))
 

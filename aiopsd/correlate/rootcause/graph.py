@@ -13,7 +13,7 @@ class Graph:
 
     Args:
         topology: as all sources tell.
-        under: vertex -> node and zone below it, by the labels of this incident.
+        under: vertex -> node and zone below it and their kinds, by the labels of this incident.
         hosted: node or zone -> vertices that labels have placed there, before this incident too.
         loud: vertices that have something to say.
         heard: vertices of which requests are counted: one that is not loud is well.
@@ -22,7 +22,7 @@ class Graph:
     def __init__(
         self,
         topology: Topology,
-        under: Mapping[str, Mapping[str, None]],
+        under: Mapping[str, Mapping[str, str]],
         hosted: Mapping[str, Mapping[str, None]],
         loud: Collection[str],
         heard: Collection[str],
@@ -34,7 +34,9 @@ class Graph:
         self.over: dict[str, dict[str, None]] = {}
         self._callees: dict[str, tuple[str, ...]] = {}
         self._suspects: dict[str, tuple[str, ...]] = {}
+        self._told: dict[str, str] = {}  # node or zone -> its kind, as labels tell
         for vertex, hosts in under.items():
+            self._told.update(hosts)
             for host in hosts:
                 self.over.setdefault(host, {})[vertex] = None
 
@@ -91,6 +93,4 @@ class Graph:
             return "zone"
         if kind == "external":
             return "external"
-        if not kind and name in self.over:
-            return "node"
-        return "service"
+        return self._told.get(name, "service") if not kind else "service"

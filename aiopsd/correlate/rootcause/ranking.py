@@ -8,8 +8,9 @@ from aiopsd.correlate.rootcause.explanation import candidates
 from aiopsd.correlate.rootcause.flow import flow, shares_of
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
+from aiopsd.correlate.rootcause.load import run_down
 from aiopsd.correlate.rootcause.symptoms import ALERT, Heard, Vertex, began_of, collect, fill_first, first_of, signature
-from aiopsd.correlate.rootcause.unsaid import run_down, silent_causes
+from aiopsd.correlate.rootcause.unsaid import silent_causes
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence
 from aiopsd.topology import Topology
 
@@ -54,6 +55,7 @@ def rank(
     paths = topology.below(where, DEPTH) if where in vertices else {}
     names = sorted(vertices)
     total = dict.fromkeys(names, 0.0)
+    sent: dict[str, tuple[str, float]] = {}
     why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
     kinds = sorted({k for v in vertices.values() for k in v.symptoms})
     for kind in kinds:
@@ -63,7 +65,7 @@ def rank(
         shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic))}
         silent_causes(blame, shares, kind, vertices, graph)
         if kind == ALERT:
-            run_down(shares, vertices, graph, known)
+            sent = run_down(shares, vertices, graph, known)
         for name, value in flow(blame, shares).items():
             total[name] = total.get(name, 0.0) + value
         for u, parts in shares.items():
@@ -74,7 +76,9 @@ def rank(
         if vertex.own is not None:
             total[name] += vertex.own.strength
         total[name] += 0.01 * vertex.weak if vertex.symptoms or vertex.own else vertex.weak
-        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes)
+        sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
+        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes) * (1.0 - share)
+        total[sender] += ORIGIN_WORTH * max(0.0, vertex.passes) * share
     near = changes_before(changes, topology, onset)
     for name in total:
         if name in near:

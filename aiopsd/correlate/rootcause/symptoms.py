@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from aiopsd.correlate.place import name_of, place_of
+from aiopsd.correlate.place import name_of, place_of, zone_of
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.evidence import RATES, harm_of, harmful, rejudged
 from aiopsd.model import Alert, Evidence
@@ -175,11 +175,11 @@ def collect(
     known: Knowledge,
     began: float,
     onset: float,
-) -> tuple[dict[str, Vertex], dict[str, dict[str, None]], dict[str, float]]:
-    """(vertices that have something to say, node and zone below each as labels tell, requests of each)."""
+) -> tuple[dict[str, Vertex], dict[str, dict[str, str]], dict[str, float]]:
+    """(vertices that have something to say, node and zone below each and their kinds, requests of each)."""
     heard_of, traffic = heard.said(topology, began, onset)
     vertices = {name: vertex.copy() for name, vertex in heard_of.items()}
-    under: dict[str, dict[str, None]] = {}
+    under: dict[str, dict[str, str]] = {}
     told: list[tuple[str, Evidence]] = []
     for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
         place = place_of(alert, topology)
@@ -188,13 +188,16 @@ def collect(
         vertex = vertices.get(place.vertex)
         if vertex is None:
             vertex = vertices[place.vertex] = Vertex()
+        name = name_of(alert)
+        if all(name_of(other) != name for other in vertex.alerts):  # said again it says no more
+            vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
         vertex.alerts.append(alert)
         for host in place.under:
-            under.setdefault(place.vertex, {})[host] = None
+            kind = "zone" if host == zone_of(alert, topology) else "node"
+            under.setdefault(place.vertex, {})[host] = kind
         told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]
         if not alert.evidence:
             _take_alert(vertex, alert)
-        vertex.passes += max(-4.0, min(4.0, known.origin.get(name_of(alert), 0.0)))
     if told:
         seen = {_who(e) for service in {e.service for _, e in told} for e in heard.of(service)}
         for name, e in told:

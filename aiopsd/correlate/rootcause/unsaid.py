@@ -1,12 +1,10 @@
-"""Causes that do not show themselves below their symptoms: what says nothing, what is in no graph, who sends load."""
+"""Causes that do not show themselves: what says nothing, and what is in no graph."""
 
 import math
 from collections.abc import Mapping
 
-from aiopsd.correlate.place import name_of
-from aiopsd.correlate.rootcause.flow import HANDED, LATE, hand_to
+from aiopsd.correlate.rootcause.flow import HANDED, hand_to
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
-from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
 
 SILENT = 0.3  # chance that what is the cause says nothing itself
@@ -16,10 +14,6 @@ LOOSE = 0.2  # a vertex of which less is explained stands alone
 TOGETHER = 150.0  # s; symptoms of one silent cause start within this
 UNKNOWN = 0.01  # chance that the cause is not in the graph at all
 UNKNOWN_LEAST = 4  # unexplained vertices that start within TOGETHER, before something unknown is blamed
-RUN = 0.7  # share of a callee's trouble that runs down from a caller with a local symptom of its own
-AHEAD = 120.0  # s; the caller began at most so long before
-NOVEL = 1.1  # log-odds that a name is local which history does not know and only one vertex has: 1.5 of 2 counts
-CROWD = 3  # vertices in trouble, before being the only one says anything
 
 
 def silent_causes(
@@ -56,6 +50,8 @@ def silent_causes(
         odds = math.log(SILENT) + n * math.log(reach) + (all_ - n) * math.log(1.0 - reach)
         for u in callers:
             odds -= math.log(max(ALONE, PASSED * min(1.0, sum(shares.get(u, {}).values()))))
+            if graph.kind(c) not in GROUND:  # whose trouble breaks what stands on it, and does not only reach it
+                odds -= max(0.0, vertices[u].passes)
         if odds > -3.0:
             found.append((-odds, c, callers))
     taken: set[str] = set()
@@ -76,41 +72,3 @@ def silent_causes(
         if len(loose) >= max(UNKNOWN_LEAST, standing + 1):
             odds = -math.log(UNKNOWN) - len(loose) * (math.log(PASSED) - math.log(ALONE))
             hand_to("", loose, HANDED / (1.0 + math.exp(odds)), shares)
-
-
-def run_down(
-    shares: dict[str, dict[str, float]], vertices: Mapping[str, Vertex], graph: Graph, known: Knowledge
-) -> None:
-    """Load that runs down: a caller has a symptom that nobody else here has, and it began just before its callee's.
-
-    A batch job, a client that retries, a surge. Which names are local is learned (`Knowledge.local`: seen at several
-    vertices, and at one in each incident); one that history does not know yet may be, if it came first.
-    """
-    if len(vertices) < CROWD:
-        return
-    places: dict[str, set[str]] = {}  # name -> vertices that have it
-    for vertex_name, vertex in vertices.items():
-        for alert in vertex.alerts:
-            places.setdefault(name_of(alert), set()).add(vertex_name)
-    senders: dict[str, list[tuple[float, float, float]]] = {}  # vertex -> (chance that it is local, since, slack)
-    for vertex_name, vertex in vertices.items():
-        for alert in vertex.alerts:
-            name = name_of(alert)
-            if len(places[name]) == 1:
-                odds, slack = (known.local[name], LATE) if name in known.local else (NOVEL, 0.0)
-                row = (1.0 / (1.0 + math.exp(-odds)), alert.starts_at, slack)
-                senders.setdefault(vertex_name, []).append(row)
-    for c, vertex in vertices.items():
-        symptom = vertex.symptoms.get(ALERT)
-        if symptom is None or graph.kind(c) in GROUND:
-            continue  # what runs on a node does not load it by calling
-        best = (0.0, 0.0, "")
-        for u in graph.callers(c):
-            for chance, at, slack in senders.get(u, ()):
-                if -AHEAD <= at - symptom.onset <= slack:
-                    best = max(best, (chance, -at, u))
-        chance, _, u = best
-        if u:
-            share = RUN * chance
-            shares[c] = {v: f * (1.0 - share) for v, f in shares.get(c, {}).items() if v != u} | {u: share}
-            shares[u] = {v: f * (1.0 - share) if v == c else f for v, f in shares.get(u, {}).items()}

@@ -10,6 +10,7 @@ from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping import Grouper
 from aiopsd.correlate.place import name_of
 from aiopsd.correlate.rootcause import Heard, rank
+from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts
 from aiopsd.evidence import joined
 from aiopsd.model import (
@@ -19,6 +20,7 @@ from aiopsd.model import (
     Evidence,
     EvidenceDigest,
     Incident,
+    IncidentState,
     NotifyReason,
     content_id,
     fingerprint,
@@ -49,6 +51,7 @@ class Causes:
         topology: Topology,
         grouper: Grouper,
         verdicts: Verdicts,
+        trust: Trust,
     ) -> None:
         self.config = config
         self.changes: dict[str, ChangeEvent] = {}
@@ -58,6 +61,7 @@ class Causes:
         self._topology = topology
         self._grouper = grouper
         self._verdicts = verdicts
+        self._trust = trust
         self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
         self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
         self._asked: dict[str, int] = {}  # incident -> number of services at the last question
@@ -96,18 +100,22 @@ class Causes:
         return True
 
     def rank(self, incident_id: str) -> None:
-        """Rank the causes with what is known now; tell if that changes anything."""
+        """Rank the causes with what is known now; tell if that changes anything.
+
+        One that is over is ranked, too: what hindsight brings into it may have another cause. That corrects the record.
+        """
         ledger = self._ledger
         incident = ledger.incidents.get(incident_id)
-        if incident is None or incident.state not in ACTIVE:
+        if incident is None or incident.state is IncidentState.MERGED:
             return
+        over = incident.state not in ACTIVE
         alerts = ledger.members(incident)
         if not alerts:
             return
         window = self.config.change_window
         changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= ledger.now]
         stale = self._asked_last.get(incident_id, 0.0) + ASK_EVERY <= ledger.now
-        if stale or self._asked.get(incident_id) != len(incident.services):
+        if not over and (stale or self._asked.get(incident_id) != len(incident.services)):
             self._ask(incident)
         try:
             roots = rank(
@@ -117,7 +125,7 @@ class Causes:
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
-                feedback=self._grouper.knowledge(map(name_of, alerts)),
+                feedback=replace(self._grouper.knowledge(map(name_of, alerts)), trust=self._trust.shift),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             text = "the ranking failed; the causes shown are the last ones"
@@ -137,7 +145,8 @@ class Causes:
                 f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
                 reason=after.reason,
             )
-        self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+        if not over:
+            self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
 
     def _evidence(self, incident_id: str) -> Heard:
         heard = self._heard.get(incident_id)

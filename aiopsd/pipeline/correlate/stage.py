@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement
+from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.maintenance import MaintenanceBook
 from aiopsd.model import (
@@ -88,6 +89,7 @@ class CorrelateStage:
         dispatcher: Dispatcher,
         retraining: Retraining,
         verdicts: Verdicts,
+        trust: Trust,
         trainers: Sequence[str],
         resume: dict[str, Any] | None,
     ) -> None:
@@ -101,11 +103,12 @@ class CorrelateStage:
         self.dispatcher = dispatcher
         self.retraining = retraining
         self.verdicts = verdicts
+        self.trust = trust
         self.trainers = tuple(trainers)
         self._ledger = ledger = Ledger()
         self._pages = Pages(ledger, dispatcher)
         self._causes = Causes(
-            config.correlate, ledger, self._pages, topology=topology, grouper=grouper, verdicts=verdicts
+            config.correlate, ledger, self._pages, topology=topology, grouper=grouper, verdicts=verdicts, trust=trust
         )
         self._life = Incidents(config.correlate, ledger, self._pages, self._causes)
         self._ends: dict[str, float] = {}  # alert -> due of its one live end timer; others in the heap are stale
@@ -225,6 +228,7 @@ class CorrelateStage:
                 "dispatcher": self.dispatcher.snapshot(),
                 "retraining": self.retraining.snapshot(),
                 "verdicts": self.verdicts.snapshot(),
+                "trust": self.trust.snapshot(),
             },
         )
 
@@ -540,6 +544,7 @@ class CorrelateStage:
         if verdict.kind == "cause" and verdict.service and incident.root is not None:
             true = self.topology.resolve(verdict.service)
             self.verdicts.cause(incident.root.service, true, shown(members).get(true, ()), self.now)
+            self.trust.learn(incident.root.confidence, incident.root.service == true)
         elif verdict.kind == "merge" and (other := self.incidents.get(verdict.other)) is not None:
             first, second = sorted((incident, other), key=lambda i: (i.started_at, i.opened_at, i.id))
             learned = drawn(self.topology, self._began_at(first), self._began_at(second), hops)
@@ -580,6 +585,7 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
         dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
         retraining=Retraining(config.retraining, meta.get("retraining")),
         verdicts=Verdicts(meta.get("verdicts")),
+        trust=Trust(meta.get("trust")),
         trainers=[f"{kind}[{index}]" for kind, index, _, _ in trainers(config)],
         resume=meta or None,
     )
