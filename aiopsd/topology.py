@@ -335,15 +335,32 @@ class Topology:
         """Distance to what depends on `name` within `hops` steps, itself included with 0; shared."""
         return self._walk(self._above, name, hops, self._up)
 
-    @staticmethod
+    def around(self, names: Iterable[str], hops: int, depth: int) -> dict[str, int]:
+        """Distance to what is within `hops` of any of `names`, or within `depth` steps below; themselves with 0."""
+        starts = tuple(names)
+        out = self._flood(starts, hops, self._down, self._up)
+        for name, distance in self._flood(starts, depth, self._down).items():
+            out[name] = min(distance, out.get(name, distance))
+        return out
+
     def _walk(
-        cache: dict[tuple[str, int], dict[str, int]], name: str, hops: int, *steps: Mapping[str, Mapping[str, None]]
+        self,
+        cache: dict[tuple[str, int], dict[str, int]],
+        name: str,
+        hops: int,
+        *steps: Mapping[str, Mapping[str, None]],
     ) -> dict[str, int]:
         key = (name, hops)
         known = cache.get(key)
-        if known is not None:
-            return known
-        out, queue = {name: 0}, deque([name])
+        if known is None:
+            if len(cache) > 20_000:  # bounds memory with names that are not in the graph
+                cache.clear()
+            known = cache[key] = self._flood((name,), hops, *steps)
+        return known
+
+    @staticmethod
+    def _flood(starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]]) -> dict[str, int]:
+        out, queue = dict.fromkeys(starts, 0), deque(starts)
         while queue:
             here = queue.popleft()
             distance = out[here] + 1
@@ -354,9 +371,6 @@ class Topology:
                     if other not in out:
                         out[other] = distance
                         queue.append(other)
-        if len(cache) > 20_000:  # bounds memory with names that are not in the graph
-            cache.clear()
-        cache[key] = out
         return out
 
     # ----------------------------------------------------------------------- names

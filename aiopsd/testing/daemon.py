@@ -186,14 +186,19 @@ class RunningDaemon:
 
     async def until(self, path: str, wanted: Any, seconds: float = 30.0) -> Any:
         """GET `path` until `wanted(answer)` is true; that answer."""
-        answer: Any = None
+        answer, answered = None, asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     self._alive()
                     answer = await self.get(path)
+                    answered = asyncio.get_running_loop().time()
                     if wanted(answer):
                         return answer
                     await asyncio.sleep(0.05)  # polling another process: there is nothing to be woken by
         except TimeoutError:
-            raise AssertionError(f"{path} never came to what was wanted; last: {str(answer)[:2000]}") from None
+            silent = asyncio.get_running_loop().time() - answered
+            raise AssertionError(
+                f"{path} never came to what was wanted; last answer, {silent:.0f} s ago: {str(answer)[:2000]}\n"
+                f"end of its log:\n{self.log()[-2000:]}"
+            ) from None

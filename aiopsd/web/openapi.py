@@ -8,49 +8,51 @@ import msgspec
 from aiohttp import web
 
 from aiopsd.web import api, push
+from aiopsd.web.api import incidents, maintenance, state, views
+from aiopsd.web.api.requests import MOST
 from aiopsd.web.site import SITE, Error, answer
 
 _JSON = "application/json"
 _ANSWERS: Mapping[Any, Any] = {
-    api.get_incidents: api.IncidentList,
-    api.get_incident: api.IncidentDetail,
-    api.post_ack: api.IncidentView,
-    api.post_resolve: api.IncidentView,
-    api.post_verdict: api.IncidentView,
-    api.get_alerts: api.AlertList,
-    api.get_maintenance: api.MaintenanceList,
-    api.get_window: api.MaintenanceView,
-    api.post_maintenance: api.MaintenanceView,
-    api.delete_maintenance: api.MaintenanceView,
-    api.get_timeline: api.Timeline,
-    api.get_topology_changes: api.TopologyChanges,
-    api.get_outbox: api.Outbox,
+    incidents.get_incidents: views.IncidentList,
+    incidents.get_incident: views.IncidentDetail,
+    incidents.post_ack: views.IncidentView,
+    incidents.post_resolve: views.IncidentView,
+    incidents.post_verdict: views.IncidentView,
+    state.get_alerts: views.AlertList,
+    maintenance.get_maintenance: maintenance.MaintenanceList,
+    maintenance.get_window: maintenance.MaintenanceView,
+    maintenance.post_maintenance: maintenance.MaintenanceView,
+    maintenance.delete_maintenance: maintenance.MaintenanceView,
+    state.get_timeline: views.Timeline,
+    state.get_topology_changes: views.TopologyChanges,
+    state.get_outbox: views.Outbox,
 }
 _BODIES: Mapping[Any, Any] = {
-    api.post_ack: api.AckRequest,
-    api.post_resolve: api.ResolveRequest,
-    api.post_verdict: api.VerdictRequest,
-    api.post_maintenance: api.MaintenanceRequest,
+    incidents.post_ack: incidents.AckRequest,
+    incidents.post_resolve: incidents.ResolveRequest,
+    incidents.post_verdict: incidents.VerdictRequest,
+    maintenance.post_maintenance: maintenance.MaintenanceRequest,
 }
-_LIMIT = ("limit", {"type": "integer", "minimum": 1, "maximum": api.MOST, "default": 100}, "How many at most.")
+_LIMIT = ("limit", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 100}, "How many at most.")
 _QUERY: Mapping[Any, tuple[tuple[str, dict[str, Any], str], ...]] = {
-    api.get_incidents: (
-        ("state", {"type": "array", "items": {"enum": list(api.STATES)}}, "Only these states; default all."),
+    incidents.get_incidents: (
+        ("state", {"type": "array", "items": {"enum": list(incidents.STATES)}}, "Only these states; default all."),
         ("service", {"type": "string"}, "Only incidents that affect this service."),
         _LIMIT,
         ("cursor", {"type": "string"}, "`next` of the previous answer."),
     ),
-    api.get_alerts: (
+    state.get_alerts: (
         ("service", {"type": "string"}, "Only alerts of this service."),
         ("incident", {"type": "string"}, "Only alerts of this incident; `none`: of no incident."),
         _LIMIT,
         ("cursor", {"type": "string"}, "`next` of the previous answer."),
     ),
-    api.delete_maintenance: (("actor", {"type": "string", "minLength": 1}, "Who ends it."),),
-    api.get_timeline: (_LIMIT,),
-    api.get_topology: (("format", {"enum": ["json", "graphml"]}, "Default json."),),
-    api.get_topology_changes: (_LIMIT,),
-    api.get_outbox: (_LIMIT,),
+    maintenance.delete_maintenance: (("actor", {"type": "string", "minLength": 1}, "Who ends it."),),
+    state.get_timeline: (_LIMIT,),
+    state.get_topology: (("format", {"enum": ["json", "graphml"]}, "Default json."),),
+    state.get_topology_changes: (_LIMIT,),
+    state.get_outbox: (_LIMIT,),
     push.topology: (("source", {"type": "string"}, "Who says so; default http."),),
 }
 _PUSHES: Mapping[tuple[str, str], tuple[Any, str]] = {

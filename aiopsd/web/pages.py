@@ -21,7 +21,8 @@ from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, Resolve
 from aiopsd.projection import LIVE
 from aiopsd.silences import matcher_text
 from aiopsd.web import drawing
-from aiopsd.web.api import alerts_of, command, deliveries_of, find_incident, timeline_of, windows
+from aiopsd.web.api.incidents import alerts_of, command, deliveries_of, find_incident, timeline_of
+from aiopsd.web.api.maintenance import windows
 from aiopsd.web.site import SITE, Problem, Site, moment
 
 HERE = Path(__file__).parent

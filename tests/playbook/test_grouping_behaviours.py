@@ -3,6 +3,7 @@
 import pytest
 
 from aiopsd.correlate.grouping.hindsight import STEP, Hindsight
+from aiopsd.correlate.grouping.second import SPELLS
 from aiopsd.correlate.grouping.state import Group
 from aiopsd.model import Verdict
 from aiopsd.testing.grouping import START, Desk
@@ -94,6 +95,19 @@ def test_an_alert_that_fires_again_returns_to_its_incident() -> None:
     assert desk.of(fp) == first
     assert desk.last is not None
     assert "again" in desk.last.reason
+
+
+def test_what_flaps_is_one_trouble_however_often() -> None:
+    """Three services that come and go every few seconds cost the same after minutes: no spell is weighed with all."""
+    desk = Desk(SHOP)
+    for spell in range(200):
+        at = 3.0 * spell
+        fps = [desk.fire(at, service, "Slow") for service in ("db", "cart", "web")]
+        desk.end(at + 2.0, *fps)
+        assert len(desk.grouper.s.troubles) <= 3 * SPELLS
+    desk.until(700)
+
+    assert desk.together(*fps)
 
 
 def test_an_alert_that_fires_again_a_day_later_is_new() -> None:

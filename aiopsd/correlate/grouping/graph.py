@@ -2,10 +2,11 @@
 
 Nodes and zones are layers of their own below the services: a vertex is linked to what it runs on, which the topology or
 labels of alerts tell, never to all the others that run there. What they have in common is the host's trouble, which may
-be silent (layers.py).
+be silent (layers.py). So it is with what very many depend on, a name server or a message bus: its callers would all be
+neighbours of each other, and an outage of it would cost the square of their number.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.passages import Passages
@@ -15,6 +16,7 @@ from aiopsd.topology import Topology, fold
 HORIZON = 450.0  # s; two troubles that began further apart have nothing to do with each other
 HOST_KINDS = frozenset(("host", "node", "machine", "vm", "hypervisor", "rack", "zone", "datacenter", "region"))
 HOST_EDGES = frozenset(("runs_on", "located_in"))
+POPULAR = 100  # callers above which a callee is a layer, too
 PLACES_MOST = 32  # nodes and zones of one vertex, those named last: more replicas than that share no node's fate
 FORGOTTEN = 7 * 86400.0  # s after which a node or zone that no alert of a vertex named again is no longer its own
 SWEEP = 86400.0  # s between two looks for what is forgotten
@@ -126,18 +128,25 @@ class Graph:
     # ----------------------------------------------------------------------- layers
 
     def is_host(self, name: str) -> bool:
-        """Whether others run on it: a node, a zone."""
+        """Whether it is a layer: a node or zone on which others run, or what very many depend on."""
         if name in self.hosted:
             return True
         if self._version != self.topology.version:
             self._forget_links()
         known = self._is_host.get(name)
         if known is None:
-            callers = self.topology.callers(name)[:1]
-            edges = (self.topology.edge(caller, name) for caller in callers)
-            known = self.topology.kind(name) in HOST_KINDS or any(e is not None and e.kind in HOST_EDGES for e in edges)
+            callers = self.topology.callers(name)
+            known = len(callers) > POPULAR or self._carries(name, callers)
             self._is_host[name] = known
         return known
+
+    def carries(self, name: str) -> bool:
+        """Whether others run on it, rather than call it."""
+        return name in self.hosted or self._carries(name, self.topology.callers(name))
+
+    def _carries(self, name: str, callers: Sequence[str]) -> bool:
+        edges = (self.topology.edge(caller, name) for caller in callers[:1])
+        return self.topology.kind(name) in HOST_KINDS or any(e is not None and e.kind in HOST_EDGES for e in edges)
 
     def _layers(self, vertex: str) -> dict[str, None]:
         """Nodes and zones below a vertex."""

@@ -128,7 +128,8 @@ class Layers:
                 self.forest.dismiss(below)
 
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
-        many = f"{root.followers} of what runs on {root.vertex} began within minutes"
+        on = "runs" if self.graph.carries(root.vertex) else "depends"
+        many = f"{root.followers} of what {on} on {root.vertex} began within minutes"
         for member in members:
             if member.pinned or self.forest.hangs_on(root, member):
                 continue  # an operator decided, or the host's trouble is one that this one caused

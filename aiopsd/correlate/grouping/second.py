@@ -13,6 +13,7 @@ from aiopsd.correlate.grouping.state import Revision, State, Trouble, Waiting, d
 from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
 
+SPELLS = 16  # troubles of one vertex at a time beyond which an alert that comes and goes makes no further ones
 NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
 
 
@@ -148,6 +149,8 @@ class Second:
         how = ""
         if look.home:
             _, parent, how = look.best[look.home]
+            if how == "again" and self.flaps(parent):
+                how = "same"
             if how == "same":
                 self.join(parent, item)
                 trouble = parent
@@ -176,6 +179,15 @@ class Second:
                     self.thoughts.recheck(other)
         if how != "same":
             self.layers.new(trouble)
+
+    def flaps(self, trouble: Trouble) -> bool:
+        """Whether what fires again goes on with its last spell: the first spells are troubles of their own.
+
+        Each may be another fault. What came and went so often within the horizon is one trouble with gaps, however
+        often it still does: else each spell would be weighed against all others.
+        """
+        hot = self.s.hot.get(trouble.vertex, ())
+        return trouble.id in hot and len(hot) >= SPELLS
 
     def join(self, trouble: Trouble, item: Waiting) -> None:
         self.forest.take_alert(trouble, item)

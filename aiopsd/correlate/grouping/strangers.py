@@ -22,6 +22,8 @@ REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not 
 REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
 # to one that two who say different things are two problems, until they have ended together or come together before
 
+MANY = 256  # troubles of one incident above which it says of no two that they belong together
+
 
 class Strangers:
     """Weighs strangers; of the state it reads `begun`, `over` and `troubles`."""
@@ -112,6 +114,8 @@ class Strangers:
 
     def learn(self, trouble: Trouble, group: Group, spot: Spot) -> None:
         """A settled trouble: which strangers were in its incident."""
+        if len(group.troubles) > MANY:
+            return
         mates = [
             (abs(other.onset - trouble.onset), tid)
             for tid in group.troubles

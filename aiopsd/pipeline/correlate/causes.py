@@ -183,13 +183,8 @@ class Causes:
             self._ledger.out.append(question)
 
     def _question(self, incident: Incident) -> AskEvidence | None:
-        near: dict[str, int] = {}
-        for service in incident.services:
-            around = self._topology.near(service, self.config.hops)
-            for reach in (around, self._topology.below(service, ASK_DEPTH)):  # a cause may lie far down the calls
-                for name, distance in reach.items():
-                    near[name] = min(distance, near.get(name, distance))
-            near.setdefault(service, 0)
+        # a cause may lie far down the calls
+        near = self._topology.around(incident.services, self.config.hops, ASK_DEPTH)
         wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
         if not wanted:
             return None

@@ -1,0 +1,224 @@
+"""Incidents: listed, whole, and what operators do with them: acknowledge, resolve, say what was wrong."""
+
+import base64
+import math
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+
+from aiopsd.incidents import IllegalMove, Move, move
+from aiopsd.model import AckIncident, Alert, AuditEntry, Incident, IncidentState, ResolveIncident, Verdict
+from aiopsd.projection import LIVE
+from aiopsd.protocols import OutboxRow
+from aiopsd.web.api.requests import MOST, number_of, read_request, request_id, seconds
+from aiopsd.web.api.views import (
+    IncidentDetail,
+    IncidentList,
+    alert_view,
+    candidate_view,
+    delivery_view,
+    incident_fields,
+    incident_view,
+    timeline_view,
+)
+from aiopsd.web.site import SITE, Problem, Site, answer
+
+STATES = tuple(str(s) for s in IncidentState)
+ENDED = ("pending", "delivered", "superseded", "failed")
+
+# --------------------------------------------------------------------------- what pages and API both ask
+
+
+async def find_incident(site: Site, incident_id: str) -> Incident:
+    """From memory, else from the store.
+
+    Raises:
+        Problem: 404.
+    """
+    found = site.projection.incident(incident_id) or await site.store.incident(incident_id)
+    if found is None:
+        raise Problem(404, f"no incident {incident_id!r}", where="id")
+    return found
+
+
+async def alerts_of(site: Site, incident_id: str) -> list[Alert]:
+    """By their start."""
+    kept = site.projection.alerts(incident=incident_id)
+    if kept or site.projection.incident(incident_id) is not None:
+        return kept
+    return sorted(await site.store.alerts(incident=incident_id), key=lambda a: (a.starts_at, a.fingerprint))
+
+
+async def timeline_of(site: Site, incident_id: str) -> list[AuditEntry]:
+    """Oldest first."""
+    return await site.store.timeline(incident_id)
+
+
+async def deliveries_of(site: Site, incident_id: str) -> list[OutboxRow]:
+    """Oldest first."""
+    return await site.store.outbox(states=ENDED, incident=incident_id)
+
+
+async def command(site: Site, incident_id: str, what: Move, body: AckIncident | ResolveIncident) -> Incident:
+    """Submit an operator's command on an incident; the incident after it.
+
+    Raises:
+        Problem: 404 unknown, 409 when the incident cannot take it now, 503 when it cannot be made safe.
+    """
+    item = await find_incident(site, incident_id)
+    try:
+        wanted = move(item.state, what)
+    except IllegalMove as e:
+        told = f"; it lives on as {item.merged_into}" if item.merged_into else ""
+        raise Problem(409, f"{e}{told}", where="state") from None
+    await site.submit([body])
+    after = await find_incident(site, incident_id)
+    if after.state is not wanted:
+        raise Problem(409, f"the incident became {after.state} meanwhile", where="state")
+    return after
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def cursor_of(incident: Incident) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((incident.opened_at, incident.id))).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> tuple[float, str]:
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=tuple[float, str])
+    except (ValueError, msgspec.DecodeError):
+        raise Problem(400, "cursor: take it from `next` of the previous answer", where="cursor") from None
+
+
+async def get_incidents(request: web.Request) -> web.Response:
+    """GET /api/v1/incidents: newest first; `state` (repeatable or with commas), `service`, `limit`, `cursor`."""
+    site = request.app[SITE]
+    states = tuple(s for given in request.query.getall("state", []) for s in given.split(",") if s)
+    unknown = [s for s in states if s not in STATES]
+    if unknown:
+        raise Problem(400, f"state={unknown[0][:40]!r}: expected one of {', '.join(STATES)}", where="state")
+    service, limit = request.query.get("service", ""), number_of(request, "limit", 100, MOST)
+    after = read_cursor(request.query["cursor"]) if request.query.get("cursor") else None
+    found: list[Incident] = []
+    if states and all(s in LIVE for s in states):
+        found = [
+            i
+            for i in site.projection.incidents(states=[IncidentState(s) for s in states], service=service)
+            if after is None or (i.opened_at, i.id) < after
+        ]
+    else:  # what ended may be older than memory goes; several may share one moment, so ask until the page is full
+        ask = limit + 1
+        while True:
+            before = math.nextafter(after[0], math.inf) if after else None
+            rows = await site.store.incidents(states=states, limit=ask, before=before, service=service)
+            found = [i for i in rows if after is None or (i.opened_at, i.id) < after]
+            if len(found) > limit or len(rows) < ask:
+                break
+            ask *= 2
+    page = found[:limit]
+    more = cursor_of(page[-1]) if len(found) > limit else ""
+    return answer(IncidentList(incidents=[incident_view(site, i) for i in page], next=more))
+
+
+async def get_incident(request: web.Request) -> web.Response:
+    """GET /api/v1/incidents/{id}: evidence, chain, alerts, timeline with the reason of every decision, deliveries."""
+    site = request.app[SITE]
+    return answer(await detail_view(site, await find_incident(site, request.match_info["id"])))
+
+
+async def detail_view(site: Site, i: Incident) -> IncidentDetail:
+    """All that is known of the incident; asks the store for what is no longer in memory."""
+    now = site.clock()
+    return IncidentDetail(
+        **incident_fields(site, i),
+        causes=[candidate_view(c) for c in i.roots],
+        members=[alert_view(site, a, now) for a in await alerts_of(site, i.id)],
+        timeline=[timeline_view(e) for e in await timeline_of(site, i.id)],
+        deliveries=[delivery_view(r) for r in await deliveries_of(site, i.id)],
+    )
+
+
+# --------------------------------------------------------------------------- writing
+
+
+class AckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`until` ends the acknowledgement by itself; without it, it holds until the incident resolves."""
+
+    actor: str
+    comment: str = ""
+    until: datetime | None = None
+
+
+class ResolveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    actor: str
+    comment: str = ""
+
+
+class VerdictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator says of a decision: `cause` names the true `service`, `split` the `fingerprints` that do not
+    belong here, `merge` the `other` incident; `noise` needs nothing more."""
+
+    kind: Literal["cause", "split", "merge", "noise"]
+    actor: str
+    service: str = ""
+    other: str = ""
+    fingerprints: tuple[str, ...] = ()
+    comment: str = ""
+
+
+async def post_ack(request: web.Request) -> web.Response:
+    """POST /api/v1/incidents/{id}/ack: {actor, comment?, until?}; repeats stop until then."""
+    site, key = request.app[SITE], request.match_info["id"]
+    given: AckRequest = await read_request(request, AckRequest)
+    until = seconds(given.until, "until")
+    if given.until is not None and until <= site.clock():
+        raise Problem(400, "lies in the past", where="until")
+    body = AckIncident(incident=key, actor=given.actor.strip(), comment=given.comment, until=until)
+    return answer(incident_view(site, await command(site, key, Move.ACK, body)))
+
+
+async def post_resolve(request: web.Request) -> web.Response:
+    """POST /api/v1/incidents/{id}/resolve: {actor, comment?}."""
+    site, key = request.app[SITE], request.match_info["id"]
+    given: ResolveRequest = await read_request(request, ResolveRequest)
+    body = ResolveIncident(incident=key, actor=given.actor.strip(), comment=given.comment)
+    return answer(incident_view(site, await command(site, key, Move.RESOLVE, body)))
+
+
+async def post_verdict(request: web.Request) -> web.Response:
+    """POST /api/v1/incidents/{id}/verdict: kept, audited, and used by later decisions."""
+    site, key = request.app[SITE], request.match_info["id"]
+    given: VerdictRequest = await read_request(request, VerdictRequest)
+    await find_incident(site, key)
+    if given.kind == "cause" and not given.service:
+        raise Problem(400, "name the service that was the cause", where="service")
+    if given.kind == "merge":
+        if not given.other or given.other == key:
+            raise Problem(400, "name the other incident", where="other")
+        if site.projection.incident(given.other) is None and await site.store.incident(given.other) is None:
+            raise Problem(400, f"no incident {given.other!r}", where="other")
+    if given.kind == "split":
+        members = {a.fingerprint for a in await alerts_of(site, key)}
+        strange = [f for f in given.fingerprints if f not in members]
+        if strange or not given.fingerprints:
+            told = f"alert {strange[0]!r} is not of this incident" if strange else "name the alerts to split off"
+            raise Problem(400, told, where="fingerprints")
+    await site.submit(
+        [
+            Verdict(
+                request_id=request_id(request),
+                incident=key,
+                kind=given.kind,
+                actor=given.actor.strip(),
+                service=given.service,
+                other=given.other,
+                fingerprints=given.fingerprints,
+                comment=given.comment,
+            )
+        ]
+    )
+    return answer(incident_view(site, await find_incident(site, key)))

@@ -1,0 +1,79 @@
+"""How things stand: what fires, what was decided, the graph and its changes, what waits to be sent, the status."""
+
+from aiohttp import web
+
+from aiopsd.web.api.requests import MOST, number_of
+from aiopsd.web.api.views import (
+    AlertList,
+    Outbox,
+    Timeline,
+    TopologyChanges,
+    alert_view,
+    delivery_view,
+    timeline_view,
+    topology_change_view,
+)
+from aiopsd.web.site import SITE, Problem, answer, moment
+
+
+async def get_alerts(request: web.Request) -> web.Response:
+    """GET /api/v1/alerts: firing alerts by fingerprint, each with its incident or group and the reason of its place."""
+    site, now = request.app[SITE], request.app[SITE].clock()
+    limit, after = number_of(request, "limit", 100, MOST), request.query.get("cursor", "")
+    service, of = request.query.get("service", ""), request.query.get("incident", "")
+    found = [
+        a
+        for a in site.projection.alerts(firing=True)
+        if a.fingerprint > after
+        and (not service or a.service == service)
+        and (not of or a.incident == ("" if of == "none" else of))
+    ]
+    page = found[:limit]
+    more = page[-1].fingerprint if len(found) > limit else ""
+    return answer(AlertList(alerts=[alert_view(site, a, now) for a in page], next=more))
+
+
+async def get_timeline(request: web.Request) -> web.Response:
+    """GET /api/v1/timeline: the newest decisions of all incidents and of none (silences, topology), newest first."""
+    entries = await request.app[SITE].store.timeline(limit=number_of(request, "limit", 100, MOST))
+    return answer(Timeline(timeline=[timeline_view(e) for e in reversed(entries)]))
+
+
+async def get_topology(request: web.Request) -> web.Response:
+    """GET /api/v1/topology: the graph as JSON, or ?format=graphml."""
+    graph = request.app[SITE].topology()
+    kind = request.query.get("format", "json")
+    if kind == "json":
+        return answer(graph.to_json())
+    if kind == "graphml":
+        return web.Response(text=graph.to_graphml(), content_type="application/graphml+xml")
+    raise Problem(400, f"format={kind[:40]!r}: expected json or graphml", where="format")
+
+
+async def get_topology_changes(request: web.Request) -> web.Response:
+    """GET /api/v1/topology/changes: what changed in the graph, newest first: edges and nodes, when, by whose word."""
+    limit = number_of(request, "limit", 100, MOST)
+    changes = [topology_change_view(c) for c in reversed(request.app[SITE].topology().history)]
+    return answer(TopologyChanges(changes=changes[:limit]))
+
+
+async def get_outbox(request: web.Request) -> web.Response:
+    """GET /api/v1/outbox: what waits and what failed, oldest first; `limit`."""
+    site = request.app[SITE]
+    rows = await site.store.outbox(states=("pending", "failed"), limit=number_of(request, "limit", 100, MOST))
+    return answer(Outbox(deliveries=[delivery_view(r) for r in rows]))
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """GET /api/v1/status: positions, lag, sources, what we wait for, maintenance in force."""
+    site = request.app[SITE]
+    return answer(
+        {
+            **{k: v for k, v in site.door.status().items() if k != "config"},  # its text may hold secrets
+            "version": site.version,
+            "started_at": moment(site.started_at),
+            "waiting_for": site.door.readiness(),
+            "maintenance": site.planned(),
+            "figures": site.projection.figures(),
+        }
+    )
