@@ -288,3 +288,19 @@ def test_a_page_names_who_sends_the_load(crash: bool) -> None:
     assert named[0][0] == "store"
     assert [who for who, _ in named[1:]] == ["feed", "sync", "batch", "feed", "sync", "batch", "feed", "sync"]
     assert ("pool", "sync", "called_by") in named[-1][1]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_of_two_that_are_over_the_causes_of_the_larger_stand(crash: bool) -> None:
+    """Two incidents that have ended are merged: nobody ranks them any more, so what was said of most of it stands."""
+    room = Room("web>cart cart>db relay>bank", crash=crash)
+    told = ((0, "relay", "Down"), (300, "db", "Down"), (320, "cart", "Slow"), (340, "web", "Slow"))
+    for at, service, name in told:
+        labels = {"alertname": name, "service": service}
+        room.tell(at, AlertBatch(alerts=(AlertIn(labels=labels, starts_at=T0 + at, ends_at=T0 + 600),)))
+    room.tell(3600, Tick())
+    first, second = sorted(room.incidents.values(), key=lambda i: i.started_at)
+    room.tell(3700, Verdict(request_id="m", incident=first.id, kind="merge", other=second.id, actor="ann"))
+
+    assert room.incidents[second.id].merged_into == first.id
+    assert room.incidents[first.id].roots[0].service == "db"

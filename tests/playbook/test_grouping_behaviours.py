@@ -383,3 +383,31 @@ def test_a_restart_anywhere_changes_nothing(at: int) -> None:
         return desk.parts()
 
     assert run(at) == run(99)
+
+
+def test_one_alert_that_ends_before_its_cause_stays_with_it() -> None:
+    """A single symptom that is over long before the others flaps or has a rule of its own: no second incident."""
+    desk = Desk("web>db cart>db pay>db " + " ".join(f"s{k}>s{k + 1}" for k in range(300)))
+    db, pay = desk.fire(0, "db", "Down"), desk.fire(15, "pay")
+    cart, web = desk.fire(20, "cart"), desk.fire(25, "web")
+    desk.end(120, cart)
+    desk.end(1500, db, web, pay)
+    desk.until(6000)
+
+    assert desk.together(db, cart, web, pay)
+
+
+def test_several_that_end_together_before_the_others_part() -> None:
+    """A second fault just after the first, below callers of its own, is over much earlier: two incidents in the end."""
+    desk = Desk("web>db cart>db pay>db pay>bank a>pay b>pay c>pay")
+    first = [desk.fire(0, "db", "Down"), desk.fire(20, "cart"), desk.fire(25, "web")]
+    second = [desk.fire(30, "pay", "Down")]
+    second += [desk.fire(45.0 + 5 * k, v) for k, v in enumerate("abc")]
+    assert desk.together(*first, *second)
+    desk.end(300, *second)
+    desk.end(2400, *first)
+    desk.until(9000)
+
+    assert desk.together(*first)
+    assert desk.together(*second)
+    assert not desk.together(first[0], second[0])

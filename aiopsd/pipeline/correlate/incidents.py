@@ -151,10 +151,15 @@ class Incidents:
         state = target.state
         if state is IncidentState.RESOLVED and source.firing:
             state = lifecycle.move(state, Move.ALERT)
+        told = target
+        if state is IncidentState.RESOLVED and len(source.alerts) > len(target.alerts):
+            told = source  # nobody ranks what is over: what was said of most of it stands
         target = ledger.recounted(
             replace(
                 target,
                 state=state,
+                roots=told.roots,
+                changes=told.changes,
                 resolved_at=0.0 if state is not IncidentState.RESOLVED else target.resolved_at,
                 merged_from=(*target.merged_from, source_id),
                 started_at=started,
