@@ -285,7 +285,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
     adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
     join: Literal["service", "series"] = "service"
-    evict_after: Duration = Duration(86400.0)  # a series silent for so long, and for its own lifetime, is forgotten
+    evict_after: Duration = Duration(86400.0)  # silent for so long and for its lifetime: forgotten when room is scarce
     policies: tuple[PolicyRule, ...] = ()
     maintenance: tuple[MaintenanceRule, ...] = ()
     signals: tuple[SignalRule, ...] = ()

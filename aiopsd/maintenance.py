@@ -12,8 +12,8 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import replace
 
+from aiopsd.matchers import Fault, Matchers, fault
 from aiopsd.model import EndMaintenance, Labels, PutMaintenance, Window
-from aiopsd.silences import Matchers
 
 KEEP = 30 * 86400.0  # s after its end: until then a replay of the metric log, and silence since, may ask for it
 MOST = 1000  # windows: each is matched against every series
@@ -24,19 +24,21 @@ def window_id(command: PutMaintenance) -> str:
     return blake2b(msgspec.json.encode(command), digest_size=8).hexdigest()
 
 
+_WORDS = {  # field, why; "": what RE2 says
+    Fault.NONE: ("matchers", "say which series: at least one matcher"),
+    Fault.NAMELESS: ("matchers[{}].name", "a matcher needs the name of a label"),
+    Fault.PATTERN: ("matchers[{}].value", ""),
+    Fault.EVERYTHING: ("matchers", "at least one matcher must not match the empty text: this is every series"),
+}
+
+
 def problem(command: PutMaintenance, stamp: float) -> tuple[str, str] | None:
     """(field, why) a command cannot be taken; None: it can."""
-    if not command.matchers:
-        return "matchers", "say which series: at least one matcher"
-    for i, m in enumerate(command.matchers):
-        if not m.name:
-            return f"matchers[{i}].name", "a matcher needs the name of a label"
-        try:
-            Matchers([m])
-        except ValueError as e:
-            return f"matchers[{i}].value", str(e)
-    if Matchers(command.matchers).matches({}):
-        return "matchers", "at least one matcher must not match the empty text: this is every series"
+    wrong = fault(command.matchers)
+    if wrong is not None:
+        what, i, why = wrong
+        field, text = _WORDS[what]
+        return field.format(i), text or why
     if command.ends_at <= max(command.starts_at, stamp):
         return "ends_at", "the end is not after the beginning, or in the past"
     return None

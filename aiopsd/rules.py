@@ -7,7 +7,7 @@ sharpen: an alert or a metric that no pack knows is handled as if there were non
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -25,24 +25,12 @@ from aiopsd.config import (
 )
 from aiopsd.errors import ConfigError
 from aiopsd.marks import Marked
+from aiopsd.matchers import Match, parse_matchers
 from aiopsd.model import Labels
-from aiopsd.services import ServiceMapper, compiled, fill, references
-from aiopsd.silences import parse_matchers
+from aiopsd.services import ServiceMapper, fill, references
 
 CACHE_LIMIT = 65_536  # label combinations; beyond it the caches start afresh, which costs only time
 NOISE = "noise"
-
-Match = Callable[[Mapping[str, str]], bool]
-
-
-def matcher(match: Mapping[str, str], path: str = "$") -> Match:
-    """All of `match` (label -> anchored RE2) must hold; a missing label is the empty text, as in Prometheus.
-
-    Raises:
-        ConfigError: an expression is not RE2; names the key below `path`.
-    """
-    parts = [(label, compiled(text, f"{path}.{label}")) for label, text in match.items()]
-    return lambda labels: all(p.fullmatch(labels.get(label, "")) is not None for label, p in parts)
 
 
 def check(pack: PackText) -> RulePack:
@@ -62,7 +50,7 @@ def check(pack: PackText) -> RulePack:
 
 def _try(rules: RulePack) -> None:
     for i, signal in enumerate(rules.signals):
-        matcher(signal.match, f"$.signals[{i}].match")
+        Match(signal.match, f"$.signals[{i}].match")
     for i, service in enumerate(rules.services):
         try:
             ServiceMapper(ServicesConfig(rules=(service,)))
@@ -70,7 +58,7 @@ def _try(rules: RulePack) -> None:
             path = e.path.replace("$.services.rules[0]", f"$.services[{i}]")
             raise ConfigError(str(e).removesuffix(f" - at `{e.path}`"), path) from None
     for i, family in enumerate(rules.alerts):
-        matcher(family.match, f"$.alerts[{i}].match")
+        Match(family.match, f"$.alerts[{i}].match")
     for i, rule in enumerate(rules.suppress):
         for key, texts in (("source_matchers", rule.source_matchers), ("target_matchers", rule.target_matchers)):
             for j, text in enumerate(texts):
@@ -81,11 +69,11 @@ def _try(rules: RulePack) -> None:
             if not texts:
                 raise ConfigError(f"`{key}` is empty: it would mean every alert", f"$.suppress[{i}]")
     for i, edge in enumerate(rules.edges):
-        matcher(edge.match, f"$.edges[{i}].match")
+        Match(edge.match, f"$.edges[{i}].match")
         if not edge.caller and not edge.callee:
             raise ConfigError("an edge needs `caller` or `callee`", f"$.edges[{i}]")
     for i, more in enumerate(rules.enrich):
-        matcher(more.match, f"$.enrich[{i}].match")
+        Match(more.match, f"$.enrich[{i}].match")
 
 
 class Rules:
@@ -97,9 +85,9 @@ class Rules:
 
     def __init__(self, packs: Sequence[PackText]) -> None:
         known = [(pack.name, check(pack)) for pack in packs]
-        self._families = [(name, matcher(f.match), f.role) for name, pack in known for f in pack.alerts]
+        self._families = [(name, Match(f.match), f.role) for name, pack in known for f in pack.alerts]
         self._enrich = [
-            (matcher(e.match), [(key, text, references(text)) for key, text in sorted(e.annotations.items())])
+            (Match(e.match), [(key, text, references(text)) for key, text in sorted(e.annotations.items())])
             for _, pack in known
             for e in pack.enrich
         ]

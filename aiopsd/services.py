@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
-import re2
-
 from aiopsd.config import ServicesConfig
 from aiopsd.errors import ConfigError
+from aiopsd.matchers import configured
 
 CACHE_LIMIT = 65_536  # label combinations; beyond it the cache starts afresh, which costs only time
 
@@ -35,14 +34,14 @@ class ServiceMapper:
         wanted = list(config.labels)
         for i, rule in enumerate(config.rules):
             matchers = [
-                (name, compiled(text, f"{path}.rules[{i}].match.{name}")) for name, text in sorted(rule.match.items())
+                (name, configured(text, f"{path}.rules[{i}].match.{name}")) for name, text in sorted(rule.match.items())
             ]
             groups = {g for _, matcher in matchers for g in matcher.groupindex}
             self._rules.append((matchers, rule.service))
             wanted += [name for name, _ in matchers]
             named = [braced or bare for braced, bare in _REFERENCE.findall(rule.service)]
             wanted += [name for name in named if name and name not in groups]
-        self._strips = [compiled(text, f"{path}.strip[{i}]") for i, text in enumerate(config.strip)]
+        self._strips = [configured(text, f"{path}.strip[{i}]") for i, text in enumerate(config.strip)]
         for i, strip in enumerate(self._strips):
             if strip.groups != 1:
                 raise ConfigError(f"`strip` needs exactly one group, this has {strip.groups}", f"{path}.strip[{i}]")
@@ -124,18 +123,3 @@ def references(template: str) -> list[str]:
 def fill(template: str, values: Mapping[str, str]) -> str:
     """The template with `$name` and `${name}` replaced; a name without a value is empty, `$$` a dollar sign."""
     return _REFERENCE.sub(lambda m: _fill(m, {}, values), template)
-
-
-def compiled(text: str, path: str):  # type: ignore[no-untyped-def]  # re2 publishes no types
-    """An RE2 expression, for `fullmatch`.
-
-    Raises:
-        ConfigError: it is none; names the key `path`.
-    """
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(text, options)
-    except re2.error as e:
-        reason = e.args[0].decode(errors="replace") if e.args and isinstance(e.args[0], bytes) else str(e)
-        raise ConfigError(f"not an RE2 expression: {text!r}: {reason}", path) from None

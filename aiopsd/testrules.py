@@ -15,6 +15,7 @@ from aiopsd.config import Config, PackText, load, pack_folders, read_pack
 from aiopsd.decode import load_topology_yaml
 from aiopsd.errors import ConfigError
 from aiopsd.marks import Marked
+from aiopsd.matchers import Match
 from aiopsd.model import (
     Alert,
     AlertBatch,
@@ -36,7 +37,7 @@ from aiopsd.model import (
     labels_text,
 )
 from aiopsd.pipeline import correlate, detect
-from aiopsd.rules import Anomalous, PackTest, check, load_tests, matcher, parse_series, values
+from aiopsd.rules import Anomalous, PackTest, check, load_tests, parse_series, values
 
 START = 1767571200.0  # Monday 2026-01-05 00:00 UTC: virtual time begins there
 TAIL = 600.0  # s of virtual time after the last sample and alert: timers and pages
@@ -187,7 +188,7 @@ def failures(test: PackTest, out: Outcome) -> Iterator[tuple[str, str]]:
                 yield f".expect.{key}", f"{key} is {got!r}, expected {wanted_text!r} ({incident.title})"
     for key, told in (("suppressed", False), ("told", True)):
         for i, match in enumerate(getattr(expect, key)):
-            fires = matcher(match)
+            fires = Match(match)
             alerts = [a for a in out.alerts.values() if fires(a.labels)]
             if not alerts:
                 yield f".expect.{key}[{i}]", f"no alert with {labels_text(match)} fired"
@@ -196,7 +197,7 @@ def failures(test: PackTest, out: Outcome) -> Iterator[tuple[str, str]]:
                     verb = "no page told of it" if told else "a page told of it"
                     yield f".expect.{key}[{i}]", f"{verb}: {labels_text(alert.labels)}"
     for i, says in enumerate(expect.alerts):
-        fires = matcher(says.match)
+        fires = Match(says.match)
         alerts = [a for a in out.alerts.values() if fires(a.labels)]
         if not alerts:
             yield f".expect.alerts[{i}]", f"no alert with {labels_text(says.match)} fired"

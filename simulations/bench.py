@@ -29,6 +29,7 @@ from aiopsd.pipeline import detect
 from simulations import wire
 from simulations.bench_decode import Line, Sample
 from simulations.bench_grouping import grouping
+from simulations.bench_maintenance import maintenance
 from simulations.bench_memory import START, heads
 from simulations.bench_rank import ranking
 
@@ -218,6 +219,8 @@ SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
     "rank": ranking,
     "churn": lambda: churn(20_000),
     "churn-1m": lambda: churn(1_000_000),
+    "maintenance": lambda: maintenance(100_000),
+    "maintenance-1m": lambda: maintenance(1_000_000),
     "memory-100k": lambda: memory(100_000),
     "memory-1m": lambda: memory(1_000_000),
 }

@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from simulations import wire
@@ -112,6 +113,11 @@ def alerted(server: Service, done: Callable[[int], None]) -> tuple[float, float]
     return 1e6 * spent[0] / ALERTS, 1e6 * min(spent[1:]) / ALERTS
 
 
+def known_services(daemon: Daemon, names: Iterable[str]) -> None:
+    """Tell a graph that knows these services and no call: what befalls two of them is no outage of both."""
+    daemon.json("/api/v1/topology", msgspec.json.encode({"nodes": [{"name": name} for name in names]}))
+
+
 def probes(daemon: Daemon, count: int) -> None:
     """Services whose one metric has been calm for an hour and a half: what breaks later is an event at once."""
     now = float(int(time.time()))
@@ -130,6 +136,7 @@ def under_load(daemon: Daemon, pager: Pager, us_per_sample: float, note: str = "
     rounds = endless(float(int(time.time())))
     count = int(LOADED_SECONDS)
     probes(daemon, count)
+    known_services(daemon, [f"service-{k:05d}" for k in range(1000)] + [f"probe-{k:03d}" for k in range(count)])
     stop = threading.Event()
     pushed = [0]
 
@@ -269,7 +276,7 @@ def peers(folder: Path) -> Iterator[Line]:
 
 
 def over_http(folder: Path) -> Iterator[Line]:
-    """Our daemon: remote write, then alerts under that load, then many alerts to a fresh one."""
+    """Our daemon: remote write, then alerts under that load, with and without a worker."""
     (folder / "metrics").mkdir()
     pager = Pager()
     daemon = Daemon(folder / "metrics", CONFIG + PAGED.format(port=pager.port))
@@ -295,15 +302,22 @@ def over_http(folder: Path) -> Iterator[Line]:
     finally:
         daemon.stop()
         pager.close()
-    (folder / "alerts").mkdir()
-    daemon = Daemon(folder / "alerts", CONFIG)
-    try:
-        daemon.ready()
-        new, again = alerted(daemon, settled(daemon))  # an answer comes after the decision; snapshots settle
-        yield Line("daemon, new alert, journalled, grouped, routed", new, "us an alert")
-        yield Line("daemon, alert sent again", again, "us an alert")
-    finally:
-        daemon.stop()
+
+
+def alerts_alone(folder: Path) -> Iterator[Line]:
+    """Many alerts to a fresh daemon: once that it knows the services, once without a graph."""
+    for note, names in (("", [f"service-{i:05d}" for i in range(ALERTS // 4)]), (", without a graph", [])):
+        (folder / f"alerts{len(names)}").mkdir()
+        daemon = Daemon(folder / f"alerts{len(names)}", CONFIG)
+        try:
+            daemon.ready()
+            if names:
+                known_services(daemon, names)
+            new, again = alerted(daemon, settled(daemon))  # an answer comes after the decision; snapshots settle
+            yield Line(f"daemon, new alert, journalled, grouped, routed{note}", new, "us an alert")
+            yield Line(f"daemon, alert sent again{note}", again, "us an alert")
+        finally:
+            daemon.stop()
 
 
 def over_kafka(folder: Path, series: int = 10_000, rounds: int = 20) -> Iterator[Line]:
@@ -352,18 +366,25 @@ def over_kafka(folder: Path, series: int = 10_000, rounds: int = 20) -> Iterator
         broker.stop()
 
 
+SECTIONS: dict[str, Callable[[Path], Iterator[Line]]] = {
+    "http": over_http,
+    "alerts": alerts_alone,
+    "kafka": over_kafka,
+    "peers": peers,
+}
+
+
 def main(argv: list[str]) -> int:
     """0; 1 when a server did not do what was asked of it."""
     p = argparse.ArgumentParser(prog="python -m simulations bench-daemon", description=__doc__.split("\n")[0])
-    p.add_argument("--only", nargs="+", choices=["http", "kafka", "peers"], default=["http", "kafka", "peers"])
+    p.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     p.add_argument("--json", action="store_true")
     args = p.parse_args(argv)
-    sections = {"http": over_http, "kafka": over_kafka, "peers": peers}
     lines, failed = [], []
     with tempfile.TemporaryDirectory(prefix="aiopsd-bench-") as folder:
         for name in args.only:
             try:
-                for line in sections[name](Path(folder)):
+                for line in SECTIONS[name](Path(folder)):
                     lines.append(line)
                     if not args.json:
                         show([line])

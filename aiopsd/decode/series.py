@@ -292,6 +292,15 @@ class SeriesIndex:
             raise KeyError(row)
         return parse_key(key)
 
+    def holding(self, rows: Iterable[int], texts: Iterable[str]) -> list[int]:
+        """Those of `rows` whose labels may hold one of these texts; cheap, because no label is read.
+
+        A key holds its labels as they are, but for what JSON escapes.
+        """
+        wanted = [text.encode() for text in texts]
+        keys = self._keys
+        return [row for row in rows if b"\\" in (key := keys[row]) or any(text in key for text in wanted)]
+
     def service(self, row: int) -> str:
         """The service that the configuration maps the series to, "" for none."""
         return self.services.service(self.labels(row))

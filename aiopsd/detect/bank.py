@@ -14,6 +14,11 @@ series' own: it starts high, sinks slowly with time, and rises with every alarm,
 `Policy.alarms` times a day where it can, and earns a lower bar only by having been quiet. Within one excursion only an
 hour farther out than those before speaks again.
 
+A third family (stillness): a job that stopped, a cache that froze, a load that lost its rhythm all stay within their
+range. What they no longer do is move. The mean step from sample to sample of each hour is therefore compared with the
+least that an hour has shown, in widths from there to what is usual; only what is below it counts, as a fall, and the
+bar is of the same kind as that of the peaks. A series that is often still has shown it, and is not told of.
+
 The channels are joined by max, without weights, and a short peak-hold keeps one incident from scoring sample after
 sample.
 
@@ -39,7 +44,7 @@ Rows = NDArray[np.intp]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-CHANNELS = ("x", "resid", "season", "hour")
+CHANNELS = ("x", "resid", "season", "hour", "still")
 COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED = 1, 2, 4, 8, 16  # bits of a row's flags
 HARM_BOTH = HARM_HIGH | HARM_LOW
 
@@ -58,8 +63,11 @@ _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, 
 # of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a
 # row were above it, the farthest of the run under way
 _HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
-_FIELDS = 25
-_SEASON, _HOUR = 2, np.int8(3)  # indices into CHANNELS
+# of stillness: the last value, sum of the steps of this hour; hours seen, their usual step, the least one, bar
+_LAST, _STEPS, _SN, _SUSUAL, _SLEAST, _SBAR = range(25, 31)
+_FIELDS = 31
+_SEASON, _HOUR, _STILL = 2, np.int8(3), np.int8(4)  # indices into CHANNELS
+STILL = int(_STILL)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,14 +85,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     warm_seconds: float = 3600.0  # and so much time, whatever the sampling interval
     hold: int = 40  # samples of peak-hold, at least one hour
     theta: float = 0.15  # evidence at which the score is 0.5
-    alarms: float = 0.7  # of the hour channel, per series and day; 0: the channel is off
+    alarms: float = 0.7  # of each of the channels that judge hours, per series and day; 0: they are off
 
 
 class Breaks(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that left an envelope, and every sample of a watched row; arrays of one length, in input order.
 
     `evidence` counts envelope widths in a harmful direction (0: inside, or harmless); `low`/`high` bound in the
-    metric's unit what the broken channel took for normal just before; `deviation` counts `scale` from `normal`.
+    metric's unit what the broken channel took for normal just before; `deviation` counts `scale` from `normal`. What is
+    broken by stillness is not the value: `low`/`high` are then its range, and the step of the hour is below `least`.
     """
 
     pos: Rows  # index of the sample in the arrays of the call
@@ -102,6 +111,8 @@ class Breaks(msgspec.Struct, frozen=True, kw_only=True):
     deviation: F64  # signed: above normal is positive
     interval: F64  # seconds since the row's previous sample
     lead: F64  # mean distance from normal before the recent samples
+    step: F64  # mean distance between neighbouring samples of this hour
+    least: F64  # the least that it was in an hour
     recent_ts: F64  # [n, 16] oldest first, NaN: none; the sample itself is not among them
     recent: F64  # [n, 16]
 
@@ -167,8 +178,8 @@ def _place(rows: Rows) -> Rows | slice:
 class RangeBank:
     """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`).
 
-    State per row, in all 383 bytes with the scratch:
-        f: float32[25, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, hour, robust scale, hours
+    State per row, in all 407 bytes with the scratch:
+        f: float32[31, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, robust scale, hours, steps
         d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
         season: float32[24, rows]   mean of each hour of day; days: uint8[24, rows] how many days it rests on
         ring_v, ring_t: float32, uint32[16, rows]  recent samples at most one a minute; ring_p: uint8[rows]
@@ -176,7 +187,7 @@ class RangeBank:
         flags: uint8[rows]          COUNTER, HARM_HIGH, HARM_LOW, ENDED, WATCHED
     """
 
-    KIND, VERSION = "detect.bank", 4
+    KIND, VERSION = "detect.bank", 5
 
     def __init__(
         self,
@@ -430,6 +441,8 @@ class RangeBank:
                 self.d[2][at] = anchor
             dt32 = np.where(np.isfinite(taken.dt), dt32, np.float32(0))  # nobody has waited for it
         x = (v - anchor).astype(np.float32)
+        step = np.abs(x - s[_LAST])  # 0 for the first: it is its own anchor
+        s[_LAST] = x
 
         s[_K] = np.minimum(s[_K] + 1, 1e7)
         s[_AGE] = np.minimum(s[_AGE] + dt32, 1e6)
@@ -457,6 +470,7 @@ class RangeBank:
         s[_ACC] += x
         s[_CNT] += 1
         s[_SPREAD] += np.abs(resid)
+        s[_STEPS] += step
         seasonal = x - np.where(days >= 1, usual, slow)
 
         warm_seconds = self._warm_seconds[self.rule[taken.rows]] if self._varied else self.policy.warm_seconds
@@ -468,13 +482,21 @@ class RangeBank:
         """How far each sample leaves the envelopes as they were, or its hour the bar, in a direction that harms."""
         s, flags = signals.s, taken.flags
         up, down, up_c, down_c = self._beyond(signals)
-        hours = self._hour_channel(taken, signals)
-        if hours is not None:
-            full, shift, _, _ = hours
-            for side, side_c, far in ((up, up_c, shift), (down, down_c, -shift)):
+        hours, least = None, s[_SLEAST]
+        full = self._complete(taken, signals) if self.policy.alarms > 0 else _NONE
+        if len(full):
+            hours = self._hour_channel(full, signals)
+            least = least.copy()  # as it was before this hour
+            still = self._still_channel(full, signals)
+            shift = hours[1]
+            for side, side_c, far, channel in (
+                (up, up_c, shift, _HOUR),
+                (down, down_c, -shift, _HOUR),
+                (down, down_c, still, _STILL),
+            ):
                 more = far > side[full]
                 side[full[more]] = far[more]
-                side_c[full[more]] = _HOUR
+                side_c[full[more]] = channel
         high = np.where(flags & HARM_HIGH, up, np.float32(0))
         low = np.where(flags & HARM_LOW, down, np.float32(0))
         upward = high >= low
@@ -491,7 +513,7 @@ class RangeBank:
         keep = 1 - np.minimum(np.float32(1 / self.policy.hold), signals.dt32 * np.float32(1 / 3600))
         held = s[_HELD] * keep
         news = np.where(evidence > held, evidence, np.float32(0))
-        return _Found(evidence, held, news, upward, up_c, down_c, hours)
+        return _Found(evidence, held, news, upward, up_c, down_c, hours, least)
 
     @staticmethod
     def _beyond(signals: "_Signals") -> tuple[F32, F32, NDArray[np.int8], NDArray[np.int8]]:
@@ -537,9 +559,9 @@ class RangeBank:
         bands = np.zeros((2, len(x)), np.float32)
         if found.hours is not None:
             bands[0, found.hours[0]], bands[1, found.hours[0]] = found.hours[2], found.hours[3]
-        lows = np.concatenate((s[_LO : _LO + 3, shown], bands[:1, shown]))
-        highs = np.concatenate((s[_HI : _HI + 3, shown], bands[1:, shown]))
-        ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown], zero))[channel, i].astype(np.float64)
+        lows = np.concatenate((s[_LO : _LO + 3, shown], bands[:1, shown], s[_LO : _LO + 1, shown]))
+        highs = np.concatenate((s[_HI : _HI + 3, shown], bands[1:, shown], s[_HI : _HI + 1, shown]))
+        ref = np.stack((zero, (x - resid)[shown], (x - seasonal)[shown], zero, zero))[channel, i].astype(np.float64)
         a = signals.anchor[shown]
         rows, dt = taken.rows[shown], taken.dt[shown]
         scale = _ruler(s[:, shown], signals.level[shown])
@@ -562,6 +584,8 @@ class RangeBank:
                 (x - normal)[shown] / scale,
                 np.where(np.isfinite(dt), dt, 0.0),
                 s[_LEAD, shown].astype(np.float64),
+                (s[_STEPS, shown] / s[_CNT, shown]).astype(np.float64),
+                found.least[shown].astype(np.float64),
                 *self._recent(rows, a),
             )
         )
@@ -639,18 +663,24 @@ class RangeBank:
         ring_t[place] = np.where(move, sec, old)
         self.ring_p[at] = p
 
-    def _hour_channel(self, taken: "_Taken", signals: "_Signals") -> tuple[Rows, F32, F32, F32] | None:
-        """Judge and learn the hours that are complete with these samples: the next one, as far away, is of another.
+    @staticmethod
+    def _complete(taken: "_Taken", signals: "_Signals") -> Rows:
+        """Places of the samples that complete their hour: the next one, as far away, is of another.
 
-        Returns places of the samples, evidence (signed: above normal is positive), and the normal band of the hour's
-        mean; None when no hour is complete. Rows are rare here: a series has one such sample an hour.
+        They are rare: a series has one such sample an hour.
         """
-        if self.policy.alarms <= 0:
-            return None
+        return np.flatnonzero((taken.ts - signals.h64 * 3600.0) + signals.dt32 >= 3599.0)
+
+    def _sunk(self, bar: F32, days: F32 | np.float32, least: float) -> F32:
+        """A bar after so many days: it sinks with time, and never below what chance alone would clear now and then."""
+        return np.maximum(bar / (1 + np.float32(BAR_LOG * self.policy.alarms) * days), np.float32(least))
+
+    def _hour_channel(self, at: Rows, signals: "_Signals") -> tuple[Rows, F32, F32, F32]:
+        """Judge and learn the means of the hours that are complete at these places.
+
+        Returns the places, evidence (signed: above normal is positive), and the normal band of the hour's mean.
+        """
         s, dt = signals.s, signals.dt32
-        at = np.flatnonzero((taken.ts - signals.h64 * 3600.0) + dt >= 3599.0)
-        if not len(at):
-            return None
         days, usual, act, level, floor = signals.days, signals.usual, signals.act, signals.level, signals.floor
         h = s[_HN : _HRUN + 1, at]
         count, recent, dev, day_dev, bar, hit, run = h
@@ -663,11 +693,8 @@ class RangeBank:
         span = s[_HI, at] - s[_LO, at]
         least = np.float32(0.005) * span + np.float32(1e-3) * level[at] + floor[at]
         scale, day_scale = np.float32(1.25) * dev + least, np.float32(1.25) * day_dev + least
-        # the bar sinks with time and never below what chance alone would clear now and then
         elapsed = np.maximum(dt[at], np.float32(3600)) * np.float32(1 / 86400)
-        bar = np.where(first, np.float32(BAR_FIRST), bar)
-        bar = bar / (1 + np.float32(BAR_LOG * self.policy.alarms) * elapsed)
-        bar = np.maximum(bar, np.float32(BAR_LEAST))
+        bar = self._sunk(np.where(first, np.float32(BAR_FIRST), bar), elapsed, BAR_LEAST)
         same = (off > 0) == (day_off > 0)
         size, day_size = np.abs(off), np.abs(day_off)
         far = np.where(same, np.minimum(size / scale, day_size / day_scale), np.float32(0))
@@ -697,6 +724,38 @@ class RangeBank:
             h[i] = was + slow * (np.where(young, distance, np.minimum(distance, 6 * was)) - was)
         s[_HN : _HRUN + 1, at] = h
         return at, np.where(off > 0, evidence, -evidence), low, high
+
+    def _still_channel(self, at: Rows, signals: "_Signals") -> F32:
+        """Judge and learn how much the series moved in the hours that are complete at these places; the evidence.
+
+        An hour of few samples says nothing of how much they move: it is neither judged nor learned.
+        """
+        s = signals.s
+        evidence = np.zeros(len(at), np.float32)
+        dense = np.flatnonzero(s[_CNT, at] >= STILL_DENSE)
+        if not len(dense):
+            return evidence
+        at = at[dense]
+        h = s[_SN : _SBAR + 1, at]
+        n, usual, least, bar = h
+        step = s[_STEPS, at] / s[_CNT, at]
+        first = n == 0
+        bar = self._sunk(np.where(first, np.float32(STILL_FIRST), bar), np.float32(1 / 24), STILL_LEAST)
+        width = np.maximum(np.maximum(usual - least, np.float32(STILL_WIDTH) * usual), _TINY)
+        ratio = np.minimum(np.maximum(least - step, 0) / width / bar, np.float32(10))
+        ready = (n >= STILL_WARM) & signals.act[at]
+        far = np.float32(self.policy.theta) * ratio * ratio * ratio
+        evidence[dense] = np.where(ready & (far > np.float32(MENTION)), far, np.float32(0))
+
+        n += 1
+        bar *= np.where(ready & (ratio > 1), np.float32(BAR_STEP), np.float32(1))
+        usual += np.maximum(1 / n, np.float32(1 / 100)) * (np.where(first, step, np.minimum(step, 3 * usual)) - usual)
+        least = np.where(first, step, np.minimum(least, step))
+        h[2] = least + np.float32(STILL_FADE) * (usual - least)
+        h[3] = bar
+        np.minimum(n, np.float32(1e6), out=n)
+        s[_SN : _SBAR + 1, at] = h
+        return evidence
 
     def _end_hours(
         self,
@@ -741,6 +800,7 @@ class RangeBank:
         s[_ACC, roll] = 0
         s[_CNT, roll] = 0
         s[_SPREAD, roll] = 0
+        s[_STEPS, roll] = 0
 
     # ------------------------------------------------------------------ evidence on demand
 
@@ -814,9 +874,15 @@ PART = 0.3  # of all that the series has shown; a distance smaller than this par
 ADOPTED = 3  # hours in a row beyond the bar after which their level is the recent one
 CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
+STILL_DENSE = 4.0  # samples that make an hour's mean step
+STILL_WARM = 24.0  # hours: a night is stiller than the day
+STILL_FIRST, STILL_LEAST = 1.0, 0.5  # widths below the least step that a new series, and a quiet one, has to show
+STILL_WIDTH = 0.25  # of the usual step: so far chance moves the mean of twelve steps, however regular they were so far
+STILL_FADE = 1 - 0.5 ** (1 / (14 * 24))  # of the least towards the usual step an hour: in 14 days, as the envelopes
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody
 PACE = np.uint32(60)  # s; sixteen slots reach a quarter of an hour back at any faster sampling
 _LN2 = 0.6931471805599453
+_NONE: Rows = np.zeros(0, np.intp)
 _ARRAYS = ("f", "d", "season", "days", "ring_v", "ring_t", "ring_p", "hour", "flags")
 
 
@@ -883,6 +949,7 @@ class _Found(NamedTuple):
     up_c: NDArray[np.int8]  # channel that is farthest above, and below
     down_c: NDArray[np.int8]
     hours: tuple[Rows, F32, F32, F32] | None  # as of `_hour_channel`
+    least: F32  # mean step that an hour has shown
 
 
 class _Run:
@@ -905,7 +972,9 @@ class _Run:
         )
 
 
-_BREAK_TYPES = ("p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "dd", "dd")
+_BREAK_TYPES = (
+    "p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "d", "d", "dd", "dd",
+)  # fmt: skip
 
 
 def _joined(parts: list[tuple[NDArray[Any], ...]], types: tuple[str, ...]) -> list[NDArray[Any]]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from aiopsd.config import EdgeRule
 from aiopsd.detect.bank import COUNTER, F64
-from aiopsd.detect.signals import NAME, Matcher
+from aiopsd.detect.signals import NAME
+from aiopsd.matchers import Match
 from aiopsd.model import Edge, Node, TopologyUpdate
 from aiopsd.services import ServiceMapper, fill, references
 
@@ -88,13 +89,13 @@ class Edges:
         self.refresh = max(STEP, min(stale_after / REFRESH_PART, REFRESH_MOST))
         self._rules = []
         for i, rule in enumerate(rules):
-            Matcher(rule.match, f"{path}[{i}].match")  # names the key of what does not compile
+            Match(rule.match, f"{path}[{i}].match")  # names the key of what does not compile
             name = {k: v for k, v in rule.match.items() if k == NAME}
             rest = {k: v for k, v in rule.match.items() if k != NAME}
             wanted = frozenset(references(rule.caller) + references(rule.callee))
-            self._rules.append((Matcher(name), Matcher(rest), wanted, rule))
+            self._rules.append((Match(name), Match(rest), wanted, rule))
         self.rules = tuple(rules)
-        self._possible: dict[str, list[tuple[Matcher, frozenset[str], EdgeRule]]] = {}
+        self._possible: dict[str, list[tuple[Match, frozenset[str], EdgeRule]]] = {}
         self._edges: dict[tuple[str, str, str], _Told] = {}
         self._of: dict[int, tuple[str, str, str]] = {}
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from aiopsd.detect.bank import CHANNELS, MENTION, SLOTS, Breaks
-from aiopsd.detect.evidence import Describe, summary
+from aiopsd.detect.bank import CHANNELS, MENTION, SLOTS, STILL, Breaks
+from aiopsd.detect.evidence import Describe, number, summary
 from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, labels_text
 
 HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of each other add up
@@ -65,7 +65,8 @@ class Entry(msgspec.Struct):
     recent: list[tuple[float, float]]
     unit: float  # of the metric for an evidence of 1, when it left its range; 0: distances do not add up
     far: float  # the largest evidence, not cut at 1
-    opinion: str = ""  # of a model of the second tier, the last that was given
+    opinion: str = ""  # as of Seen, the last that was given
+    least: float = 0.0  # mean step of an hour until then
 
     def weight(self, now: float) -> float:
         """Evidence left at `now`."""
@@ -131,7 +132,9 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     interval: float
     lead: float
     recent: list[tuple[float, float]]
-    opinion: str = ""  # of a model of the second tier
+    opinion: str = ""  # what is strange where it is not the value, in words: of stillness, or of the second tier
+    step: float = 0.0
+    least: float = 0.0
 
 
 def seen(breaks: Breaks) -> Iterator[Seen]:
@@ -150,14 +153,21 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         breaks.scale.tolist(),
         breaks.interval.tolist(),
         breaks.lead.tolist(),
+        breaks.step.tolist(),
+        breaks.least.tolist(),
         strict=True,
     )
-    for i, (pos, row, ts, value, evidence, *rest) in enumerate(columns):
+    for i, (pos, row, ts, value, evidence, channel, *rest, step, least) in enumerate(columns):
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
             recent = [*[(t, v) for t, v in pairs if t == t][1 - SLOTS :], (ts, value)]  # the break itself is drawn
-        yield Seen(pos, row, ts, value, evidence, *rest, recent)  # type: ignore[call-arg]  # the rest of the columns
+        opinion = ""
+        if evidence > MENTION and channel == STILL:
+            opinion = f"moved by {number(step)} a sample within the hour, never by less than {number(least)} before"
+        yield Seen(  # type: ignore[call-arg]  # the rest of the columns
+            pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least
+        )
 
 
 class Record(msgspec.Struct):
@@ -193,7 +203,7 @@ class Join:
         self.describe = describe
         self.subjects: dict[str, Subject] = {}
         self.members: dict[int, str] = {}  # row -> key of the subject that follows it
-        self.sizes: dict[str, int] = {}  # series of each service
+        self.sizes: dict[str, int] = {}  # live series of each service
         self.records: dict[str, Record] = {}  # of subjects that had an event of late
         self._timers: list[tuple[float, str]] = []
         self.adopt_after = ADOPT
@@ -206,16 +216,16 @@ class Join:
     def appear(self, service: str) -> None:
         self.sizes[service] = self.sizes.get(service, 0) + 1
 
-    def vanish(self, row: int, service: str) -> None:
+    def recount(self, sizes: Mapping[str, int]) -> None:
+        """So many series of each service live now: those that wait to come back make no noise."""
+        for service in self.sizes.keys() - sizes.keys():
+            self.records.pop(service, None)
+        self.sizes = dict(sizes)
+
+    def vanish(self, row: int) -> None:
         """The series was evicted."""
         self.adopt.pop(row, None)
         self.rules.pop(row, None)
-        left = self.sizes.get(service, 0) - 1
-        if left > 0:
-            self.sizes[service] = left
-        else:
-            self.sizes.pop(service, None)
-            self.records.pop(service, None)
         key = self.members.pop(row, None)
         if key is not None:
             subject = self.subjects[key]
@@ -262,7 +272,10 @@ class Join:
 
     def _calm(self, entry: Entry, s: Seen) -> None:
         """A followed series said something unremarkable: is it still outside of what was normal at its onset?"""
-        outside = s.value > entry.high if entry.up else s.value < entry.low
+        if entry.channel == STILL:
+            outside = s.step < entry.least
+        else:
+            outside = s.value > entry.high if entry.up else s.value < entry.low
         if outside and s.ts - entry.onset <= self.adopt.get(s.row, self.adopt_after):
             entry.bad = max(entry.bad, s.ts)
             entry.interval = s.interval
@@ -283,7 +296,7 @@ class Join:
             unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES else 0.0
             entry = Entry(
                 s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
-                s.value, evidence, s.lead, s.recent, unit, far, s.opinion,
+                s.value, evidence, s.lead, s.recent, unit, far, s.opinion, s.least,
             )  # fmt: skip
             subject.entries[s.row] = entry
             subject.sum += entry.weight(now)

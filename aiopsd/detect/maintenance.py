@@ -6,8 +6,9 @@ samples.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from aiopsd.config import WEEKDAYS, MaintenanceRule
 from aiopsd.detect.bank import F64
-from aiopsd.detect.signals import Matcher
 from aiopsd.errors import ConfigError
+from aiopsd.matchers import Match, Matchers
 from aiopsd.model import Window as Asked
-from aiopsd.silences import Matchers
 
 Interval = tuple[float, float]  # [begin, end) in UTC seconds
+Groups: TypeAlias = NDArray[np.int32]
 DAY = 86400.0
 _EPOCH = date(1970, 1, 1)
 
@@ -124,8 +125,22 @@ class Once:
         return [self._interval] if begin <= last and first < end and begin < end else []
 
 
+def _given(labels: Mapping[str, str], service: str) -> dict[str, str]:
+    return {**labels, "service": service or labels.get("service", "")}
+
+
+def _in_order(windows: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(windows)))
+
+
+def _mapped(groups: Groups, change: Callable[[int], int]) -> Groups:
+    """Each number changed: there are many rows and few numbers."""
+    numbers, at = np.unique(groups, return_inverse=True)
+    return np.array([change(number) for number in numbers.tolist()], np.int32)[at]
+
+
 class Maintenance:
-    """All windows, and which of them concern a row. Row state: `group: int16[rows]`, 0 for none.
+    """All windows, and which of them concern a row. Row state: `group: int32[rows]`, 0 for none.
 
     `rules` are the configuration's, `asked` what operators asked for.
     """
@@ -137,10 +152,11 @@ class Maintenance:
         self._windows: list[Window | Once] = [Window(rule, f"{path}[{i}]") for i, rule in enumerate(rules)]
         self._windows += [Once(window) for window in asked]
         self._matchers: list[Callable[[Mapping[str, str]], bool]] = [
-            Matcher(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)
+            Match(rule.match, f"{path}[{i}].match") for i, rule in enumerate(rules)
         ]
         self._matchers += [Matchers(window.matchers).matches for window in asked]
-        self._groups: list[tuple[int, ...]] = [()]  # each: the rules that concern its rows
+        self._keys: list[Hashable] = [*range(len(rules)), *(window.matchers for window in asked)]  # which series
+        self._groups: list[tuple[int, ...]] = [()]  # each: the windows that concern its rows
         self._ids: dict[tuple[int, ...], int] = {(): 0}
 
     def __bool__(self) -> bool:
@@ -148,19 +164,44 @@ class Maintenance:
         return bool(self._windows)
 
     def group(self, labels: Mapping[str, str], service: str) -> int:
-        """Number of the set of rules that concern a series; `service` is what it belongs to."""
-        given = {**labels, "service": service or labels.get("service", "")}
-        rules = tuple(i for i, matches in enumerate(self._matchers) if matches(given))
-        found = self._ids.get(rules)
+        """Number of the set of windows that concern a series; `service` is what it belongs to."""
+        given = _given(labels, service)
+        return self._number(tuple(i for i, matches in enumerate(self._matchers) if matches(given)))
+
+    def concerns(self, window: int, labels: Mapping[str, str], service: str) -> bool:
+        """Whether a series is one of a window's, by its number."""
+        return self._matchers[window](_given(labels, service))
+
+    def fresh(self, before: "Maintenance") -> list[int]:
+        """Numbers of the windows about series that no window `before` was about; they were asked for."""
+        told = set(before._keys)
+        return [i for i, key in enumerate(self._keys) if key not in told]
+
+    def carried(self, before: "Maintenance", groups: Groups) -> Groups:
+        """What the rows' groups `before` are here; those of `fresh` windows have to be `joined` yet."""
+        here: dict[Hashable, list[int]] = {}
+        for i, key in enumerate(self._keys):
+            here.setdefault(key, []).append(i)
+        return _mapped(
+            groups,
+            lambda old: self._number(_in_order(i for j in before._groups[old] for i in here.get(before._keys[j], ()))),
+        )
+
+    def joined(self, groups: Groups, window: int) -> Groups:
+        """The groups of rows that this window concerns, too."""
+        return _mapped(groups, lambda old: self._number(_in_order((*self._groups[old], window))))
+
+    def _number(self, windows: tuple[int, ...]) -> int:
+        found = self._ids.get(windows)
         if found is None:
-            found = self._ids[rules] = len(self._groups)
-            self._groups.append(rules)
+            found = self._ids[windows] = len(self._groups)
+            self._groups.append(windows)
         return found
 
     def _of(self, group: int, first: float, last: float) -> list[Interval]:
         return [one for i in self._groups[group] for one in self._windows[i].between(first, last)]
 
-    def inside(self, groups: NDArray[np.int16], ts: F64) -> NDArray[np.bool_] | None:
+    def inside(self, groups: Groups, ts: F64) -> NDArray[np.bool_] | None:
         """Which samples lie in a window of their row's rules; None: none does."""
         out: NDArray[np.bool_] | None = None
         for group in np.unique(groups).tolist():
@@ -172,7 +213,7 @@ class Maintenance:
                 out = hit if out is None else out | hit
         return out
 
-    def until(self, groups: NDArray[np.int16], now: float, back: float) -> F64:
+    def until(self, groups: Groups, now: float, back: float) -> F64:
         """Per row: when its window that began last, within `back` seconds, ends; -inf: there was none.
 
         Later than `now`: the row is under maintenance.

@@ -24,9 +24,9 @@ from aiopsd.detect.bank import F64, MENTION, Policy, Rows
 from aiopsd.detect.calibrate import ASSUMED, USUAL, ModelDetector, Strange
 from aiopsd.detect.evidence import Series, number
 from aiopsd.detect.join import HALF_LIFE, Seen
-from aiopsd.detect.signals import Matcher
 from aiopsd.detect.vectors import Vectors, feature_of
 from aiopsd.errors import ConfigError
+from aiopsd.matchers import Match
 from aiopsd.model import Snapshot
 
 RAISE = 3.0  # times, at most, that a verdict adds to the evidence it confirms
@@ -58,9 +58,9 @@ class _Rule:
         self.rule = rule
         if rule.every <= 0:
             raise ConfigError("an interval is longer than nothing", f"{path}.every")
-        self.matches = Matcher(rule.match, f"{path}.match")
+        self.matches = Match(rule.match, f"{path}.match")
         self.vectors = Vectors(float(rule.every)) if rule.features else None
-        self.metrics = [Matcher({"__name__": f}, f"{path}.features[{i}]") for i, f in enumerate(rule.features)]
+        self.metrics = [Match({"__name__": f}, f"{path}.features[{i}]") for i, f in enumerate(rule.features)]
         self.detector = ModelDetector(
             rule.model, rule.params, lags=rule.lags, policy=policy, vector=bool(rule.features), path=path
         )
@@ -325,7 +325,7 @@ class Online:
         left, strongest = max((self._left(subject, s), subject) for subject in subjects)
         opinion = self._verdicts[strongest].opinion if left > MENTION else ""
         return msgspec.structs.replace(
-            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion
+            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion or s.opinion
         )
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:

@@ -8,42 +8,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
-import re2
 
 from aiopsd.config import SignalRule
-from aiopsd.errors import ConfigError
+from aiopsd.matchers import Match
 
 NAME = "__name__"
-_OPTIONS = re2.Options()
-_OPTIONS.dot_nl = True  # a label may hold a line break
-_OPTIONS.log_errors = False  # RE2 would write to stderr by itself
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "other"  # as SignalRule.kind
     harm: str = "both"  # high | low | both | none
     counter: bool = False
-
-
-class Matcher:
-    """All of `match` (label -> anchored RE2) must hold; a missing label counts as empty, as Prometheus does.
-
-    Raises:
-        ConfigError: an expression does not compile; names the key below `path`.
-    """
-
-    def __init__(self, match: Mapping[str, str], path: str = "$") -> None:
-        self.labels = tuple(match)
-        self._parts = []
-        for label, pattern in match.items():
-            try:
-                self._parts.append((label, re2.compile(pattern, _OPTIONS)))
-            except re2.error as e:
-                why = e.args[0].decode(errors="replace") if e.args and isinstance(e.args[0], bytes) else str(e)
-                raise ConfigError(f"not an RE2 expression: {pattern!r} ({why})", f"{path}.{label}") from None
-
-    def __call__(self, labels: Mapping[str, str]) -> bool:
-        return all(p.fullmatch(labels.get(label, "")) is not None for label, p in self._parts)
 
 
 def _set(words: str) -> frozenset[str]:
@@ -112,11 +87,11 @@ class Signals:
     def __init__(self, rules: Sequence[SignalRule], path: str = "$.detect.signals") -> None:
         self._rules = []
         for i, r in enumerate(rules):
-            Matcher(r.match, f"{path}[{i}].match")  # names the key of what does not compile
+            Match(r.match, f"{path}[{i}].match")  # names the key of what does not compile
             name = {k: v for k, v in r.match.items() if k == NAME}
             rest = {k: v for k, v in r.match.items() if k != NAME}
-            self._rules.append((Matcher(name), Matcher(rest) if rest else None, r))
-        self._cache: dict[str, tuple[tuple[Matcher | None, Signal], ...]] = {}
+            self._rules.append((Match(name), Match(rest) if rest else None, r))
+        self._cache: dict[str, tuple[tuple[Match | None, Signal], ...]] = {}
 
     def of(self, labels: Mapping[str, str]) -> Signal:
         metric = labels.get(NAME, "")
@@ -127,7 +102,7 @@ class Signals:
             possible = self._cache[metric] = tuple(self._possible(metric))
         return next(signal for rest, signal in possible if rest is None or rest(labels))
 
-    def _possible(self, metric: str) -> Iterator[tuple[Matcher | None, Signal]]:
+    def _possible(self, metric: str) -> Iterator[tuple[Match | None, Signal]]:
         named = by_name(metric)
         for name, rest, rule in self._rules:
             if name({NAME: metric}):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aiopsd.config import ThresholdRule
 from aiopsd.detect.bank import F64, Rows
 from aiopsd.detect.evidence import Describe, Series, clock, number
-from aiopsd.detect.signals import Matcher
+from aiopsd.matchers import Match
 from aiopsd.model import Anomaly, Direction, Evidence, content_id, labels_text
 
 _LONGEST_GAP = 2.5  # sampling intervals, as in join: silence shorter than this is no silence
@@ -54,7 +54,7 @@ class Limits:
         self.rules = tuple(rules)
         self.resolve_after = resolve_after
         self.describe = describe
-        self._matchers = [Matcher(r.match, f"$.detect.thresholds[{i}].match") for i, r in enumerate(rules)]
+        self._matchers = [Match(r.match, f"$.detect.thresholds[{i}].match") for i, r in enumerate(rules)]
         self._watch = np.zeros((len(self.rules), 0), bool)
         self._hot = np.zeros(0, bool)
         self._breaches: dict[tuple[int, int], Breach] = {}

@@ -10,11 +10,12 @@ the order of (record, sample), or at a record that moves the watermark past a bo
 records were cut once series have been evicted, so no output depends on them.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from aiopsd.config import Config, PolicyRule
 from aiopsd.decode.samples import decode_samples
@@ -24,13 +25,14 @@ from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_L
 from aiopsd.detect.drift import Drifts, ErrorDrift, Rise, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.flatline import Flatline
-from aiopsd.detect.join import Join, JoinPolicy, seen
+from aiopsd.detect.join import Join, JoinPolicy, Seen, seen
 from aiopsd.detect.maintenance import Maintenance
 from aiopsd.detect.online import Online
-from aiopsd.detect.signals import Matcher, Signal, Signals
+from aiopsd.detect.signals import Signal, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
 from aiopsd.errors import ConfigError, DecodeReason
+from aiopsd.matchers import Match, Matchers, needles
 from aiopsd.model import (
     Anomaly,
     Append,
@@ -50,7 +52,8 @@ from aiopsd.services import ServiceMapper
 AHEAD = 3600.0  # s; a sample further ahead of its record's receipt is a broken clock, not news
 LEAP = 86400.0  # s; without receipt times, a leap of the watermark by more has to be seen in ...
 MOST_POLICIES = 255  # a row keeps the number of its policy in a byte
-MOST_AWAY = 30 * 86400.0  # s; a window of maintenance that ended longer ago no longer excuses silence
+MOST_AWAY = 30 * 86400.0  # s; who is silent for longer is forgotten, and no maintenance excuses it
+SPARE = 0.25  # of those that live; so many more may be remembered than have earned it
 CONFIRM = 3  # ... so many records in a row before it is believed
 
 _KINDS = ("other", "latency", "errors", "availability", "traffic", "saturation", "resource")
@@ -60,6 +63,26 @@ _HARM_NAME = {v: k for k, v in _HARM.items()}
 # Within a record: what was refused, then what its watermark made due, then its samples, then the timers it passed.
 _REFUSED, _BOUNDARY, _SAMPLE, _TIMER = range(4)
 _Key = tuple[int, int, float, int, int]  # (record, phase, sample or time, kind, sequence)
+
+
+class _Segment(NamedTuple):
+    """Samples between two boundaries: those of the records first..stop-1 of a step, `at` the first of them in it.
+
+    `marks` is the watermark after each record of the step; `record` is the record of each sample.
+    """
+
+    first: int
+    stop: int
+    at: int
+    rows: Rows
+    ts: F64
+    values: F64
+    record: Rows
+    marks: F64
+
+    def key(self, sample: int, kind: int, sequence: int = 0) -> _Key:
+        """Where an effect of this sample stands among those of the step."""
+        return int(self.record[sample]), _SAMPLE, float(sample + self.at), kind, sequence
 
 
 def build(config: Config, source: str, partition: int, resume: Snapshot | None = None) -> "DetectStage":
@@ -76,10 +99,10 @@ class DetectStage:
     """See `protocols.DetectLike`. Counters for /metrics are plain attributes, totals since the stage was built.
 
     Per-row arrays beside the bank's: `_known` bool, `_service` int32 (index into `_names`), `_kind` int8, `_windows`
-    int16 (which maintenance concerns it; follows from the labels).
+    int32 (which maintenance concerns it; follows from the labels).
     """
 
-    KIND, VERSION = "detect", 6
+    KIND, VERSION = "detect", 7
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
@@ -98,7 +121,7 @@ class DetectStage:
         self._limits = Limits(d.thresholds, d.resolve_after, self._describe)
         rules = d.policies
         self._others = [self._policy_of(rule) for rule in rules]
-        self._policies = [Matcher(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
+        self._policies = [Match(rule.match, f"$.detect.policies[{i}].match") for i, rule in enumerate(rules)]
         no_data = [d.no_data if rule.no_data is None else rule.no_data for rule in rules]
         self._no_data = np.array([d.no_data, *no_data], np.float64)
         flatline = [d.flatline if rule.flatline is None else rule.flatline for rule in rules]
@@ -118,8 +141,8 @@ class DetectStage:
         self._models = [
             (
                 m.name,
-                Matcher(m.inputs, f"{path}[{i}].inputs") if m.inputs else None,
-                Matcher(m.errors, f"{path}[{i}].errors") if m.errors else None,
+                Match(m.inputs, f"{path}[{i}].inputs") if m.inputs else None,
+                Match(m.errors, f"{path}[{i}].errors") if m.errors else None,
             )
             for i, m in models
         ]
@@ -144,7 +167,7 @@ class DetectStage:
             self._known = np.zeros(self._bank.capacity, bool)
             self._service = np.zeros(self._bank.capacity, np.int32)
             self._kind = np.zeros(self._bank.capacity, np.int8)
-            self._windows = np.zeros(self._bank.capacity, np.int16)
+            self._windows = np.zeros(self._bank.capacity, np.int32)
         else:
             self._load(resume, join)
         if d.adopt_after is not None:
@@ -185,13 +208,18 @@ class DetectStage:
         begin = np.searchsorted(record, np.arange(len(records) + 1))
         first = 0
         mark = self._watermark
+
+        def segment(first: int, stop: int) -> _Segment:
+            a, b = int(begin[first]), int(begin[stop])
+            return _Segment(first, stop, a, rows[a:b], ts[a:b], values[a:b], record[a:b], marks)
+
         growing = bool((~self._known[rows]).any())  # a series that is new may name an edge
         for r in self._cuts(marks, growing):
-            self._segment(first, r, rows, ts, values, record, begin, marks, out)
+            self._take(segment(first, r), out)
             before = float(marks[r - 1]) if r else mark
             self._boundary(r, before, float(marks[r]), out)
             first = r
-        self._segment(first, len(records), rows, ts, values, record, begin, marks, out)
+        self._take(segment(first, len(records)), out)
         self._watermark = float(marks[-1])
         self._dropped.update(self._index.take_new())  # those of which nothing could be used
         if self._dropped:
@@ -206,11 +234,12 @@ class DetectStage:
         return any(s in self._ids for s in services)
 
     def evidence(self, services: Sequence[str], since: float) -> list[Evidence]:
-        """Evidence of every series of these services, sub-threshold included; what came before `since` is lead-in."""
+        """Evidence of every series of these services that lives, sub-threshold included; before `since` is lead-in."""
         ids = [self._ids[s] for s in dict.fromkeys(services) if s in self._ids]
         if not ids:
             return []
-        rows = np.flatnonzero(np.isin(self._service, ids) & self._known)
+        lives = self._known & (self._bank.last >= self._watermark - self._config.evict_after)
+        rows = np.flatnonzero(np.isin(self._service, ids) & lives)
         return from_view(self._bank.view(rows), self._describe, since)
 
     def maintain(self, windows: Sequence[Window]) -> None:
@@ -220,12 +249,32 @@ class DetectStage:
         """
         if tuple(windows) == self._maintenance.asked:
             return
-        self._maintenance = Maintenance(self._config.maintenance, windows)
+        before, self._maintenance = self._maintenance, Maintenance(self._config.maintenance, windows)
         self._governed = bool(self._policies or self._maintenance)
-        self._windows[:] = 0
-        if self._maintenance:
-            for row in np.flatnonzero(self._known).tolist():
-                self._windows[row] = self._maintenance.group(self._index.labels(row), self._names[self._service[row]])
+        self._windows = self._maintenance.carried(before, self._windows)
+        first = len(self._config.maintenance)  # the configuration's windows have the numbers before
+        for window in self._maintenance.fresh(before):
+            rows = self._concerned(window, windows[window - first])
+            self._windows[rows] = self._maintenance.joined(self._windows[rows], window)
+
+    def _concerned(self, number: int, window: Window) -> Rows:
+        """The series that a window is about: first by their service, then by what their labels may hold.
+
+        Most windows are about few series, and to read the labels of a million takes seconds.
+        """
+        by_service = Matchers(m for m in window.matchers if m.name == "service")
+        by_label = [m for m in window.matchers if m.name != "service"]
+        fits = np.array([by_service.matches({"service": name}) for name in self._names], bool)
+        unmapped = np.array([not name for name in self._names], bool)  # may have a label of that name even so
+        rows = np.flatnonzero(self._known)
+        rows = rows[(fits | unmapped)[self._service[rows]]]
+        open_ = unmapped[self._service[rows]] | bool(by_label)  # by their service alone it is not decided
+        asked: list[int] = rows[open_].tolist()
+        for texts in filter(None, map(needles, by_label)):
+            asked = self._index.holding(asked, texts)
+        concerns, name_of = self._maintenance.concerns, self._names
+        found = [r for r in asked if concerns(number, self._index.labels(r), name_of[self._service[r]])]
+        return np.concatenate((rows[~open_], np.array(found, np.intp)))
 
     def snapshot(self) -> Snapshot:
         """Everything, bit for bit; arrays are copies and hold only the rows in use."""
@@ -278,7 +327,7 @@ class DetectStage:
         self._kind = np.zeros(capacity, np.int8)
         self._known[:n], self._service[:n] = arrays["known"], arrays["service"]
         self._kind[:n] = arrays["kind"]
-        self._windows = np.zeros(capacity, np.int16)
+        self._windows = np.zeros(capacity, np.int32)
         self._names = list(meta["names"])
         self._free = list(meta["free"])
         free = set(self._free)
@@ -424,94 +473,102 @@ class DetectStage:
 
     # ------------------------------------------------------------------ samples
 
-    def _segment(
-        self,
-        first: int,
-        stop: int,
-        rows: Rows,
-        ts: F64,
-        values: F64,
-        record: Rows,
-        begin: Rows,
-        marks: F64,
-        out: list[tuple[_Key, Effect]],
-    ) -> None:
-        """Records first..stop-1, between two boundaries."""
-        a, b = int(begin[first]), int(begin[stop])
-        if first == stop:
+    def _take(self, part: _Segment, out: list[tuple[_Key, Effect]]) -> None:
+        """The samples through everything that looks at samples."""
+        if part.first == part.stop:
             return
-        rows, ts, values, record = rows[a:b], ts[a:b], values[a:b], record[a:b]
-        new: list[tuple[int, int]] = []  # (sample, row)
-        strange = np.flatnonzero(~self._known[rows])
-        if len(strange):
-            unknown, at = np.unique(rows[strange], return_index=True)
-            new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
-            self._enrol([row for _, row in new])
+        rows, ts, values = part.rows, part.ts, part.values
+        new = self._meet(rows)
         skip = None
         if self._maintenance and len(rows):
             skip = self._maintenance.inside(self._windows[rows], ts)
             self.skipped += 0 if skip is None else int(skip.sum())
         # first the models: a row that one of them finds strange is followed by the bank from its next sample on
-        strange_to_models = self._online.step(rows, ts, values, record, skip)
-        for said in strange_to_models:
-            if said.alone:
-                self._bank.watch(said.seen.row, True)
-        seen_by_bank = self._bank.step(rows, ts, values, skip)
-        self.samples += int(seen_by_bank.used.sum())
-        self.late += seen_by_bank.late
-        self.invalid += seen_by_bank.invalid
-
+        said = self._online.step(rows, ts, values, part.record, skip)
+        for one in said:
+            if one.alone:
+                self._bank.watch(one.seen.row, True)
+        scored = self._bank.step(rows, ts, values, skip)
+        self.samples += int(scored.used.sum())
+        self.late += scored.late
+        self.invalid += scored.invalid
         if self._flatline.on:
             self._flatline.ensure(self._bank.capacity)
-            taken = np.flatnonzero(seen_by_bank.used)
+            taken = np.flatnonzero(scored.used)
             self._flatline.learn(rows[taken], ts[taken], values[taken])
-
         if self._limits.rules:
-            used = np.where(seen_by_bank.used, values, np.nan)
-            cursor = first
-            for reading in self._limits.select(rows, ts, used):
-                cursor = self._advance(self._limits, int(record[reading.pos]), cursor, marks, out)
-                event = self._limits.observe(reading)
-                if event is not None:
-                    out.append(((cursor, _SAMPLE, float(reading.pos + a), 0, reading.rule), self._append(event)))
-            self._ring(self._limits, cursor, stop, marks, out)
+            self._check_limits(part, scored.used, out)
+        self._tell_drifts(part, scored.used, out)
+        self._decide(part, self._online.confirm(seen(scored.breaks), said), new, out)
 
+    def _meet(self, rows: Rows) -> list[tuple[int, int]]:
+        """Enrol the series that are new: (first sample, row), in order of their samples."""
+        strange = np.flatnonzero(~self._known[rows])
+        if not len(strange):
+            return []
+        unknown, at = np.unique(rows[strange], return_index=True)
+        new = sorted(zip(strange[at].tolist(), unknown.tolist(), strict=True))
+        self._enrol([row for _, row in new])
+        return new
+
+    def _check_limits(self, part: _Segment, used: NDArray[np.bool_], out: list[tuple[_Key, Effect]]) -> None:
+        """Fixed limits; their timers ring between the records that pass them."""
+        cursor = part.first
+        for reading in self._limits.select(part.rows, part.ts, np.where(used, part.values, np.nan)):
+            cursor = self._advance(self._limits, int(part.record[reading.pos]), cursor, part.marks, out)
+            event = self._limits.observe(reading)
+            if event is not None:
+                out.append((part.key(reading.pos, 0, reading.rule), self._append(event)))
+        self._ring(self._limits, cursor, part.stop, part.marks, out)
+
+    def _tell_drifts(self, part: _Segment, used: NDArray[np.bool_], out: list[tuple[_Key, Effect]]) -> None:
+        """Drifts of the hours that these samples ended, and rises of the error rates that they carry."""
         drifts = self._drift.take()
         if drifts is not None:
-            for i in range(len(drifts.rows)):
+            for i, sample in enumerate(drifts.pos.tolist()):
                 for n, body in enumerate(self._drifted(drifts, i)):
-                    k = int(drifts.pos[i])
-                    out.append(((int(record[k]), _SAMPLE, float(k + a), 2, n), self._append(body)))
+                    out.append((part.key(sample, 2, n), self._append(body)))
         if self._errors:
             carriers = np.array(sorted(self._errors), np.intp)
-            at = np.flatnonzero(seen_by_bank.used & np.isin(rows, carriers))
-            for k, row, t, v in zip(at.tolist(), rows[at].tolist(), ts[at].tolist(), values[at].tolist(), strict=True):
-                found = self._error_drift.update(row, t, v)
-                if found is not None:
-                    wrong = self._erring(row, t, found)
-                    out.append(((int(record[k]), _SAMPLE, float(k + a), 3, 0), self._append(wrong)))
+            for sample in np.flatnonzero(used & np.isin(part.rows, carriers)).tolist():
+                row, t = int(part.rows[sample]), float(part.ts[sample])
+                rise = self._error_drift.update(row, t, float(part.values[sample]))
+                if rise is not None:
+                    out.append((part.key(sample, 3), self._append(self._erring(row, t, rise))))
 
-        # the join: samples and new series in their order, timers between the records that pass them
+    def _decide(
+        self,
+        part: _Segment,
+        strange: Iterable[Seen],
+        new: Sequence[tuple[int, int]],
+        out: list[tuple[_Key, Effect]],
+    ) -> None:
+        """The join: samples and new series in their order, timers between the records that pass them."""
         fresh = iter(new)
         upcoming = next(fresh, None)
-        cursor = first
-        for s in self._online.confirm(seen(seen_by_bank.breaks), strange_to_models):
+        cursor = part.first
+        for s in strange:
             while upcoming is not None and upcoming[0] <= s.pos:
-                cursor = self._advance(self._join, int(record[upcoming[0]]), cursor, marks, out)
-                self._join.appear(self._names[self._service[upcoming[1]]])
+                cursor = self._appear(part, upcoming, cursor, out)
                 upcoming = next(fresh, None)
-            cursor = self._advance(self._join, int(record[s.pos]), cursor, marks, out)
+            cursor = self._advance(self._join, int(part.record[s.pos]), cursor, part.marks, out)
             event = self._join.observe(s)
             if event is not None:
-                out.append(((cursor, _SAMPLE, float(s.pos + a), 1, 0), self._append(event)))
+                out.append((part.key(s.pos, 1), self._append(event)))
         while upcoming is not None:
-            cursor = self._advance(self._join, int(record[upcoming[0]]), cursor, marks, out)
-            self._join.appear(self._names[self._service[upcoming[1]]])
+            cursor = self._appear(part, upcoming, cursor, out)
             upcoming = next(fresh, None)
-        self._ring(self._join, cursor, stop, marks, out)
+        self._ring(self._join, cursor, part.stop, part.marks, out)
         for row in self._join.touched:
             self._bank.watch(row, row in self._join.members)
         self._join.touched.clear()
+
+    def _appear(self, part: _Segment, new: tuple[int, int], cursor: int, out: list[tuple[_Key, Effect]]) -> int:
+        """The join learns of a new series of a service; returns the record of its first sample."""
+        sample, row = new
+        cursor = self._advance(self._join, int(part.record[sample]), cursor, part.marks, out)
+        self._join.appear(self._names[self._service[row]])
+        return cursor
 
     def _advance(self, who: Join | Limits, to: int, cursor: int, marks: F64, out: list[tuple[_Key, Effect]]) -> int:
         """Ring the timers that the records cursor..to-1 passed; returns `to`."""
@@ -538,7 +595,7 @@ class DetectStage:
             self._known = np.concatenate((self._known, np.zeros(more, bool)))
             self._service = np.concatenate((self._service, np.zeros(more, np.int32)))
             self._kind = np.concatenate((self._kind, np.zeros(more, np.int8)))
-            self._windows = np.concatenate((self._windows, np.zeros(more, np.int16)))
+            self._windows = np.concatenate((self._windows, np.zeros(more, np.int32)))
 
     def _enrol(self, rows: list[int]) -> None:
         for row in rows:
@@ -622,16 +679,35 @@ class DetectStage:
                 break
 
     def _evict(self, now: float) -> None:
-        """Forget the series that have been silent for longer than they are worth."""
+        """Forget the series that have been silent for longer than they are worth, and than there is room for them."""
+        silent = now - self._bank.last
+        waits = self._known & (silent > self._config.evict_after)
+        rows = self._overdue(np.flatnonzero(waits), silent, int(SPARE * (self.series - waits.sum())))
+        self._forget(rows)
+        lives = np.bincount(self._service[self._known & ~waits], minlength=len(self._names)).tolist()
+        self._join.recount({name: lives[sid] for name, sid in self._ids.items()})
+
+    def _overdue(self, waiting: Rows, silent: F64, room: int) -> Rows:
+        """Whom of those that wait nobody waits for any more."""
         # one that was known for a week is missed for a week: at most half of the rows wait for somebody to come back
-        worth = np.maximum(self._bank.age.astype(np.float64), self._config.evict_after)
-        rows = np.flatnonzero(self._known & (self._bank.last < now - worth))
+        worth = np.maximum(self._bank.age[waiting], self._config.evict_after)
+        longer = silent[waiting] / worth
+        over = longer > 1
+        keep = room - (len(waiting) - int(over.sum()))
+        if keep > 0:  # by how long it is overdue: equals go together, for the numbers of rows mean nothing
+            best = np.sort(longer[over])
+            most = best[keep] if keep < len(best) else np.inf
+            over &= (longer >= most) | (silent[waiting] > MOST_AWAY)
+        return waiting[over]
+
+    def _forget(self, rows: Rows) -> None:
+        """These series are gone; who comes back is new."""
         if not len(rows):
             return
         for row in rows.tolist():
             sid = int(self._service[row])
             name = self._names[sid]
-            self._join.vanish(row, name)
+            self._join.vanish(row)
             self._limits.vanish(row)
             self._online.vanish(row)
             self._edges.vanish(row)

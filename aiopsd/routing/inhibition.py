@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from aiopsd.config import Config
+from aiopsd.matchers import Matchers
 from aiopsd.model import Labels
 from aiopsd.routing.tree import read_matchers
-from aiopsd.silences import Matchers
 
 
 class _Rule:

@@ -7,8 +7,8 @@ import msgspec
 
 from aiopsd.config import Config, RouteConfig
 from aiopsd.errors import ConfigError
+from aiopsd.matchers import Matchers, parse_matchers
 from aiopsd.model import Labels
-from aiopsd.silences import Matchers, parse_matchers
 
 GROUP_WAIT, GROUP_INTERVAL, REPEAT_INTERVAL = 30.0, 300.0, 4 * 3600.0  # s; Alertmanager's defaults
 

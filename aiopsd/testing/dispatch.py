@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from aiopsd.config import load
+from aiopsd.matchers import parse_matchers
 from aiopsd.model import (
     Alert,
     AlertState,
@@ -25,7 +26,7 @@ from aiopsd.model import (
     fingerprint,
 )
 from aiopsd.routing import Dispatcher
-from aiopsd.silences import SilenceBook, parse_matchers
+from aiopsd.silences import SilenceBook
 
 
 class Told(NamedTuple):

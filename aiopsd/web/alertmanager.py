@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import re2
 import yaml
 from aiohttp import web
 
@@ -20,8 +19,9 @@ from aiopsd.config import Config, RouteConfig
 from aiopsd.decode.alerts import BadAlert, decode_alerts
 from aiopsd.decode.times import parse_time
 from aiopsd.errors import DecodeError, DecodeReason
+from aiopsd.matchers import BadPattern, Matchers, anchored, matcher_text, parse_matcher
 from aiopsd.model import Alert, AlertBatch, AlertIn, ExpireSilence, Labels, Matcher, PutSilence, Silence
-from aiopsd.silences import Matchers, SilenceState, matcher_text, parse_matcher, problem, silence_id, sorted_silences
+from aiopsd.silences import SilenceState, problem, silence_id, sorted_silences
 from aiopsd.silences import state_of as silence_state
 from aiopsd.web.site import SITE, Problem, Site, answer, media_type, read_body, rfc3339
 
@@ -199,13 +199,10 @@ def receiver_filter(request: web.Request) -> Any:
     text = request.query.get("receiver")
     if not text:
         return lambda name: True
-    options = re2.Options()
-    options.log_errors = False
     try:
-        return re2.compile(text, options).fullmatch
-    except re2.error as e:
-        what = e.args[0].decode(errors="replace") if e.args and isinstance(e.args[0], bytes) else str(e)
-        raise Refused(400, f"failed to parse receiver param: error parsing regexp: {what}") from None
+        return anchored(text).fullmatch
+    except BadPattern as e:
+        raise Refused(400, f"failed to parse receiver param: error parsing regexp: {e.why}") from None
 
 
 def gettable(site: Site, alert: Alert, receivers: Sequence[str], now: float) -> GettableAlert:

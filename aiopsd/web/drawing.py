@@ -22,6 +22,7 @@ WIDTH, HEIGHT = 460.0, 132.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 10.0, 16.0, 20.0  # room for the scale, the last dot, the onset's label, the times
 
 SINCE = {"no-data": "no data since", "flatline": "has not moved since"}  # channel -> what the mark of the onset says
+Sample: TypeAlias = tuple[float, float]  # UTC seconds, value
 _HUGE = 1e150  # what is larger overflows the arithmetic of the scale and means nothing to a reader
 
 
@@ -49,79 +50,105 @@ def clock(ts: float) -> str:
         return ""
 
 
+class _Plane:
+    """Where moments and values lie in the drawing of a signal: `points` (two or more, in order), and its band."""
+
+    def __init__(self, evidence: Evidence, points: Sequence[Sample]) -> None:
+        least, most = min(v for _, v in points), max(v for _, v in points)
+        room = 1.5 * (most - least) or math.inf  # a band far wider than what happened is cut: 103 of a limit of 100
+        self.band = abs(evidence.low) < _HUGE and abs(evidence.high) < _HUGE and evidence.high > evidence.low
+        self.floor = max(evidence.low, least - room) if self.band else least
+        self.ceiling = min(evidence.high, most + room) if self.band else most
+        self.low, self.high = min(least, self.floor), max(most, self.ceiling)
+        span = (self.high - self.low) or abs(self.high) or 1.0
+        self._bottom, self._top = self.low - 0.06 * span, self.high + 0.06 * span
+        self.missing = evidence.channel == "no-data"  # the onset is the last sample, the break what is not there
+        self.first, self.last = points[0][0], points[-1][0]
+        if self.missing:
+            self.last = max(self.last, evidence.onset) + 0.25 * (self.last - self.first)
+        steps = sorted(b[0] - a[0] for a, b in pairwise(points))
+        self._gap = 5 * steps[len(steps) // 2] or math.inf  # a longer pause is a hole in the data, not a line
+
+    def x(self, t: float) -> float:
+        return round(_LEFT + (t - self.first) / (self.last - self.first) * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, v: float) -> float:
+        return round(_TOP + (self._top - v) / (self._top - self._bottom) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    def path(self, points: Sequence[Sample]) -> str:
+        parts = []
+        for i, (t, v) in enumerate(points):
+            jump = i == 0 or t - points[i - 1][0] > self._gap
+            parts.append(f"{'M' if jump else 'L'}{self.x(t)} {self.y(v)}")
+        return "".join(parts)
+
+
 def series(evidence: Evidence) -> Markup:
     """The recent values of one signal, the range that would be normal, and where it left it; "" below two points."""
     points = sorted((t, v) for t, v in evidence.recent if abs(t) < _HUGE and abs(v) < _HUGE)  # NaN compares false
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return Markup("")
-    band = abs(evidence.low) < _HUGE and abs(evidence.high) < _HUGE and evidence.high > evidence.low
-    least, most = min(v for _, v in points), max(v for _, v in points)
-    room = 1.5 * (most - least) or math.inf  # a band that is far wider than what happened is cut: 103 of a limit of 100
-    floor, ceiling = (max(evidence.low, least - room), min(evidence.high, most + room)) if band else (least, most)
-    low, high = min(least, floor), max(most, ceiling)
-    span = (high - low) or abs(high) or 1.0
-    bottom, top = low - 0.06 * span, high + 0.06 * span
-    first, last = points[0][0], points[-1][0]
-    missing = evidence.channel == "no-data"  # then the onset is the last sample, and the break is what is not there
-    if missing:
-        last = max(last, evidence.onset) + 0.25 * (last - first)
-
-    def x(t: float) -> float:
-        return round(_LEFT + (t - first) / (last - first) * (WIDTH - _LEFT - _RIGHT), 1)
-
-    def y(v: float) -> float:
-        return round(_TOP + (top - v) / (top - bottom) * (HEIGHT - _TOP - _BOTTOM), 1)
-
-    steps = sorted(b[0] - a[0] for a, b in pairwise(points))
-    gap = 5 * steps[len(steps) // 2] or math.inf  # a longer pause than this is a hole in the data, not a line
-
-    def path(chosen: Sequence[tuple[float, float]]) -> str:
-        parts = []
-        for i, (t, v) in enumerate(chosen):
-            jump = i == 0 or t - chosen[i - 1][0] > gap
-            parts.append(f"{'M' if jump else 'L'}{x(t)} {y(v)}")
-        return "".join(parts)
-
+    plane = _Plane(evidence, points)
     label = f"{evidence.metric} of {evidence.service}, last value {number(points[-1][1])}"
     out = [
         f'<svg class="series" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(label)}">',
         f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{WIDTH - _LEFT - _RIGHT:g}" '
         f'height="{HEIGHT - _TOP - _BOTTOM:g}"/>',
+        _band(evidence, plane),
+        f'<path class="line" d="{plane.path(points)}"/>',
+        _break(evidence, plane, points),
+        f'<circle class="last" cx="{plane.x(points[-1][0])}" cy="{plane.y(points[-1][1])}" r="3"/>',
+        _scale(plane, points),
+        "</svg>",
     ]
-    if band:
-        out.append(
-            f'<rect class="band" x="{_LEFT}" y="{y(ceiling)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
-            f'height="{max(2.5, y(floor) - y(ceiling)):.1f}">'
-            f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
-        )
-    out.append(f'<path class="line" d="{path(points)}"/>')
-    if missing:
-        at = x(max(points[-1][0], evidence.onset))
-        out.append(
+    return Markup("".join(out))
+
+
+def _band(evidence: Evidence, plane: _Plane) -> str:
+    """The range that would be normal; a thin one is drawn thick enough to be seen."""
+    if not plane.band:
+        return ""
+    return (
+        f'<rect class="band" x="{_LEFT}" y="{plane.y(plane.ceiling)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
+        f'height="{max(2.5, plane.y(plane.floor) - plane.y(plane.ceiling)):.1f}">'
+        f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
+    )
+
+
+def _break(evidence: Evidence, plane: _Plane, points: Sequence[Sample]) -> str:
+    """The mark of the onset, what came after it, or what is missing since."""
+    out = ""
+    if plane.missing:
+        at = plane.x(max(points[-1][0], evidence.onset))
+        out += (
             f'<rect class="missing" x="{at}" y="{_TOP}" width="{WIDTH - _RIGHT - at:.1f}" '
             f'height="{HEIGHT - _TOP - _BOTTOM:g}"/>'
         )
-    if first <= evidence.onset <= last:
-        at = x(evidence.onset)
+    if plane.first <= evidence.onset <= plane.last:
+        at = plane.x(evidence.onset)
         shift, anchor = (-4, "end") if at > WIDTH * 0.7 else (4, "start")
-        out.append(f'<path class="onset" d="M{at} {_TOP}V{HEIGHT - _BOTTOM:g}"/>')
-        out.append(
+        out += f'<path class="onset" d="M{at} {_TOP}V{HEIGHT - _BOTTOM:g}"/>'
+        out += (
             f'<text class="note" x="{at + shift:.1f}" y="11" text-anchor="{anchor}">'
             f"{SINCE.get(evidence.channel, 'left normal')} {clock(evidence.onset)}</text>"
         )
-        if not missing:
+        if not plane.missing:
             start = next(i for i, p in enumerate(points) if p[0] >= evidence.onset or i == len(points) - 1)
-            out.append(f'<path class="broken" d="{path(points[max(0, start - 1) :])}"/>')
-    out.append(f'<circle class="last" cx="{x(points[-1][0])}" cy="{y(points[-1][1])}" r="3"/>')
+            out += f'<path class="broken" d="{plane.path(points[max(0, start - 1) :])}"/>'
+    return out
+
+
+def _scale(plane: _Plane, points: Sequence[Sample]) -> str:
+    """The range of values on the left, of moments below."""
+    out = ""
     for text, left, down, anchor in (
-        (number(high), _LEFT - 6, y(high) + 3.5, "end"),
-        (number(low), _LEFT - 6, y(low) + 3.5, "end"),
-        (clock(first), _LEFT, HEIGHT - 6, "start"),
-        (f"{clock(points[-1][0])} UTC" if not missing else "", WIDTH - _RIGHT, HEIGHT - 6, "end"),
+        (number(plane.high), _LEFT - 6, plane.y(plane.high) + 3.5, "end"),
+        (number(plane.low), _LEFT - 6, plane.y(plane.low) + 3.5, "end"),
+        (clock(plane.first), _LEFT, HEIGHT - 6, "start"),
+        (f"{clock(points[-1][0])} UTC" if not plane.missing else "", WIDTH - _RIGHT, HEIGHT - 6, "end"),
     ):
-        out.append(f'<text class="scale" x="{left:g}" y="{down:.1f}" text-anchor="{anchor}">{text}</text>')
-    out.append("</svg>")
-    return Markup("".join(out))
+        out += f'<text class="scale" x="{left:g}" y="{down:.1f}" text-anchor="{anchor}">{text}</text>'
+    return out
 
 
 # --------------------------------------------------------------------------- the neighbourhood
@@ -265,41 +292,10 @@ def graph(view: Neighbourhood) -> Markup:
     """The neighbourhood in columns, callers left of what they call; "" without nodes."""
     if not view.nodes:
         return Markup("")
-    names = [n.name for n in view.nodes]
-    column = layers(names, [(e.caller, e.callee) for e in view.edges])
-    rows: list[list[Point]] = [[] for _ in range(max(column.values()) + 1)]
-    for name in names:
-        rows[column[name]].append(name)
-    # An edge over several columns bends around what stands between: one invisible point for each column.
-    bends: dict[int, list[Point]] = {}
-    up: dict[Point, list[Point]] = {}
-    down: dict[Point, list[Point]] = {}
-    made = 0
-    for i, edge in enumerate(view.edges):
-        a, b = sorted((edge.caller, edge.callee), key=lambda n: column[n])
-        points: list[Point] = [a]
-        for c in range(column[a] + 1, column[b]):
-            rows[c].append(made)
-            points.append(made)
-            made += 1
-        points.append(b)
-        bends[i] = points if a == edge.caller else points[::-1]
-        for p, q in pairwise(points):
-            down.setdefault(p, []).append(q)
-            up.setdefault(q, []).append(p)
-    for sweep in range(8):  # barycentres, down and up in turn (Sugiyama 1981): fewer crossings
-        side, walk = (up, range(1, len(rows))) if sweep % 2 == 0 else (down, range(len(rows) - 2, -1, -1))
-        for c in walk:
-            place = {n: i for row in rows for i, n in enumerate(row)}
-            mean = {n: sum(place[m] for m in side[n]) / len(side[n]) if n in side else place[n] for n in rows[c]}
-            rows[c].sort(key=lambda n: (mean[n], place[n]))
-    at: dict[Point, tuple[float, float]] = {}
-    tallest = max(sum(_high(n) for n in row) for row in rows)
-    for c, row in enumerate(rows):
-        y = (tallest - sum(_high(n) for n in row)) / 2
-        for place_of in row:
-            at[place_of] = (c * COLUMN + NODE_W / 2 + 6, y + _high(place_of) / 2 + 4)
-            y += _high(place_of)
+    column = layers([n.name for n in view.nodes], [(e.caller, e.callee) for e in view.edges])
+    rows, stops = _columns(view, column)
+    _uncross(rows, stops)
+    at, tallest = _places(rows)
     width, height = (len(rows) - 1) * COLUMN + NODE_W + 12, tallest + 8
     out = [
         f'<svg class="graph" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
@@ -313,34 +309,91 @@ def graph(view: Neighbourhood) -> Markup:
         + "</defs>",
     ]
     for i, edge in sorted(enumerate(view.edges), key=lambda e: (EDGE_ROLES.index(e[1].role), e[0])):
-        stops = bends[i]
-        back = column[edge.caller] > column[edge.callee]
-        same = column[edge.caller] == column[edge.callee]
-        (x0, y0), (x1, y1) = at[stops[0]], at[stops[-1]]
-        half = NODE_W / 2
-        start = (x0 + (-half if back else half), y0)
-        end = (x1 + (half if back or same else -half), y1)
-        path = f"M{start[0]:.1f} {start[1]:.1f}"
-        last = start
-        for point in [*(at[p] for p in stops[1:-1]), end]:
-            bend = 34.0 if same else (point[0] - last[0]) / 2
-            path += f"C{last[0] + bend:.1f} {last[1]:.1f} {point[0] + (bend if same else -bend):.1f} {point[1]:.1f} "
-            path += f"{point[0]:.1f} {point[1]:.1f}"
-            last = point
-        dashed = "" if edge.kind in ("calls", "reads", "writes") else " other"
-        out.append(
-            f'<path class="edge {edge.role}{dashed}" d="{path}" marker-end="url(#tip-{edge.role})">'
-            f"<title>{escape(f'{edge.caller} {edge.kind} {edge.callee}')}</title></path>"
-        )
-    for node in view.nodes:
-        x, y = at[node.name]
-        short = node.name if len(node.name) <= 21 else node.name[:20] + "…"
-        corner = 21 if node.kind in ("datastore", "queue") else 4 if node.kind in ("node", "zone") else 9
-        out.append(
-            f'<g class="node {node.role}"><title>{escape(f"{node.name} ({node.kind})")}</title>'
-            f'<rect x="{x - NODE_W / 2:.1f}" y="{y - NODE_H / 2:.1f}" width="{NODE_W:g}" height="{NODE_H:g}" '
-            f'rx="{corner}"/><text class="name" x="{x:.1f}" y="{y - 2:.1f}">{escape(short)}</text>'
-            f'<text class="what" x="{x:.1f}" y="{y + 13:.1f}">{escape(node.note)}</text></g>'
-        )
+        turn = column[edge.callee] - column[edge.caller]
+        out.append(_edge(edge, [at[p] for p in stops[i]], turn))
+    out += [_node(node, *at[node.name]) for node in view.nodes]
     out.append("</svg>")
     return Markup("".join(out))
+
+
+def _columns(view: Neighbourhood, column: Mapping[str, int]) -> tuple[list[list[Point]], list[list[Point]]]:
+    """What stands in each column, from the top, and where each edge passes, from its caller on.
+
+    An edge over several columns bends around what stands between: one invisible point for each column.
+    """
+    rows: list[list[Point]] = [[] for _ in range(max(column.values()) + 1)]
+    for node in view.nodes:
+        rows[column[node.name]].append(node.name)
+    stops: list[list[Point]] = []
+    made = 0
+    for edge in view.edges:
+        left, right = sorted((edge.caller, edge.callee), key=lambda n: column[n])
+        points: list[Point] = [left]
+        for c in range(column[left] + 1, column[right]):
+            rows[c].append(made)
+            points.append(made)
+            made += 1
+        points.append(right)
+        stops.append(points if left == edge.caller else points[::-1])
+    return rows, stops
+
+
+def _uncross(rows: list[list[Point]], stops: Sequence[Sequence[Point]]) -> None:
+    """Order each column by barycentres, down and up in turn (Sugiyama 1981): fewer crossings."""
+    column = {point: c for c, row in enumerate(rows) for point in row}
+    up: dict[Point, list[Point]] = {}
+    down: dict[Point, list[Point]] = {}
+    for points in stops:
+        for p, q in pairwise(points if column[points[0]] <= column[points[-1]] else points[::-1]):
+            down.setdefault(p, []).append(q)
+            up.setdefault(q, []).append(p)
+    for sweep in range(8):
+        side, walk = (up, range(1, len(rows))) if sweep % 2 == 0 else (down, range(len(rows) - 2, -1, -1))
+        for c in walk:
+            place = {n: i for row in rows for i, n in enumerate(row)}
+            mean = {n: sum(place[m] for m in side[n]) / len(side[n]) if n in side else place[n] for n in rows[c]}
+            rows[c].sort(key=lambda n: (mean[n], place[n]))
+
+
+def _places(rows: Sequence[Sequence[Point]]) -> tuple[dict[Point, tuple[float, float]], float]:
+    """The middle of each point, columns centred on each other, and the height of the tallest column."""
+    at: dict[Point, tuple[float, float]] = {}
+    tallest = max(sum(_high(n) for n in row) for row in rows)
+    for c, row in enumerate(rows):
+        y = (tallest - sum(_high(n) for n in row)) / 2
+        for point in row:
+            at[point] = (c * COLUMN + NODE_W / 2 + 6, y + _high(point) / 2 + 4)
+            y += _high(point)
+    return at, tallest
+
+
+def _edge(edge: GraphEdge, stops: Sequence[tuple[float, float]], turn: int) -> str:
+    """A curve through the stops; `turn`: columns from the caller to the callee, 0 beside each other."""
+    back, same = turn < 0, turn == 0
+    (x0, y0), (x1, y1) = stops[0], stops[-1]
+    half = NODE_W / 2
+    last = (x0 + (-half if back else half), y0)
+    end = (x1 + (half if back or same else -half), y1)
+    path = f"M{last[0]:.1f} {last[1]:.1f}"
+    for point in [*stops[1:-1], end]:
+        bend = 34.0 if same else (point[0] - last[0]) / 2
+        path += f"C{last[0] + bend:.1f} {last[1]:.1f} {point[0] + (bend if same else -bend):.1f} {point[1]:.1f} "
+        path += f"{point[0]:.1f} {point[1]:.1f}"
+        last = point
+    dashed = "" if edge.kind in ("calls", "reads", "writes") else " other"
+    return (
+        f'<path class="edge {edge.role}{dashed}" d="{path}" marker-end="url(#tip-{edge.role})">'
+        f"<title>{escape(f'{edge.caller} {edge.kind} {edge.callee}')}</title></path>"
+    )
+
+
+def _node(node: GraphNode, x: float, y: float) -> str:
+    """A box around (x, y) with the name, cut where it gets long, and what is to be said of it."""
+    short = node.name if len(node.name) <= 21 else node.name[:20] + "…"
+    corner = 21 if node.kind in ("datastore", "queue") else 4 if node.kind in ("node", "zone") else 9
+    return (
+        f'<g class="node {node.role}"><title>{escape(f"{node.name} ({node.kind})")}</title>'
+        f'<rect x="{x - NODE_W / 2:.1f}" y="{y - NODE_H / 2:.1f}" width="{NODE_W:g}" height="{NODE_H:g}" '
+        f'rx="{corner}"/><text class="name" x="{x:.1f}" y="{y - 2:.1f}">{escape(short)}</text>'
+        f'<text class="what" x="{x:.1f}" y="{y + 13:.1f}">{escape(node.note)}</text></g>'
+    )

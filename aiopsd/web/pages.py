@@ -17,9 +17,9 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from aiopsd.incidents import Move, rank_of
+from aiopsd.matchers import matcher_text
 from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
 from aiopsd.projection import LIVE
-from aiopsd.silences import matcher_text
 from aiopsd.web import drawing
 from aiopsd.web.api.incidents import alerts_of, command, deliveries_of, find_incident, timeline_of
 from aiopsd.web.api.maintenance import windows
@@ -36,6 +36,7 @@ RULER = {  # channel -> what was out of its range, where it is not the value its
     "resid": "a sudden change",
     "season": "against this hour of other days",
     "hour": "its mean of an hour",
+    "still": "how much it moves",
     "online": "as its own model sees it",
 }
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest

@@ -244,9 +244,10 @@ def test_a_change_just_before_is_told_with_the_page() -> None:
     assert "deploy v7" in root(page).reason
 
 
-def test_what_is_brought_together_when_it_is_over_has_its_cause_corrected() -> None:
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_what_is_brought_together_when_it_is_over_has_its_cause_corrected(crash: bool) -> None:
     """A lone alert and an outage of a store were two; merged after both ended, the record names the store, untold."""
-    room = Room("web>cart cart>db shop>cart")
+    room = Room("web>cart cart>db shop>cart", crash=crash)
     for at, service, name in ((10.0, "web", "ClockSkew"), (400.0, "db", "Down"), (410.0, "cart", "Slow")):
         labels = {"alertname": name, "service": service, "severity": "critical"}
         ends = T0 + at + 300.0

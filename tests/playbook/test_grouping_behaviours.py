@@ -110,6 +110,27 @@ def test_what_flaps_is_one_trouble_however_often() -> None:
     assert desk.together(*fps)
 
 
+def test_the_outage_of_what_everybody_calls_is_one_incident_and_no_square_of_links() -> None:
+    """Three hundred callers of one name server follow it: one incident; none of them is held against its siblings."""
+    desk = Desk(" ".join(f"s{i}>dns" for i in range(300)))
+    down = desk.fire(0, "dns", "Down")
+    fps = [desk.fire(5 + 0.1 * i, f"s{i}", "Errors") for i in range(300)]
+    desk.until(300)
+
+    assert desk.together(down, *fps)
+    assert all(len(desk.grouper.graph.around(f"s{i}")) == 2 for i in range(300))
+
+
+def test_callers_of_a_silent_name_server_are_one_incident_that_says_why() -> None:
+    """Many of those who depend on one thing fail within a minute: one incident; they depend on it, none runs on it."""
+    desk = Desk(" ".join(f"s{i}>dns" for i in range(150)))
+    fps = [desk.fire(0.4 * i, f"s{i}", "Errors") for i in range(100)]
+    desk.until(300)
+
+    assert desk.together(*fps)
+    assert any("depends on dns" in desk.reasons[fp] for fp in fps)
+
+
 def test_an_alert_that_fires_again_a_day_later_is_new() -> None:
     """Beyond the reopening window the same alert opens another incident, with another id."""
     desk = Desk(SHOP)
@@ -362,3 +383,31 @@ def test_a_restart_anywhere_changes_nothing(at: int) -> None:
         return desk.parts()
 
     assert run(at) == run(99)
+
+
+def test_one_alert_that_ends_before_its_cause_stays_with_it() -> None:
+    """A single symptom that is over long before the others flaps or has a rule of its own: no second incident."""
+    desk = Desk("web>db cart>db pay>db " + " ".join(f"s{k}>s{k + 1}" for k in range(300)))
+    db, pay = desk.fire(0, "db", "Down"), desk.fire(15, "pay")
+    cart, web = desk.fire(20, "cart"), desk.fire(25, "web")
+    desk.end(120, cart)
+    desk.end(1500, db, web, pay)
+    desk.until(6000)
+
+    assert desk.together(db, cart, web, pay)
+
+
+def test_several_that_end_together_before_the_others_part() -> None:
+    """A second fault just after the first, below callers of its own, is over much earlier: two incidents in the end."""
+    desk = Desk("web>db cart>db pay>db pay>bank a>pay b>pay c>pay")
+    first = [desk.fire(0, "db", "Down"), desk.fire(20, "cart"), desk.fire(25, "web")]
+    second = [desk.fire(30, "pay", "Down")]
+    second += [desk.fire(45.0 + 5 * k, v) for k, v in enumerate("abc")]
+    assert desk.together(*first, *second)
+    desk.end(300, *second)
+    desk.end(2400, *first)
+    desk.until(9000)
+
+    assert desk.together(*first)
+    assert desk.together(*second)
+    assert not desk.together(first[0], second[0])

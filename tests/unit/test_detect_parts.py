@@ -19,8 +19,9 @@ from aiopsd.detect.join import Seen
 from aiopsd.detect.models import River, make
 from aiopsd.detect.online import Online, Said
 from aiopsd.detect.shapes import Day, Shape
-from aiopsd.detect.signals import Matcher, Signals, by_name
+from aiopsd.detect.signals import Signals, by_name
 from aiopsd.errors import ConfigError
+from aiopsd.matchers import Match
 
 START = 1_700_006_400.0
 
@@ -70,10 +71,10 @@ def test_a_rule_goes_before_the_name() -> None:
 
 def test_matchers_are_anchored_and_a_missing_label_is_empty() -> None:
     """`match` is anchored RE2; a label that is not there is the empty text."""
-    assert Matcher({"a": "b.*"})({"a": "bc"})
-    assert not Matcher({"a": "b"})({"a": "bc"})
-    assert Matcher({"a": ""})({})
-    assert Matcher({})({"a": "x"})
+    assert Match({"a": "b.*"})({"a": "bc"})
+    assert not Match({"a": "b"})({"a": "bc"})
+    assert Match({"a": ""})({})
+    assert Match({})({"a": "x"})
 
 
 # --------------------------------------------------------------------------- river

@@ -323,7 +323,52 @@ def test_churn_does_not_grow_the_state() -> None:
         sizes.append(len(s._index))
     assert s.series <= 140
     assert sizes[-1] <= max(sizes[:5]) + 10
-    assert s._join.sizes == {"web": s.series}
+    assert s._join.sizes["web"] < s.series  # those that wait for nobody make no noise
+
+
+def come_and_go(away: Sequence[int], others: int = 40, absent: range = range(6, 10)) -> Iterable[list[Sample]]:
+    """A sample an hour of many services for a day; those of `away` are silent in the hours of `absent`."""
+    for hour in range(24):
+        yield [
+            (series("cpu", f"s{k}"), T0 + 3600 * hour, 1.0)
+            for k in range(others)
+            if k not in away or hour not in absent
+        ]
+
+
+def known_for(s: DetectStage, service: str) -> float:
+    """Samples that the stage remembers of the one series of a service."""
+    return float(s._bank.count[np.flatnonzero(s._known & (s._service == s._ids[service]))[0]])
+
+
+def test_who_comes_back_finds_its_history_while_there_is_room() -> None:
+    """A few that are away for longer than they are worth are remembered; of many, those that are overdue least."""
+    few = stage("detect: {evict_after: 1h}")
+    few.step(records(come_and_go([3, 4], absent=range(2, 20))))
+    assert [known_for(few, f"s{k}") for k in (0, 3, 4)] == [24, 6, 6]
+    many = stage("detect: {evict_after: 1h}")
+    many.step(records(come_and_go(range(3, 30), absent=range(2, 20))))
+    assert [known_for(many, f"s{k}") for k in (0, 3, 29)] == [24, 4, 4]
+
+
+def test_who_is_away_for_a_month_is_forgotten() -> None:
+    """However much room there is, a series does not wait for longer than 30 days."""
+    s = stage("detect: {evict_after: 1h}")
+    s.step(records([[(series("cpu", f"s{k}"), T0, 1.0) for k in range(20)]]))
+    for day in range(40):
+        s.step(records([[(series("cpu", f"s{k}"), T0 + 86400 * day + 3600, 1.0) for k in range(19)]], first=1 + day))
+        assert ("s19" in s._ids) == (day <= 30)
+
+
+def test_a_series_that_waits_makes_no_noise() -> None:
+    """What a service has to show for an event grows with the series that live, not with all that are remembered."""
+    s = stage("detect: {evict_after: 1h}")
+    for hour in range(12):
+        pods = 10 if hour < 6 else 9
+        group = [(series("cpu", "web", pod=str(p)), T0 + 3600 * hour, 1.0) for p in range(pods)]
+        s.step(records([group], first=hour))
+    assert (s.series, s._join.sizes) == (10, {"web": 9})
+    assert {e.labels["pod"] for e in s.evidence(["web"], since=T0)} == set("012345678")  # nor has it any evidence
 
 
 CHURNING = """

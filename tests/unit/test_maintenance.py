@@ -1,9 +1,12 @@
 """Planned work that operators announce: the book of windows, and what the two stages make of it."""
 
+import json
 from collections.abc import Sequence
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiopsd.config import Config, load
 from aiopsd.maintenance import KEEP, MaintenanceBook, problem, window_id
@@ -17,6 +20,7 @@ from aiopsd.model import (
     EndMaintenance,
     Evidence,
     JournalRecord,
+    LogRecord,
     Maintain,
     Matcher,
     PutMaintenance,
@@ -204,3 +208,59 @@ def test_windows_can_be_taken_back() -> None:
     stage.maintain(())
     stage.step([record(k, m=100.0) for k in range(4 * 288 - 24, 4 * 288)])
     assert stage.skipped == 0
+
+
+ODD = 'gr\u00f6\u00dfe "\\\n'  # all of it is escaped in JSON, or may be
+VALUES = st.sampled_from(("pay", "pay-db", ODD, ""))
+SERIES = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=12, unique=True)
+PLAIN = st.builds(
+    Matcher,
+    name=st.sampled_from(("service", "pod", "none")),
+    value=st.sampled_from(("pay", ODD, "")),
+    is_equal=st.sampled_from((True, True, False)),
+)
+PATTERN = st.builds(
+    Matcher,
+    name=st.sampled_from(("service", "pod")),
+    value=st.sampled_from(("pay.*", "pay|gr\u00f6.*|x", ".+", "(pay|x)", "pay-d.|.*b")),
+    is_regex=st.just(True),
+    is_equal=st.sampled_from((True, True, False)),
+)
+CONDITION = PLAIN | PATTERN
+PLANS = st.lists(st.lists(st.lists(CONDITION, min_size=1, max_size=2), max_size=4), min_size=1, max_size=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SERIES, PLANS)
+def test_what_is_asked_of_known_series_is_what_is_asked_of_new_ones(
+    series: list[tuple[str, str]], plans: list[list[list[Matcher]]]
+) -> None:
+    """However the windows came and went, they concern the series that they would had the series come after them."""
+
+    def said(k: int, at: float) -> LogRecord:
+        service, pod = series[k]
+        body = {"name": "m", "service": service, "labels": {"pod": pod}, "ts": at, "value": 1.0}
+        text = json.dumps(body, ensure_ascii=k % 2 == 0).encode()  # one has escapes where the other has UTF-8
+        return LogRecord(source="m", partition=0, offset=k, value=text, format="json", stamp=at)
+
+    lists = [
+        tuple(
+            Window(id=f"{i}", matchers=tuple(matchers), starts_at=T0 + 60 * (i + 1), ends_at=T0 + 60 * (i + 2))
+            for i, matchers in enumerate(plan)
+        )
+        for plan in plans
+    ]
+    known, new = detect.build(Config(), "m", 0), detect.build(Config(), "m", 0)
+    known.step([said(k, T0) for k in range(len(series))])
+    for windows in lists:
+        known.maintain(windows)
+    new.maintain(lists[-1])
+    skipped = []
+    for stage in (known, new):
+        counts = []
+        for i in range(len(lists[-1])):  # one window after the other
+            for k in range(len(series)):
+                stage.step([said(k, T0 + 60 * (i + 1) + 30)])
+                counts.append(stage.skipped)
+        skipped.append(counts)
+    assert skipped[0] == skipped[1]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from aiopsd import rules
 from aiopsd.cli import main
 from aiopsd.config import PackText, SignalRule, load, read
-from aiopsd.detect.signals import Matcher, Signal, Signals, by_name
+from aiopsd.detect.signals import Signal, Signals, by_name
 from aiopsd.errors import ConfigError
 from aiopsd.marks import Marked
+from aiopsd.matchers import Match
 from aiopsd.model import AlertBatch, AlertIn, JournalRecord
 from aiopsd.pipeline import correlate
 from aiopsd.replay import decide
@@ -225,7 +226,7 @@ def test_signals_are_those_of_the_first_match(given_rules: list[SignalRule], ser
     signals = Signals(given_rules)
     for labels in series:
         named = by_name(labels["__name__"])
-        rule = next((r for r in given_rules if Matcher(r.match)(labels)), None)
+        rule = next((r for r in given_rules if Match(r.match)(labels)), None)
         if rule is None:
             assert signals.of(labels) == named
         else:

@@ -24,6 +24,8 @@ HELD = -16.0  # nats; what fits so well is not tried alone
 ROUNDS = 3
 BUDGET = 600  # troubles that are moved in trials for one incident: a storm must not stall the rest
 STEP = 300  # ... after which no further incident is thought over in the same second
+TOLD = 8  # troubles of a story whose telling counts as one move; each that no path explains counts as one
+LONG = 64  # vertices of the stories at hand for which one move counts as one more: it is weighed against them all
 
 
 class Hindsight:
@@ -108,15 +110,15 @@ class Hindsight:
     def _story(self, gid: str) -> Story:
         story = self._stories.get(gid)
         if story is None:
-            troubles = self.s.troubles
-            story = Story(
-                self.s, self.graph, self.memory, self.strangers, [troubles[t] for t in self.s.groups[gid].troubles]
-            )
-            self._stories[gid] = story
+            troubles = [self.s.troubles[t] for t in self.s.groups[gid].troubles]
+            story = self._stories[gid] = Story(self.s, self.graph, self.memory, self.strangers, troubles)
+            self._budget -= len(troubles) // TOLD + story.astray
         return story
 
     def _merge(self, one: Group, other: Group) -> bool:
         """Make one of two if that is likelier."""
+        if self._budget <= 0:
+            return False
         small, large = sorted((one, other), key=lambda g: len(g.troubles))
         troubles = [self.s.troubles[t] for t in small.troubles]
         if any(t.pinned for t in troubles):
@@ -137,7 +139,7 @@ class Hindsight:
     def _try(self, trouble: Trouble, target: Group | None) -> bool:
         """Move a trouble with what hangs on it, or alone, if that is likelier."""
         source = self.s.groups[trouble.group]
-        if source is target:
+        if source is target or self._budget <= 0:
             return False
         margin = MOVE if target is not None else PART
         holds = self._story(source.id).holds(trouble)
@@ -166,7 +168,7 @@ class Hindsight:
             return False
         if self._budget <= 0:
             return False
-        self._budget -= 1 + len(chosen)
+        self._budget -= 1 + len(chosen) * (1 + (len(mine.parts) + len(its.parts)) // LONG)
         before = mine.value + its.value
         mine.mark()
         its.mark()

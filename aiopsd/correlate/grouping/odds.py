@@ -24,12 +24,14 @@ END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
 SPAN = 150.0  # s; troubles of what runs on one node or zone that fails begin within it
 APART = -10.0  # nats; how far a difference of ends can count against one cause
+ASTRAY = 0.01  # chance that an alert ends at another time than its cause: it flaps, its rule is another one
 FLAPS = 0.3  # chance that an end was not the last one
 
 _SAME_LOG = math.log(SAME)
 _SPAN_LOG = math.log(SPAN)
 _DOWN_LOG = math.log(DOWN)
 _STILL_LOG = math.log(FLAPS)
+_ASTRAY_LOG = math.log(ASTRAY)
 _END_FREE_LOG = math.log(END_FREE)
 _SHARED_TOP = CROSS_WEIGHT * CROSS + 1.0
 _SHARED_CONST = math.log(SHARED) - 1.0007 - math.log(SHARED_SCALE)
@@ -151,13 +153,28 @@ class Odds:
         return -self._own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
 
     def together(self, trouble: Trouble, other: Trouble) -> float:
-        """Log-likelihood ratio of how both ended, for one cause against two."""
+        """Log-likelihood ratio of how both ended, for one cause against two.
+
+        A single alert may end astray; that several which hang together do so is as unlikely as all of them one by one.
+        """
         mine, its = self.end(trouble), self.end(other)
         if mine < 0.0 or not other.names:  # a silent trouble has no end to compare with
             return 0.0
         if its < 0.0:
             return _STILL_LOG
-        return max(APART, delay(mine - its, 0.0, END_SCALE) + _END_FREE_LOG)
+        fits = delay(mine - its, 0.0, END_SCALE) + _END_FREE_LOG
+        if fits < _ASTRAY_LOG:
+            fits = max(APART, fits, _ASTRAY_LOG * self._names_below(trouble))
+        return fits
+
+    def _names_below(self, trouble: Trouble) -> int:
+        """How many alertnames a trouble and what hangs on it show, as far as that matters to `together`."""
+        n, front = 0, [trouble]
+        while front and n * _ASTRAY_LOG > APART:
+            here = front.pop()
+            n += len(here.names)
+            front += [self.s.troubles[child] for child in here.children]
+        return n
 
     def company(self, trouble: Trouble, before: Trouble) -> float:
         """How the end of an echo fits those that its first trouble came with."""

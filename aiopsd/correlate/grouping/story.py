@@ -64,6 +64,7 @@ class Story:
         self.passed: dict[str, tuple[float, str, str]] = {}  # vertex -> (log-likelihood, from where, how)
         self.middle = -1.0  # when most of it ended; -1: it goes on
         self.rate = 0.0  # log-rate of faults when it began
+        self.astray = 0  # how often no path explained a vertex, so that others were asked one by one
         self._undo: list[tuple[dict[str, Any], str, Any]] = []  # of a trial: what was there before
         at: dict[str, list[Trouble]] = {}
         for trouble in troubles:
@@ -240,6 +241,7 @@ class Story:
 
     def _stray(self, trouble: Trouble) -> tuple[float, str, str]:
         """What explains a trouble that has no path from any other: the one it hangs on, or one of the first."""
+        self.astray += 1
         best = (STRANGE, "", "")
         parent = self.s.troubles.get(trouble.parent)
         others = [part.troubles[0] for part in islice(self.parts.values(), FIRST)]

@@ -12,7 +12,7 @@ from aiopsd.model import Candidate
 # Chance that the first is right: weights of its SIGNS, a logistic regression on two generators of storms, which weigh
 # alike, and fourteen simulated worlds with metrics; judged on other seeds and on recordings: `python -m simulations
 # confidence`, with the sources that docs/explanation/correlation.md lists.
-CONFIDENCE = (0.255, 0.641, 0.068, -0.211, -0.114, 1.68, -0.073, 0.308, -0.913, -0.168, -1.491, -0.4)
+CONFIDENCE = (0.009, 0.631, 0.242, -0.174, 0.049, 1.863, -0.247, 0.217, -0.583, -0.395, -1.144, -0.454)
 
 # What is known of the first candidate, in the order of the weights of CONFIDENCE.
 SIGNS = (

@@ -78,7 +78,8 @@ class Incidents:
 
     def _has_page(self, incident: Incident) -> bool:
         """It holds an alert that somebody else decided, not only our anomalies."""
-        return any(not a.anomaly for a in self._ledger.members(incident))
+        alerts = self._ledger.alerts  # one after the other: mostly the first tells, and there may be thousands
+        return any(not a.anomaly for fp in incident.alerts if (a := alerts.get(fp)) is not None)
 
     def alert_ended(self, alert: Alert) -> None:
         """One of its alerts fires no more."""
