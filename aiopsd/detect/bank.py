@@ -63,9 +63,10 @@ _K, _AGE, _E24, _E100, _LO, _HI, _HELD, _ACC, _CNT, _SPREAD, _MID, _DEV, _TAIL, 
 # of the hour channel: hours seen, their recent mean, mean distance from it, from the hour of day, bar, how many in a
 # row were above it, the farthest of the run under way
 _HN, _HMEAN, _HDEV, _HDAY, _HBAR, _HHIT, _HRUN = range(18, 25)
-# of stillness: the last value, sum of the steps of this hour; hours seen, their usual step, the least one, bar
-_LAST, _STEPS, _SN, _SUSUAL, _SLEAST, _SBAR = range(25, 31)
-_FIELDS = 31
+# of stillness: the last value, sum of the steps of this hour; hours seen, their usual step, the least one before the
+# last, bar, the last one
+_LAST, _STEPS, _SN, _SUSUAL, _SLEAST, _SBAR, _SWAS = range(25, 32)
+_FIELDS = 32
 _SEASON, _HOUR, _STILL = 2, np.int8(3), np.int8(4)  # indices into CHANNELS
 STILL = int(_STILL)
 
@@ -178,8 +179,8 @@ def _place(rows: Rows) -> Rows | slice:
 class RangeBank:
     """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`).
 
-    State per row, in all 407 bytes with the scratch:
-        f: float32[31, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, robust scale, hours, steps
+    State per row, in all 411 bytes with the scratch:
+        f: float32[32, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, robust scale, hours, steps
         d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
         season: float32[24, rows]   mean of each hour of day; days: uint8[24, rows] how many days it rests on
         ring_v, ring_t: float32, uint32[16, rows]  recent samples at most one a minute; ring_p: uint8[rows]
@@ -736,8 +737,8 @@ class RangeBank:
         if not len(dense):
             return evidence
         at = at[dense]
-        h = s[_SN : _SBAR + 1, at]
-        n, usual, least, bar = h
+        h = s[_SN : _SWAS + 1, at]
+        n, usual, least, bar, was = h
         step = s[_STEPS, at] / s[_CNT, at]
         first = n == 0
         bar = self._sunk(np.where(first, np.float32(STILL_FIRST), bar), np.float32(1 / 24), STILL_LEAST)
@@ -750,11 +751,12 @@ class RangeBank:
         n += 1
         bar *= np.where(ready & (ratio > 1), np.float32(BAR_STEP), np.float32(1))
         usual += np.maximum(1 / n, np.float32(1 / 100)) * (np.where(first, step, np.minimum(step, 3 * usual)) - usual)
-        least = np.where(first, step, np.minimum(least, step))
+        # what begins within an hour leaves it half still: that must not teach what the next one is judged by
+        least = np.where(first, step, np.minimum(least, np.where(n > 2, was, step)))
         h[2] = least + np.float32(STILL_FADE) * (usual - least)
-        h[3] = bar
+        h[3], h[4] = bar, step
         np.minimum(n, np.float32(1e6), out=n)
-        s[_SN : _SBAR + 1, at] = h
+        s[_SN : _SWAS + 1, at] = h
         return evidence
 
     def _end_hours(
@@ -876,7 +878,8 @@ CLIP = np.float32(3)  # deviations by which one hour may move what is taken for 
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
 STILL_DENSE = 4.0  # samples that make an hour's mean step
 STILL_WARM = 24.0  # hours: a night is stiller than the day
-STILL_FIRST, STILL_LEAST = 1.0, 0.5  # widths below the least step that a new series, and a quiet one, has to show
+STILL_FIRST = 3.0  # widths below the least step that a new series has to show: it takes a week, with a weekend, to sink
+STILL_LEAST = 0.5  # and one that has been quiet for long
 STILL_WIDTH = 0.25  # of the usual step: so far chance moves the mean of twelve steps, however regular they were so far
 STILL_FADE = 1 - 0.5 ** (1 / (14 * 24))  # of the least towards the usual step an hour: in 14 days, as the envelopes
 MENTION = 0.02  # envelope widths; smaller breaks widen the envelope but are no evidence for anybody

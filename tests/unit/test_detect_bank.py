@@ -316,3 +316,66 @@ def test_a_small_part_of_the_range_is_no_peak() -> None:
         values = 100 + noise(36, 1400)
         values[[300, 900]] += (other, 12.0)
         assert bool(scores(feed(RangeBank(Policy(growth=1e9)), values, step=3600.0))[900] > 0.5) is heard
+
+
+def told_of_stillness(outcomes: list[Outcome], row: int = 0) -> list[int]:
+    """Steps at which the row moved so much less than ever that a lone series is an event."""
+    still, enough = CHANNELS.index("still"), Policy().theta
+    breaks = ((t, o.breaks) for t, o in enumerate(outcomes))
+    return [t for t, b in breaks if ((b.rows == row) & (b.channel == still) & (b.evidence >= enough)).any()]
+
+
+@pytest.mark.parametrize("minutes", [0, 30])
+def test_a_series_that_stops_moving_inside_its_range_is_told_of(minutes: int) -> None:
+    """A value that freezes at its usual level, anywhere in an hour, is a fall within two hours, and then usual."""
+    values = 100 + noise(40, 288 * 9)
+    frozen = 288 * 8 + minutes // 5
+    values[frozen:] = 100.1
+    outcomes = feed(RangeBank(), values)
+
+    at, *again = told_of_stillness(outcomes)
+    assert frozen <= at < frozen + 24
+    assert not again or again[-1] < frozen + 36
+    b = outcomes[at].breaks
+    assert not b.up[0]
+    assert b.low[0] < b.values[0] < b.high[0]
+    assert b.step[0] < 0.5 * b.least[0]
+    assert scores(outcomes)[at] > 0.5
+
+
+def test_a_rhythm_that_is_lost_is_told_of_though_the_values_are_usual_ones() -> None:
+    """A load that keeps a tenth of its movement at its median level scores, where its range says nothing."""
+    t = np.arange(288 * 9)
+    values = 100 + 40 * np.sin(2 * np.pi * t / 288) + 5 * noise(41, len(t))
+    values[288 * 8 :] = 100 + 0.5 * noise(42, 288)
+    assert told_of_stillness(feed(RangeBank(), values))
+
+
+def test_a_series_that_is_often_still_is_not_told_of() -> None:
+    """A job that rests for hours on other days rests unnoticed."""
+    values = 100 + noise(43, 288 * 9)
+    for day in range(9):
+        values[288 * day + 60 : 288 * day + 120] = 100
+    assert not told_of_stillness(feed(RangeBank(), values))
+
+
+def test_stillness_is_a_fall_and_harms_where_a_fall_does() -> None:
+    """A latency that no longer moves is nobody's trouble: of it only what is high harms."""
+    values = 100 + noise(40, 288 * 9)
+    values[288 * 8 :] = 100.1
+    bank = RangeBank()
+    bank.mark(np.array([0]), harm=HARM_HIGH)
+    assert not told_of_stillness(feed(bank, values))
+
+
+def test_an_hour_of_few_samples_says_nothing_of_how_much_they_move() -> None:
+    """Three equal samples an hour are no stillness."""
+    values = 100 + noise(44, 72 * 9)
+    values[72 * 8 :] = 100
+    assert not told_of_stillness(feed(RangeBank(), values, step=1200.0))
+
+
+def test_noise_alone_is_seldom_too_still() -> None:
+    """Of fifty series of noise for three weeks fewer than one in a hundred days is said to be still."""
+    outcomes = feed(RangeBank(capacity=50), 10 + noise(45, 288 * 21, 50))
+    assert sum(len(told_of_stillness(outcomes, row)) for row in range(50)) < 0.01 * 21 * 50

@@ -134,6 +134,24 @@ def test_an_echo_is_no_second_event() -> None:
     assert [e.onset for e in late if e.revision == 0 and e.onset > fault] == [T0 + 300.0 * 700, T0 + 300.0 * 2900]
 
 
+def test_a_load_that_goes_flat_is_an_event_until_it_moves_again() -> None:
+    """A series that freezes inside its range is one event that says how little it moves, over when it moves again."""
+    rng = np.random.default_rng(3)
+    flat, over = range(288 * 8, 288 * 8 + 24), 288 * 8 + 48
+    values = 100 + rng.normal(size=over)
+    values[flat.start : flat.stop] = 100.1
+    load = series("request_rate")
+    watched = stage()
+    told = said(watched.step(records([[(load, T0 + 300 * t, float(v))] for t, v in enumerate(values)])))
+
+    first = next(e for e in told if e.onset >= T0 + 300 * flat.start)
+    assert first.onset < T0 + 300 * flat.stop
+    assert first.evidence[0].channel == "still"
+    assert "a sample within the hour, never by less than" in first.summary
+    (end,) = [e for e in told if e.id == first.id and e.state == "resolved"]
+    assert T0 + 300 * flat.stop <= end.ts <= T0 + 300 * flat.stop + 3600
+
+
 def test_the_steps_of_a_ramp_add_up() -> None:
     """A metric that leaves its range in steps of a tenth of its width is an event; one such step is none."""
     rng = np.random.default_rng(9)
