@@ -24,7 +24,7 @@ HELD = -16.0  # nats; what fits so well is not tried alone
 ROUNDS = 3
 BUDGET = 600  # troubles that are moved in trials for one incident: a storm must not stall the rest
 STEP = 300  # ... after which no further incident is thought over in the same second
-TOLD = 8  # troubles of a story whose telling counts as one move; each that no path explains counts as one
+TOLD = 8  # troubles of a story whose telling counts as one move, or four of them that no path explains
 LONG = 64  # vertices of the stories at hand for which one move counts as one more: it is weighed against them all
 
 
@@ -112,7 +112,7 @@ class Hindsight:
         if story is None:
             troubles = [self.s.troubles[t] for t in self.s.groups[gid].troubles]
             story = self._stories[gid] = Story(self.s, self.graph, self.memory, self.strangers, troubles)
-            self._budget -= len(troubles) // TOLD + story.astray
+            self._budget -= len(troubles) // TOLD + story.astray // 4
         return story
 
     def _merge(self, one: Group, other: Group) -> bool:
