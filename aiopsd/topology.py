@@ -425,7 +425,8 @@ class Topology:
         if self._plain is None:
             table: dict[str, str] = {}
             for key, known in folded.items():
-                table[plain(key)] = "" if plain(key) in table else known
+                short = plain(key)
+                table[short] = "" if short in table else known
             self._plain = table
         for form in forms:
             for short in (form, _POD.sub("", form)):

@@ -6,7 +6,7 @@ sums of whole numbers do not depend on the order in which things came and went.
 
 from typing import NamedTuple
 
-from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 
 SLOT = 30.0  # s; grain of the counts
 EVERYWHERE = ""  # key of the counts over all hosts
@@ -165,8 +165,3 @@ class Crowds:
     def _between(self, host: str, first: int, last: int) -> list[Slot]:
         slots = self._slots.get(host)
         return [slots[i] for i in range(first, last + 1) if i in slots] if slots else []
-
-
-def by_onset(trouble: Trouble) -> tuple[float, int]:
-    """Order of troubles."""
-    return trouble.onset, trouble.id

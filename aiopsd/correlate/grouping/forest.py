@@ -21,6 +21,7 @@ from aiopsd.correlate.grouping.state import (
     State,
     Trouble,
     Waiting,
+    by_onset,
     drop_in,
     set_timer,
 )
@@ -339,7 +340,7 @@ class Forest:
             return source
         opened = target is None
         if target is None:
-            first = min(chosen, key=lambda t: (t.onset, t.id))
+            first = min(chosen, key=by_onset)
             fp = next(iter(first.alerts), "")
             starts = s.rows[fp].starts_at if fp in s.rows else first.onset
             target = self.open(self.free_id(Waiting(fp, True, starts_at=starts)))
@@ -401,7 +402,7 @@ class Forest:
         kept, gone = sorted((one, other), key=self.seniority)
         tops = [[t for tid in g.troubles if (t := self.s.troubles[tid]).parent < 0] for g in (kept, gone)]
         self.absorb(gone, kept, f"{v.actor or 'an operator'} merged them")
-        first, later = sorted((min(top, key=lambda t: (t.onset, t.id)) for top in tops), key=lambda t: (t.onset, t.id))
+        first, later = sorted((min(top, key=by_onset) for top in tops), key=by_onset)
         self.link(later, first)
         later.pinned = True
         return [later]

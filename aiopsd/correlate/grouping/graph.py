@@ -140,9 +140,9 @@ class Graph:
             self._is_host[name] = known
         return known
 
-    def carries(self, name: str) -> bool:
-        """Whether others run on it, rather than call it."""
-        return name in self.hosted or self._carries(name, self.topology.callers(name))
+    def verb(self, host: str) -> str:
+        """What those above a layer do on it: "runs", or "depends"."""
+        return "runs" if host in self.hosted or self._carries(host, self.topology.callers(host)) else "depends"
 
     def _carries(self, name: str, callers: Sequence[str]) -> bool:
         edges = (self.topology.edge(caller, name) for caller in callers[:1])

@@ -11,7 +11,7 @@ from aiopsd.correlate.grouping.forest import Forest
 from aiopsd.correlate.grouping.graph import HORIZON, Graph
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.reasons import why
-from aiopsd.correlate.grouping.state import Group, State, Trouble
+from aiopsd.correlate.grouping.state import Group, State, Trouble, by_onset
 from aiopsd.correlate.grouping.story import Story
 from aiopsd.correlate.grouping.strangers import Strangers
 
@@ -24,7 +24,7 @@ HELD = -16.0  # nats; what fits so well is not tried alone
 ROUNDS = 3
 BUDGET = 600  # troubles that are moved in trials for one incident: a storm must not stall the rest
 STEP = 300  # ... after which no further incident is thought over in the same second
-TOLD = 8  # troubles of a story whose telling counts as one move, or four of them that no path explains
+TOLD, STRAY = 8, 4  # troubles of a story whose telling counts as one move, and of those that no path explains
 LONG = 64  # vertices of the stories at hand for which one move counts as one more: it is weighed against them all
 
 
@@ -112,7 +112,7 @@ class Hindsight:
         if story is None:
             troubles = [self.s.troubles[t] for t in self.s.groups[gid].troubles]
             story = self._stories[gid] = Story(self.s, self.graph, self.memory, self.strangers, troubles)
-            self._budget -= len(troubles) // TOLD + story.astray // 4
+            self._budget -= len(troubles) // TOLD + story.astray // STRAY
         return story
 
     def _merge(self, one: Group, other: Group) -> bool:
@@ -181,7 +181,7 @@ class Hindsight:
             mine.back()
             its.back()
             return False
-        first = min(chosen, key=lambda t: (t.onset, t.id))
+        first = min(chosen, key=by_onset)
         _, by, how = its.passed[first.vertex]
         if by:
             reason = why(self.graph, first.vertex, first.onset, its.parts[by].troubles[0], how)

@@ -128,8 +128,7 @@ class Layers:
                 self.forest.dismiss(below)
 
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
-        on = "runs" if self.graph.carries(root.vertex) else "depends"
-        many = f"{root.followers} of what {on} on {root.vertex} began within minutes"
+        many = f"{root.followers} of what {self.graph.verb(root.vertex)} on {root.vertex} began within minutes"
         for member in members:
             if member.pinned or self.forest.hangs_on(root, member):
                 continue  # an operator decided, or the host's trouble is one that this one caused

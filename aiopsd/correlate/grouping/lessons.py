@@ -12,9 +12,7 @@ from aiopsd.correlate.grouping.state import PLACES, Count, Group, State, Trouble
 from aiopsd.correlate.grouping.strangers import Strangers
 
 COMPANY = (3, 64)  # vertices and troubles of an incident that tells whether a name comes in company
-TEACH_AFTER = (
-    1500.0  # s after its end at which a trouble teaches its edges: hindsight has thought of it for the last time
-)
+TEACH_AFTER = 1500.0  # s after its end at which a trouble teaches its edges: hindsight is through with it
 GRAIN = 64.0  # likelihoods are counted in such parts: sums of whole ones do not depend on the order in which they come
 WORD = 4.0  # troubles that one counts for of which an operator said where it belongs
 

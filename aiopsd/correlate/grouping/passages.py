@@ -7,7 +7,7 @@ constants of odds.py. Everything fades.
 
 Counted are the troubles of its source that could have crossed it: those after which the target stayed well, and those
 after which it was in trouble because of the source, as far as that is likely (lessons.py). A target in trouble for
-other reasons tells nothing. Bounded: MOST passages, some 12 MB; beyond it the quarter that was seen least goes.
+other reasons tells nothing. Bounded: MOST passages of a direction, some 12 MB; beyond it the quarter seen least goes.
 """
 
 import math
@@ -57,9 +57,12 @@ class Passages:
         key = source, target, up
         known = self._known.get(key)
         if known is None:
-            tally = (self.s.up if up else self.s.down).get(source, _NOTHING).get(target)
+            tally = self._rows(up).get(source, _NOTHING).get(target)
             known = self._known[key] = self._work_out(tally, up) if tally is not None else self.usual(up)
         return known
+
+    def _rows(self, up: bool) -> dict[str, dict[str, Tally]]:
+        return self.s.up if up else self.s.down
 
     def _anew(self) -> None:
         self._known.clear()
@@ -92,7 +95,7 @@ class Passages:
 
     def _all(self, up: bool, at: float) -> tuple[float, float, float]:
         """(chance, mean and scale of the delay) that is usual for a direction."""
-        asked, crossed, gaps, squares = read((self.s.up if up else self.s.down).get(ALL, _NOTHING).get(ALL, _NONE), at)
+        asked, crossed, gaps, squares = read(self._rows(up).get(ALL, _NOTHING).get(ALL, _NONE), at)
         chance, worth = (CROSS, UP_USUAL) if up else (DOWN, DOWN_USUAL)
         n = crossed + HOPS_USUAL
         mean = (gaps + HOPS_USUAL * HOP_MEAN) / n
@@ -110,7 +113,7 @@ class Passages:
         self._count(source, target, up, likely, 0.0, 0.0)
 
     def _count(self, source: str, target: str, up: bool, asked: float, crossed: float, gap: float) -> None:
-        rows, now = self.s.up if up else self.s.down, self.s.now
+        rows, now = self._rows(up), self.s.now
         for one, other in ((source, target), (ALL, ALL)):
             add(rows.setdefault(one, {}).setdefault(other, Tally()), now, asked, crossed, gap)
         self._anew()
@@ -129,7 +132,7 @@ class Passages:
 
     def told(self, source: str, target: str, up: bool) -> str:
         """What history says of a passage, in words; "" while that is little."""
-        tally = (self.s.up if up else self.s.down).get(source, _NOTHING).get(target)
+        tally = self._rows(up).get(source, _NOTHING).get(target)
         if tally is None:
             return ""
         asked, crossed, gaps, _ = read(tally, self.s.now)

@@ -28,7 +28,7 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
         return f"{a} and {b} began {abs(gap):.0f} s apart; whether one depends on the other is not known"
     link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
     if how == "climbed" and not other.names:
-        on = "runs" if graph.carries(other.vertex) else "depends"
+        on = graph.verb(other.vertex)
         return f"{a} {on} on {b}, of which {other.followers} others got into trouble within minutes"
     if how == "climbed":
         return f"{a} depends on {b}{_steps(link.down)} and started {when}{_usually(graph, other, vertex, link.down)}"

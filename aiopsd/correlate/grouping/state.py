@@ -184,6 +184,11 @@ class State(msgspec.Struct):
     count: int = 0
 
 
+def by_onset(trouble: Trouble) -> tuple[float, int]:
+    """Order of troubles."""
+    return trouble.onset, trouble.id
+
+
 def drop_in(table: dict[str, Any], key: str, item: int) -> None:
     """Take `item` out of a row of an index; an empty row goes."""
     row = table.get(key)

@@ -15,7 +15,7 @@ from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, delay
 from aiopsd.correlate.grouping.passages import HOP_MEAN, HOP_SCALE
-from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 from aiopsd.correlate.grouping.strangers import Strangers, share
 
 STRANGE = -20.0  # nats; a trouble that nothing in the story explains, besides the one that is its cause
@@ -70,7 +70,7 @@ class Story:
         for trouble in troubles:
             at.setdefault(trouble.vertex, []).append(trouble)
         for v, here in at.items():
-            here.sort(key=_by_onset)
+            here.sort(key=by_onset)
             self.parts[v] = self._part(tuple(here))
         self._find_middle()
         for v, part in self.parts.items():
@@ -121,7 +121,7 @@ class Story:
     def add(self, trouble: Trouble) -> None:
         """Take in a trouble."""
         old = self.parts.get(trouble.vertex)
-        troubles = (trouble,) if old is None else tuple(sorted((*old.troubles, trouble), key=_by_onset))
+        troubles = (trouble,) if old is None else tuple(sorted((*old.troubles, trouble), key=by_onset))
         self._put(trouble.vertex, old, troubles)
 
     def remove(self, trouble: Trouble) -> None:
@@ -262,18 +262,18 @@ class Story:
         gap = onset - self.parts[other].onset
         d, u, shared = link
         best, how = -99.0, ""
-        if d == 1 or (u == 1 and not d):
-            share, _, mean, scale, top = self.graph.passages.of(other, v, d == 1)
+        steps, climbs = d or u, d > 0
+        if steps:
+            how = "climbed" if climbs else "ran down"
+        if steps == 1:
+            share, _, mean, scale, top = self.graph.passages.of(other, v, climbs)
             z = (gap - mean) / scale
-            best, how = math.log(share) + top - 2.0 * math.log1p(z * z / 3.0), "climbed" if d else "ran down"
-            if u == 1 and not d:
+            best = math.log(share) + top - 2.0 * math.log1p(z * z / 3.0)
+            if not climbs:
                 best += DOWN
-        elif d:
-            z = (gap - HOP_MEAN * d) / _SCALES[d]
-            best, how = _CLIMB[d] - 2.0 * math.log1p(z * z / 3.0), "climbed"
-        elif u:
-            z = (gap - HOP_MEAN * u) / _SCALES[u]
-            best, how = _RUN[u] - 2.0 * math.log1p(z * z / 3.0), "ran down"
+        elif steps:
+            z = (gap - HOP_MEAN * steps) / _SCALES[steps]
+            best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
         if shared:
             quiet = [rest for callee, rest in shared if callee not in self.parts]
             if quiet:
@@ -347,10 +347,6 @@ class Story:
                 fault = gain + self.passed[v][0]
                 out += math.log1p(math.exp(min(50.0, noise - fault)))
         return out
-
-
-def _by_onset(trouble: Trouble) -> tuple[float, int]:
-    return trouble.onset, trouble.id
 
 
 _BETA = math.lgamma(FOLLOWS) + math.lgamma(STAYS) - math.lgamma(FOLLOWS + STAYS)

@@ -21,7 +21,6 @@ from aiopsd.topology import Topology
 REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know one of them
 REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
 # to one that two who say different things are two problems, until they have ended together or come together before
-
 MANY = 256  # troubles of one incident above which it says of no two that they belong together
 
 

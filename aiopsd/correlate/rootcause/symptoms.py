@@ -181,6 +181,7 @@ def collect(
     vertices = {name: vertex.copy() for name, vertex in heard_of.items()}
     under: dict[str, dict[str, str]] = {}
     told: list[tuple[str, Evidence]] = []
+    named: set[tuple[str, str]] = set()  # (vertex, alertname) so far
     for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
         place = place_of(alert, topology)
         if not place.vertex:
@@ -189,12 +190,13 @@ def collect(
         if vertex is None:
             vertex = vertices[place.vertex] = Vertex()
         name = name_of(alert)
-        if all(name_of(other) != name for other in vertex.alerts):  # said again it says no more
+        if (place.vertex, name) not in named:  # said again it says no more
+            named.add((place.vertex, name))
             vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
         vertex.alerts.append(alert)
-        for host in place.under:
-            kind = "zone" if host == zone_of(alert, topology) else "node"
-            under.setdefault(place.vertex, {})[host] = kind
+        if place.under:
+            zone, hosts = zone_of(alert, topology), under.setdefault(place.vertex, {})
+            hosts.update((host, "zone" if host == zone else "node") for host in place.under)
         told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]
         if not alert.evidence:
             _take_alert(vertex, alert)
