@@ -68,6 +68,19 @@ def test_a_reason_names_the_edge_and_the_delay() -> None:
     assert desk.last.reason == "cart depends on db and started 20 s after it"
 
 
+def test_two_alerts_of_a_service_in_one_second_are_two_symptoms_of_it() -> None:
+    """Nobody is told that a service is near itself; of two services it is said who is near whom."""
+    desk = Desk("cart>db")
+    desk.fire(0, "db")
+    desk.fire(0, "db", "SlowQueries")
+
+    assert desk.last is not None
+    assert desk.last.reason == "a further symptom of db, within a second of the first"
+
+    desk.fire(0, "cart")
+    assert desk.last.reason == "cart is near db and began within a second of it"
+
+
 def test_an_alert_that_began_before_it_arrived_is_placed_by_its_onset() -> None:
     """A late delivery does not look like a late trouble."""
     desk = Desk("cart>db")

@@ -18,6 +18,7 @@ from aiopsd.correlate.grouping.likeness import template_of
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.passages import Passages
+from aiopsd.correlate.grouping.reasons import at_once
 from aiopsd.correlate.grouping.second import Second
 from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
@@ -109,7 +110,7 @@ class Grouper:
                 item.told, item.opened = group.id, group.quiet
         elif (mate := self.second.mate(vertex)) is not None:
             item.told = mate.told
-            reason = f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it"
+            reason = at_once(vertex, mate.vertex)
         elif not known.quiet:
             item.told, item.opened = self.forest.free_id(item), True
         if item.told:
