@@ -1,5 +1,7 @@
 """Parts of the grouper: ids, reasons, names, decay, links."""
 
+from itertools import permutations
+
 import pytest
 
 from aiopsd.correlate.grouping.state import HALF_LIFE, Count
@@ -79,6 +81,23 @@ def test_two_alerts_of_a_service_in_one_second_are_two_symptoms_of_it() -> None:
 
     desk.fire(0, "cart")
     assert desk.last.reason == "cart is near db and began within a second of it"
+
+
+def test_what_is_posted_together_is_explained_one_by_one() -> None:
+    """A sender posts a storm at once: whatever its order, each alert says in the end which trouble it stems from."""
+    explained = {
+        "shop": "shop depends on catalog and started 0 s after it",
+        "cart": "cart depends on db and started 0 s after it",
+        "catalog": "catalog depends on db and started 0 s after it",
+        "db": "what is in trouble near it does not explain it",
+    }
+    for order in permutations(explained):
+        desk = Desk("shop>cart shop>catalog cart>db catalog>db")
+        fps = {service: desk.fire(0, service, "DiskFull" if service == "db" else "Slow") for service in order}
+        desk.until(2)
+
+        assert desk.together(*fps.values())
+        assert {service: desk.reasons[fp] for service, fp in fps.items()} == explained
 
 
 def test_an_alert_that_began_before_it_arrived_is_placed_by_its_onset() -> None:

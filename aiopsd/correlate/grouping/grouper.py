@@ -113,6 +113,7 @@ class Grouper:
             reason = at_once(vertex, mate.vertex)
         elif not known.quiet:
             item.told, item.opened = self.forest.free_id(item), True
+        item.said = reason
         if item.told:
             self.second.join_mates(item)
         self.second.fresh = (item, look, known) if not s.waiting else None
@@ -251,6 +252,15 @@ class Grouper:
         """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
         row = self.s.rows.get(fingerprint)
         return self.s.troubles[row.trouble].group if row is not None else ""
+
+    def elsewhere(self, vertex: str, incident: str) -> bool:
+        """Whether a vertex is in trouble, or lately was, of another incident that somebody may be told of."""
+        s = self.s
+        for tid in s.kept.get(vertex, ()):
+            group = s.troubles[tid].group
+            if group != incident and not s.groups[group].quiet:
+                return True
+        return False
 
     def forget(self, incident: str) -> None:
         """Drop an incident and its alerts; what was learned from them stays."""

@@ -54,7 +54,7 @@ class Thoughts:
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
             if here in best and best[here][1].id != trouble.parent:
-                self.forest.link(trouble, best[here][1])
+                self.forest.link(trouble, best[here][1], self._why(trouble, *best[here][1:]))
             away = self.odds.best(votes, here)
         else:
             stay = trouble.own
@@ -65,16 +65,13 @@ class Thoughts:
             if trouble.own > max(value, stay) + MARGIN:
                 self.forest.move(trouble, None, "its trouble is better explained by itself")
             elif away and value > max(stay + MARGIN, trouble.own):
-                self.forest.move(
-                    trouble, best[away][1], why(self.graph, trouble.vertex, trouble.onset, *best[away][1:])
-                )
+                self.forest.move(trouble, best[away][1], self._why(trouble, *best[away][1:]))
         elif away and value > trouble.own + (0.0 if ended else STICK):  # afterwards nobody is paged twice
-            if away == here:
-                self.forest.link(trouble, best[away][1])
-            else:
-                self.forest.move(
-                    trouble, best[away][1], why(self.graph, trouble.vertex, trouble.onset, *best[away][1:])
-                )
+            to_parent = self.forest.link if away == here else self.forest.move
+            to_parent(trouble, best[away][1], self._why(trouble, *best[away][1:]))
+
+    def _why(self, trouble: Trouble, parent: Trouble, how: str) -> str:
+        return why(self.graph, trouble.vertex, trouble.onset, parent, how)
 
     def after_end(self, trouble: Trouble) -> None:
         """What ended together belonged together: think again about this one and those around it that ended too."""
