@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from aiopsd.config import load
+from aiopsd.config import Config, load
 from aiopsd.model import (
     AlertBatch,
     AlertIn,
@@ -33,14 +33,24 @@ from aiopsd.model import (
 from aiopsd.pipeline import correlate
 
 T0 = 1_700_000_000.0
-CONFIG = load("route: {receiver: ops}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]")
+OPS = "route: {receiver: ops%s}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]"
+CONFIG = load(OPS % "")
+AT_ONCE = load(OPS % ", group_wait: 0s")
 
 
 class Room:
     """A correlate stage, restarted from its snapshot before every record when `crash`."""
 
-    def __init__(self, calls: str = "web>cart cart>db", *, nodes: Iterable[Node] = (), crash: bool = False) -> None:
-        self.stage = correlate.build(CONFIG)
+    def __init__(
+        self,
+        calls: str = "web>cart cart>db",
+        *,
+        nodes: Iterable[Node] = (),
+        crash: bool = False,
+        config: Config = CONFIG,
+    ) -> None:
+        self.stage = correlate.build(config)
+        self.config = config
         self.crash = crash
         self.questions: list[tuple[float, AskEvidence]] = []
         self.notes: list[Notification] = []
@@ -58,7 +68,7 @@ class Room:
     def _step(self, stamp: float, body: Body) -> None:
         if self.crash and self.offset:
             kept = msgspec.msgpack.decode(msgspec.msgpack.encode(self.stage.snapshot().meta))
-            self.stage = correlate.build(CONFIG, msgspec.structs.replace(self.stage.snapshot(), meta=kept))
+            self.stage = correlate.build(self.config, msgspec.structs.replace(self.stage.snapshot(), meta=kept))
         self._take(self.stage.step([JournalRecord(offset=self.offset, stamp=stamp, body=body)]), stamp)
         self.offset += 1
 
@@ -169,10 +179,12 @@ def test_the_first_alert_of_an_incident_of_anomalies_asks_anew(room: Room) -> No
     assert room.asked[before:][-1] == 140.0
 
 
-def test_a_first_page_that_is_due_at_once_waits_for_the_answer(room: Room) -> None:
-    """An alert older than group_wait pages at once, but not before the evidence of its cause could come."""
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_a_first_page_that_is_due_at_once_waits_for_the_answer(crash: bool) -> None:
+    """With a group_wait of nothing a page leaves at once, but not before the evidence of its cause could come."""
+    room = Room(crash=crash, config=AT_ONCE)
     room.anomaly(0.0, "elsewhere")  # metrics are there
-    room.alert(100.0, "web", started=-500.0)
+    room.alert(100.0, "web")
     assert room.notes == []
     room.answer(100.3, cpu("db", 0.9, at=100.0))
     room.tell(103.0, Tick())
@@ -182,11 +194,28 @@ def test_a_first_page_that_is_due_at_once_waits_for_the_answer(room: Room) -> No
     assert root(page).service == "db"
 
 
-def test_without_metrics_no_page_waits(room: Room) -> None:
-    """A daemon of alerts alone pages an old alert in the step in which it comes."""
-    room.alert(100.0, "web", started=-500.0)
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_without_metrics_no_page_waits_for_evidence(crash: bool) -> None:
+    """A daemon of alerts alone pages in the step in which the alert comes, when there is no group_wait."""
+    room = Room(crash=crash, config=AT_ONCE)
+    room.alert(100.0, "web")
 
     assert [n.stamp for n in room.notes] == [T0 + 100.0]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_a_backlog_pages_once_for_one_trouble(crash: bool) -> None:
+    """Both ends of a chain of old alerts open incidents; what is queued behind them makes them one, before any page."""
+    room = Room("a>b b>c c>d d>e", crash=crash)
+    for service, started in (("a", -500.0), ("e", -560.0), ("c", -530.0), ("b", -515.0), ("d", -545.0)):
+        room.alert(100.2, service, started=started)
+    room.tell(400.0, Tick())
+
+    states = [i.state for i in room.incidents.values()]
+    assert sorted(states) == [IncidentState.MERGED, IncidentState.OPEN]
+    (page,) = room.notes
+    assert page.stamp == T0 + 105.2
+    assert len(page.alerts) == 5
 
 
 def test_the_first_correction_of_a_cause_does_not_wait_for_the_interval(room: Room) -> None:

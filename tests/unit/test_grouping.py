@@ -124,6 +124,17 @@ def test_a_backlog_is_placed_by_its_onsets() -> None:
     assert desk.of(db) != desk.of(ledger)
 
 
+def test_anomalies_of_a_backlog_of_any_age_are_placed_by_their_onsets() -> None:
+    """A day of metrics read within a second is no bad second: what was odd yesterday has nothing to do with today."""
+    desk = Desk("cart>db web>cart")
+    web = desk.fire(0, "web", aiopsd_kind="anomaly", starts=-80_000.0)
+    db = desk.fire(0, "db", aiopsd_kind="anomaly", starts=-30_000.0)
+    cart = desk.fire(0, "cart", starts=-10.0)
+    desk.until(300)
+
+    assert len({desk.of(web), desk.of(db), desk.of(cart)}) == 3
+
+
 def test_a_sender_with_a_wild_clock_is_placed_by_receipt() -> None:
     """An onset a day off says nothing."""
     desk = Desk("cart>db")
