@@ -178,3 +178,18 @@ def test_names_that_come_without_company_are_learned() -> None:
     local = desk.grouper.knowledge().local
 
     assert local["ManyRequests"] > 0.0 > local["Slow"]
+
+
+def test_a_name_that_nobody_else_shows_does_not_travel() -> None:
+    """Taken four times for a victim's, a name that its incident shows at one vertex only still speaks for a cause."""
+    desk = Desk("a>db b>db c>db d>db")
+    for n, service in enumerate("abcd"):
+        at = 7200.0 * n
+        fired = [desk.fire(at, "db"), *(desk.fire(at + 10.0 + k, s) for k, s in enumerate("abcd"))]
+        fired.append(desk.fire(at + 25.0, service, "Crashed"))
+        for fp in fired:
+            desk.end(at + 900.0, fp)
+    desk.until(40_000.0)
+    origin = desk.grouper.knowledge().origin
+
+    assert origin["Crashed"] > 0.0 > origin["Slow"]

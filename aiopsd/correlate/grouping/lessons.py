@@ -128,8 +128,8 @@ class Lessons:
             for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
                 s.alone.setdefault(key, Count()).add(now)
         else:
-            self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
+            self.memory.learn(trouble.names, passed=trouble.parent >= 0)
         if trouble.echo_of < 0 and trouble.names:
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         if len(s.alone) > 50_000:
