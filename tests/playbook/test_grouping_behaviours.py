@@ -425,3 +425,21 @@ def test_what_took_more_down_needs_a_likelier_cause_to_be_hidden(followers: int,
     desk.until(640)
 
     assert (desk.of(first) == desk.of(late)) == together
+
+
+def test_the_second_sign_of_a_cause_is_no_second_incident() -> None:
+    """In a burst of faults a name known as one of causes still joins what its own service showed just before."""
+    desk = Desk("a>db b>db c>db d>db x>y v>w")
+    for n, service in enumerate("abcd"):
+        at = 7200.0 * n
+        fired = [desk.fire(at, service, "Leaks"), desk.fire(at + 6.0, service, "Restarts")]
+        fired += [desk.fire(at + 20.0 + k, s) for k, s in enumerate(("db", "a", "b", "c", "d"))]
+        for fp in fired:
+            desk.end(at + 900.0, fp)
+    for service in "yxwv":
+        desk.fire(39_980.0, service)
+    first = desk.fire(40_000.0, "a", "Leaks", pod="1")
+    desk.until(40_005.0)
+    second = desk.fire(40_030.0, "a", "Restarts", pod="1")
+
+    assert desk.of(first) == desk.of(second)

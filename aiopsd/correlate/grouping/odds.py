@@ -49,9 +49,20 @@ class Odds:
         self.memory = memory
         self.passages = passages
 
-    def same(self, gap: float) -> float:
-        """Log-likelihood that a symptom is a further one of a trouble of its vertex that began `gap` seconds ago."""
-        return _SAME_LOG + delay(gap, SAME_MEAN, SAME_SCALE)
+    def same(self, onset: float, names: Iterable[str], other: Trouble) -> float:
+        """Log-likelihood that symptoms are further ones of a trouble of their vertex, over that of passed-on ones.
+
+        What a cause shows next looks like a cause, too; of what looks like a victim until now, nobody knows.
+        """
+        fits = _SAME_LOG + delay(onset - other.onset, SAME_MEAN, SAME_SCALE)
+        if other.parent < 0 and self._like_a_cause(other.names) > 0.0:
+            fits += self._like_a_cause(names)
+        return fits
+
+    def _like_a_cause(self, names: Iterable[str]) -> float:
+        """Log-odds of alertnames as those of a cause."""
+        shares = self.memory.shares_of
+        return sum(shares(name)[0] - shares(name)[1] for name in names)
 
     def weight(self, vertex: str, onset: float, other: Trouble, link: Link) -> tuple[float, str]:
         """(log-likelihood that a trouble of `vertex` that began at `onset` stems from `other`, how).

@@ -73,7 +73,7 @@ class Second:
         best: dict[str, tuple[float, Trouble, str]] = {}
         for other, link in near:
             if other.vertex == item.vertex:
-                w, how = self.odds.same(item.onset - other.onset), "same"
+                w, how = self.odds.same(item.onset, (item.name,), other), "same"
             else:
                 w, how = self.odds.weight(item.vertex, item.onset, other, link)
             self.odds.vote(votes, best, other, w, how)

@@ -41,7 +41,7 @@ class Thoughts:
             elif not ended:
                 continue
             else:
-                w, how = self.odds.same(trouble.onset - other.onset), "same"
+                w, how = self.odds.same(trouble.onset, trouble.names, other), "same"
             self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
         spot = self.graph.spot(trouble.vertex)
         recent = s.over if ended else s.begun
