@@ -4,10 +4,12 @@ from itertools import permutations
 
 import pytest
 
-from aiopsd.correlate.grouping.state import HALF_LIFE, Count
+from aiopsd.correlate.grouping.memory import ROWS, Memory
+from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.model import Alert, content_id
 from aiopsd.testing.grouping import START, Desk
+from aiopsd.topology import Topology
 
 
 def alert(service: str = "", *, anomaly: bool = False, **labels: str) -> Alert:
@@ -38,6 +40,21 @@ def test_counts_halve() -> None:
     count.add(1000.0, 4.0)
 
     assert count.read(1000.0 + HALF_LIFE) == pytest.approx(2.0)
+
+
+def test_what_fires_alone_is_counted_for_so_many_pairs_and_no_more() -> None:
+    """Beyond the bound the quarter seen least is forgotten at once, so that not every settled trouble looks for it."""
+    s = State(now=START)
+    s.alone = {f"v|{i}": Count(1.0 if i % 4 else 2.0, START) for i in range(ROWS)}
+    memory = Memory(s, Topology(1e9))
+
+    memory.bound()
+    assert len(s.alone) == ROWS
+
+    s.alone["v|often"] = Count(9.0, START)
+    memory.bound()
+    assert len(s.alone) == 3 * ROWS // 4
+    assert {f"v|{i}" for i in range(0, ROWS, 4)} | {"v|often"} <= s.alone.keys()
 
 
 @pytest.mark.parametrize(

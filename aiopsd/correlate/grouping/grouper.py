@@ -232,17 +232,17 @@ class Grouper:
     def knowledge(self, names: Iterable[str] | None = None) -> Knowledge:
         """What history and operators know that ranking can use, of these alertnames; None: of all."""
         s = self.s
-        wanted = {*s.origin, *s.places} if names is None else set(names)
+        wanted = dict.fromkeys((*s.origin, *s.places) if names is None else names)
         origin = {
             name: self.memory.shares_of(name)[0] - self.memory.shares_of(name)[1]
-            for name in wanted & s.origin.keys()
+            for name in filter(s.origin.__contains__, wanted)
             if name and self.memory.read(s.origin, name) + self.memory.read(s.passed, name) >= KNOWN
         }
         return Knowledge(
             origin=origin,
             causes={v: c.read(s.now) for v, c in s.causes.items()},
             hosted=self.graph.hosted,
-            local={n: self._local(n) for n in wanted & s.places.keys() if len(s.places[n]) >= PLACES},
+            local={n: self._local(n) for n in wanted if len(s.places.get(n, ())) >= PLACES},
         )
 
     def _local(self, name: str) -> float:

@@ -191,6 +191,14 @@ def by_onset(trouble: Trouble) -> tuple[float, int]:
     return trouble.onset, trouble.id
 
 
+def count(counts: dict[str, Count], key: str, now: float, n: float = 1.0) -> None:
+    """Count `n` more of `key`."""
+    known = counts.get(key)
+    if known is None:
+        known = counts[key] = Count()
+    known.add(now, n)
+
+
 def drop_in(table: dict[str, Any], key: str, item: int) -> None:
     """Take `item` out of a row of an index; an empty row goes."""
     row = table.get(key)

@@ -48,12 +48,12 @@ def rank(
     known = feedback or Knowledge()
     heard = evidence if isinstance(evidence, Heard) else Heard(evidence)
     began = began_of(heard, topology, page, onset)
-    vertices, under, traffic = collect(alerts, heard, topology, page, known, began, onset)
+    vertices, under, grounds, traffic = collect(alerts, heard, topology, page, known, began, onset)
     onset = began
     _leave_to_others(vertices, alerts, topology, elsewhere)
     if not vertices:
         return ()
-    graph = Graph(topology, under, known.hosted, vertices, traffic)
+    graph = Graph(topology, under, grounds, known.hosted, vertices, traffic)
     where = place_of(page, topology).vertex if page is not None else ""
     paths = topology.below(where, DEPTH) if where in vertices else {}
     names = sorted(vertices)
