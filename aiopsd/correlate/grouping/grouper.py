@@ -18,6 +18,7 @@ from aiopsd.correlate.grouping.likeness import template_of
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.passages import Passages
+from aiopsd.correlate.grouping.reasons import at_once
 from aiopsd.correlate.grouping.second import Second
 from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
@@ -88,7 +89,8 @@ class Grouper:
         if place.under:
             self.graph.see_hosts(vertex, place.under)
         name = name_of(alert)
-        told = self.s.now - BACKLOG < alert.starts_at <= self.s.now + 60.0
+        # an anomaly began when its samples did, however long ago; a sender's word may be a wild clock's
+        told = (alert.anomaly or self.s.now - BACKLOG < alert.starts_at) and alert.starts_at <= self.s.now + 60.0
         item = Waiting(
             fp=alert.fingerprint,
             firing=True,
@@ -109,9 +111,10 @@ class Grouper:
                 item.told, item.opened = group.id, group.quiet
         elif (mate := self.second.mate(vertex)) is not None:
             item.told = mate.told
-            reason = f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it"
+            reason = at_once(vertex, mate.vertex)
         elif not known.quiet:
             item.told, item.opened = self.forest.free_id(item), True
+        item.said = reason
         if item.told:
             self.second.join_mates(item)
         self.second.fresh = (item, look, known) if not s.waiting else None
@@ -250,6 +253,15 @@ class Grouper:
         """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
         row = self.s.rows.get(fingerprint)
         return self.s.troubles[row.trouble].group if row is not None else ""
+
+    def elsewhere(self, vertex: str, incident: str) -> bool:
+        """Whether a vertex is in trouble, or lately was, of another incident that somebody may be told of."""
+        s = self.s
+        for tid in s.kept.get(vertex, ()):
+            group = s.troubles[tid].group
+            if group != incident and not s.groups[group].quiet:
+                return True
+        return False
 
     def forget(self, incident: str) -> None:
         """Drop an incident and its alerts; what was learned from them stays."""

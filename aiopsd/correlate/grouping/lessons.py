@@ -129,8 +129,8 @@ class Lessons:
                 count(s.alone, key, now)
             self.memory.bound()
         else:
-            self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
+            self.memory.learn(trouble.names, passed=trouble.parent >= 0)
         if trouble.echo_of < 0 and trouble.names:
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         drop_in(s.hot, trouble.vertex, trouble.id)

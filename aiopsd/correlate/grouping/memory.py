@@ -15,7 +15,8 @@ ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before any
 NAMES = 8.0  # guess of how many alertnames there are, for the first hours
 DOUBT = 8.0  # sightings that what is usual for a name counts for
 FRESH = 0.02  # of all sightings; shares need not be worked out anew for fewer new ones
-LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
+LEAST = 0.0005  # share that an unseen alertname may have: nothing is impossible
+TRAVELS = 0.5  # incidents of either kind that a name starts with: a name is passed on or is not, few are in between
 ROWS = 50_000  # counts of what fires alone, some 10 MB; beyond it the quarter seen least goes
 
 
@@ -53,20 +54,31 @@ class Memory:
         usual = (origin + passed + 0.5) / (origins + passes + 0.5 * NAMES)
         return _log_share(origin, origins, usual), _log_share(passed, passes, usual), math.log(usual)
 
-    def learn(self, counts: dict[str, Count], names: Iterable[str]) -> None:
-        """Names were seen at an origin or passed on; shares of other names hold until the whole has grown by FRESH."""
+    def learn(self, names: Iterable[str], *, passed: bool) -> None:
+        """Names were seen at an origin, or at a trouble that others seem to have caused.
+
+        There a name counts as passed on as far as it ever is, else as one of an origin: a cause that was taken
+        for the victim of another one must not teach that its name travels. Shares of other names hold until the whole
+        has grown by FRESH.
+        """
         s, now = self.s, self.s.now
-        n = 0.0
         for name in names:
-            count(counts, name, now)
+            travels = self._travels(name) if passed else 0.0
+            for counts, part in ((s.passed, travels), (s.origin, 1.0 - travels)):
+                if part:
+                    count(counts, name, now, part)
+                    count(counts, "", now, part)
             s.shares.pop(name, None)
-            n += 1.0
-        counts.setdefault("", Count()).add(now, n)
         s.learned = now
         every = _at(s.origin, "", now) + _at(s.passed, "", now)
         if not s.worked_out * (1.0 - FRESH) < every < s.worked_out * (1.0 + FRESH):
             s.worked_out = every
             s.shares.clear()
+
+    def _travels(self, name: str) -> float:
+        """Chance that a name is one that is passed on: in incidents of several vertices, do others show it, too?"""
+        common, lone = self.read(self.s.common, name), self.read(self.s.lone, name)
+        return (common + TRAVELS) / (common + lone + 2.0 * TRAVELS)
 
     def fault_rate(self, onset: float, counted: bool) -> float:
         """Rate (1/s) of faults of one vertex about `onset`; `counted`: its incident is among the recent ones itself."""
