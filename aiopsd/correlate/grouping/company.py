@@ -41,13 +41,15 @@ class Company:
     def friends(self, vertex: str, names: Iterable[str]) -> set[str]:
         """Vertices that these pairs were seen with; for membership only."""
         met = self.s.met
+        if not met:
+            return set()
         return {key.partition("|")[0] for name in names for key in met.get(f"{vertex}|{name}", ())}
 
     def chance(self, vertex: str, names: Iterable[str], other: Trouble) -> float:
         """Chance by history that an incident of `other` has `vertex` in it as well, with one of these names."""
-        best, now = 0.0, self.s.now
-        for its in other.names:
-            row = self.s.met.get(f"{other.vertex}|{its}")
+        best, now, met = 0.0, self.s.now, self.s.met
+        for its in other.names if met else ():
+            row = met.get(f"{other.vertex}|{its}")
             if row is not None:
                 counts = [count.read(now) for name in names if (count := row.get(f"{vertex}|{name}")) is not None]
                 best = max(best, max(counts, default=0.0) / (row[""].read(now) + DOUBT))

@@ -249,10 +249,11 @@ class Graph:
         low, high = onset - HORIZON, onset + HORIZON
         out: list[tuple[Trouble, Link]] = []
         for other in index.keys() & looks.keys():
+            link = looks[other]
             for tid in index[other]:
                 trouble = troubles[tid]
                 if low <= trouble.onset <= high:
-                    out.append((trouble, looks[other]))
+                    out.append((trouble, link))
         if len(out) > 1:
             out.sort(key=birth)
         return out

@@ -111,6 +111,8 @@ class Memory:
         moment does not count: which of the two is taken in first must not matter.
         """
         bursts = self.s.bursts
+        if not bursts or bursts[-1] < onset - BURST_SPAN:
+            return 0.0  # as nearly always
         recent = bisect_right(bursts, onset + BURST_SPAN) - bisect_left(bursts, onset - BURST_SPAN)
         recent -= bisect_right(bursts, onset) - bisect_left(bursts, onset)
         return self.burst_rate(recent) if recent else 0.0

@@ -72,9 +72,10 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        since = max(other.onset, other.born - LATE)
-        silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
         d, u, shared = link
+        if d or shared:
+            since = max(other.onset, other.born - LATE)
+            silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
         if d:
             k = other.followers
             crosses = (CROSS_WEIGHT * CROSS + k) / (CROSS_WEIGHT + k + max(0, other.fan - k) * silent)
