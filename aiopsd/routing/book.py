@@ -15,6 +15,9 @@ from aiopsd.routing.decision import LogEntry
 from aiopsd.routing.tree import Route, group_labels, group_labels_text, incident_key, routes
 
 GroupId = tuple[str, str]  # receiver, key
+# s; an alert older than group_wait has no company to wait for but what is queued right behind it: a backlog is read
+# within seconds, and what stands between two of its alerts may show that they are one incident
+BACKLOG_WAIT = 5.0
 
 
 @dataclass(slots=True)
@@ -116,7 +119,9 @@ class Book:
         if old is not None and old.state is alert.state:
             return
         wait = min(r.group_wait for r in found)
-        first = stamp if alert.starts_at + wait < stamp else stamp + wait
+        if alert.starts_at + wait < stamp:
+            wait = min(wait, BACKLOG_WAIT) if group.incident else 0.0  # for label groups as Alertmanager does
+        first = stamp + wait
         if not group.incident:
             self.arm(group, self.next_tick(group, stamp) if group.grid else first)
         elif group.announced:

@@ -69,6 +69,7 @@ class Desk:
             ends_at=0.0,
             updated_at=START + arrives,
             service=service,
+            anomaly=labels.get("aiopsd_kind") == "anomaly",
         )
         self.last = placed = self.grouper.place(alert, START + arrives)
         self.home[fp], self.reasons[fp] = placed.incident, placed.reason

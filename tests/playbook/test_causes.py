@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from aiopsd.config import load
+from aiopsd.config import Config, load
 from aiopsd.model import (
     AlertBatch,
     AlertIn,
@@ -33,14 +33,24 @@ from aiopsd.model import (
 from aiopsd.pipeline import correlate
 
 T0 = 1_700_000_000.0
-CONFIG = load("route: {receiver: ops}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]")
+OPS = "route: {receiver: ops%s}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]"
+CONFIG = load(OPS % "")
+AT_ONCE = load(OPS % ", group_wait: 0s")
 
 
 class Room:
     """A correlate stage, restarted from its snapshot before every record when `crash`."""
 
-    def __init__(self, calls: str = "web>cart cart>db", *, nodes: Iterable[Node] = (), crash: bool = False) -> None:
-        self.stage = correlate.build(CONFIG)
+    def __init__(
+        self,
+        calls: str = "web>cart cart>db",
+        *,
+        nodes: Iterable[Node] = (),
+        crash: bool = False,
+        config: Config = CONFIG,
+    ) -> None:
+        self.stage = correlate.build(config)
+        self.config = config
         self.crash = crash
         self.questions: list[tuple[float, AskEvidence]] = []
         self.notes: list[Notification] = []
@@ -58,7 +68,7 @@ class Room:
     def _step(self, stamp: float, body: Body) -> None:
         if self.crash and self.offset:
             kept = msgspec.msgpack.decode(msgspec.msgpack.encode(self.stage.snapshot().meta))
-            self.stage = correlate.build(CONFIG, msgspec.structs.replace(self.stage.snapshot(), meta=kept))
+            self.stage = correlate.build(self.config, msgspec.structs.replace(self.stage.snapshot(), meta=kept))
         self._take(self.stage.step([JournalRecord(offset=self.offset, stamp=stamp, body=body)]), stamp)
         self.offset += 1
 
@@ -169,10 +179,12 @@ def test_the_first_alert_of_an_incident_of_anomalies_asks_anew(room: Room) -> No
     assert room.asked[before:][-1] == 140.0
 
 
-def test_a_first_page_that_is_due_at_once_waits_for_the_answer(room: Room) -> None:
-    """An alert older than group_wait pages at once, but not before the evidence of its cause could come."""
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_a_first_page_that_is_due_at_once_waits_for_the_answer(crash: bool) -> None:
+    """With a group_wait of nothing a page leaves at once, but not before the evidence of its cause could come."""
+    room = Room(crash=crash, config=AT_ONCE)
     room.anomaly(0.0, "elsewhere")  # metrics are there
-    room.alert(100.0, "web", started=-500.0)
+    room.alert(100.0, "web")
     assert room.notes == []
     room.answer(100.3, cpu("db", 0.9, at=100.0))
     room.tell(103.0, Tick())
@@ -182,11 +194,28 @@ def test_a_first_page_that_is_due_at_once_waits_for_the_answer(room: Room) -> No
     assert root(page).service == "db"
 
 
-def test_without_metrics_no_page_waits(room: Room) -> None:
-    """A daemon of alerts alone pages an old alert in the step in which it comes."""
-    room.alert(100.0, "web", started=-500.0)
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_without_metrics_no_page_waits_for_evidence(crash: bool) -> None:
+    """A daemon of alerts alone pages in the step in which the alert comes, when there is no group_wait."""
+    room = Room(crash=crash, config=AT_ONCE)
+    room.alert(100.0, "web")
 
     assert [n.stamp for n in room.notes] == [T0 + 100.0]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["straight", "restarted"])
+def test_a_backlog_pages_once_for_one_trouble(crash: bool) -> None:
+    """Both ends of a chain of old alerts open incidents; what is queued behind them makes them one, before any page."""
+    room = Room("a>b b>c c>d d>e", crash=crash)
+    for service, started in (("a", -500.0), ("e", -560.0), ("c", -530.0), ("b", -515.0), ("d", -545.0)):
+        room.alert(100.2, service, started=started)
+    room.tell(400.0, Tick())
+
+    states = [i.state for i in room.incidents.values()]
+    assert sorted(states) == [IncidentState.MERGED, IncidentState.OPEN]
+    (page,) = room.notes
+    assert page.stamp == T0 + 105.2
+    assert len(page.alerts) == 5
 
 
 def test_the_first_correction_of_a_cause_does_not_wait_for_the_interval(room: Room) -> None:
@@ -289,3 +318,34 @@ def test_a_page_names_who_sends_the_load(crash: bool) -> None:
     assert named[0][0] == "store"
     assert [who for who, _ in named[1:]] == ["feed", "sync", "batch", "feed", "sync", "batch", "feed", "sync"]
     assert ("pool", "sync", "called_by") in named[-1][1]
+
+
+@pytest.mark.parametrize(("calls", "named"), [("web>cart web>users", "users"), ("web>users users>cart", "cart")])
+def test_what_another_incident_is_about_is_no_cause_of_what_does_not_depend_on_it(calls: str, named: str) -> None:
+    """Its evidence comes with the neighbourhood; the strongest signal around is not whom a small alert is due to."""
+    room = Room(calls)
+    room.alert(0.0, "cart", "DiskFull")
+    room.alert(4000.0, "users", "BatchJobFailed")
+    (first, _), (_, second) = room.incidents, room.incidents
+    assert first != second
+    room.answer(4090.5, cpu("cart", 0.9, at=4090.0))
+
+    cause = room.incidents[second].root
+    assert cause is not None
+    assert cause.service == named
+
+
+def test_what_is_posted_together_is_explained_once_it_has_been_weighed(room: Room) -> None:
+    """The first sight of a storm says who is near whom; a second later each alert says what it stems from."""
+    labels = [{"alertname": "Slow", "service": s, "severity": "critical"} for s in ("web", "cart", "db")]
+    room.tell(
+        100.0, AlertBatch(alerts=tuple(AlertIn(labels=x, starts_at=T0 + 100.0, ends_at=T0 + 1e5) for x in labels))
+    )
+    room.tell(103.0, Tick())
+
+    assert {a.service: a.group_reason for a in room.stage.alerts.values()} == {
+        "web": "web depends on cart and started 0 s after it",
+        "cart": "cart depends on db and started 0 s after it",
+        "db": "what is in trouble near it does not explain it",
+    }
+    assert room.notes == []

@@ -411,3 +411,17 @@ def test_several_that_end_together_before_the_others_part() -> None:
     assert desk.together(*first)
     assert desk.together(*second)
     assert not desk.together(first[0], second[0])
+
+
+@pytest.mark.parametrize(("followers", "together"), [(0, True), (6, False)])
+def test_what_took_more_down_needs_a_likelier_cause_to_be_hidden(followers: int, together: bool) -> None:
+    """The same late alert joins its callee's incident alone; six that hang on it would all go untold, so it stays."""
+    callers = [f"c{k}" for k in range(6)]
+    desk = Desk("x>y " + " ".join(f"{c}>x" for c in callers))
+    first = desk.fire(0, "y")
+    late = desk.fire(240, "x")
+    for k, caller in enumerate(callers[:followers]):
+        desk.fire(245 + k, caller)
+    desk.until(640)
+
+    assert (desk.of(first) == desk.of(late)) == together

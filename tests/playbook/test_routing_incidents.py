@@ -50,8 +50,9 @@ def test_an_incident_over_before_its_page_is_never_announced(play: Play) -> None
 
 def test_a_backlog_is_recorded_and_what_still_fires_pages_once(play: Play) -> None:
     """A late incident that is over is audited as late; one that is open is told like any other."""
-    play.fire("A", at=1000, incident="over", starts=10).fire("B", at=1000, incident="open", starts=10)
-    assert ["key-over", "key-open"] == [n.dedup_key for n in play.notes()]  # older than group_wait: at once
+    play.fire("A", at=1000, incident="over", starts=10).fire("B", at=1000, incident="open", starts=10).until(1005)
+    told = [(n.stamp, n.dedup_key) for n in play.notes()]
+    assert [(1005, "key-over"), (1005, "key-open")] == told  # older than group_wait: they wait for a backlog alone
 
     play.fire("C", at=2000, incident="late").incident("late", at=2000, late=True)
     play.resolve("C", at=2001).close("late", at=2002)
@@ -257,7 +258,7 @@ def test_a_moved_alert_leaves_its_old_group(play: Play) -> None:
     play.fire("A", at=1000, incident="i").fire("B", at=1000, incident="i").until(1030)
     play.told()
 
-    play.fire("B", at=1100, starts=1000, incident="j")
+    play.fire("B", at=1100, starts=1000, incident="j").until(1105)
 
     [note] = play.notes()
     assert ("key-j", ["B"]) == (note.dedup_key, [a.labels["alertname"] for a in note.alerts])
