@@ -27,6 +27,7 @@ from aiopsd.detect.bank.layout import (
     Rows,
 )
 from aiopsd.detect.bank.normal import settle
+from aiopsd.detect.bank.peaks import gather
 from aiopsd.detect.bank.policy import Policy, Terms
 from aiopsd.detect.bank.ranges import widen
 from aiopsd.detect.bank.recent import remember
@@ -42,7 +43,7 @@ _CHUNK = 8192  # rows per pass: some 30 temporaries of 32 kB stay in the second-
 class RangeBank(Store):
     """Range-break detector over many series; a `Detector` that can also score and learn in one pass (`step`)."""
 
-    KIND, VERSION = "detect.bank", 5
+    KIND, VERSION = "detect.bank", 6
 
     def __init__(
         self,
@@ -164,6 +165,8 @@ class RangeBank(Store):
             self._end(taken, s, roll, level, learn)
         if learn:
             self.hour[at] = hour
+        if self.policy.alarms > 0:
+            gather(s, x, level)
         s[ACC] += x
         s[CNT] += 1
         s[SPREAD] += np.abs(resid)

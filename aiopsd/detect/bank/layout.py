@@ -35,4 +35,6 @@ HN, HMEAN, HDEV, HDAY, HBAR, HHIT, HRUN = range(18, 25)
 # of stillness: the last value, sum of the steps of this hour; hours seen, their usual step, the least one before the
 # last, bar, the last one
 LAST, STEPS, SN, SUSUAL, SLEAST, SBAR, SWAS = range(25, 32)
-FIELDS = 32
+# of the peaks, too: sum of this hour's distances from the recent mean, each bounded
+AWAY = 32
+FIELDS = 33

@@ -3,14 +3,15 @@
 An envelope that knows a peak does not report the next one. Distances are counted in deviations of each; the lesser of
 the two counts, so that neither a daily peak nor a lasting shift keeps the channel busy. What is compared with is
 learned in clipped steps: a spike must not teach what is normal, or the calm hours after it look like breaks. A distance
-of many deviations that is small beside what the series has ever shown counts for less. Within one excursion only an
-hour farther out than those before speaks again.
+of many deviations that is small beside what the series has ever shown counts for less. So does what is over within
+minutes: whether a sample is strange its envelopes have said, an hour is as a good part of it is. Within one excursion
+only an hour farther out than those before speaks again.
 """
 
 import numpy as np
 
 from aiopsd.detect.bank.bars import BAR_STEP, MENTION, sunk
-from aiopsd.detect.bank.layout import ACC, CNT, HI, HN, HRUN, LO, Rows
+from aiopsd.detect.bank.layout import ACC, AWAY, CNT, F32, HBAR, HDEV, HI, HMEAN, HN, HRUN, LO, TINY, Rows
 from aiopsd.detect.bank.policy import Policy
 from aiopsd.detect.bank.samples import Peaks, Signals
 
@@ -19,6 +20,20 @@ BAR_LEAST = 4.5  # and of one that has been quiet for long
 PART = 0.3  # of all that the series has shown; a distance smaller than this part of it counts in proportion
 ADOPTED = 3  # hours in a row beyond the bar after which their level is the recent one
 CLIP = np.float32(3)  # deviations by which one hour may move what is taken for normal
+BRIEF = 4.0  # bars that one sample counts for at most: of less than a quarter of an hour the channel says nothing
+
+
+def deviation(usual: F32, span: F32, level: F32, floor: F32 | np.float32) -> F32:
+    """One deviation where that is the usual distance of hours; not nothing, however regular they were so far."""
+    least = np.float32(0.005) * span + np.float32(1e-3) * level + floor
+    out: F32 = np.float32(1.25) * usual + least
+    return out
+
+
+def gather(s: F32, x: F32, level: F32) -> None:
+    """Add up how far from the recent mean the samples of the hours under way are."""
+    most = np.float32(BRIEF) * s[HBAR] * deviation(s[HDEV], s[HI] - s[LO], level, TINY)
+    s[AWAY] += np.minimum(np.maximum(x - s[HMEAN], -most), most)
 
 
 def peaks(policy: Policy, at: Rows, signals: Signals) -> Peaks:
@@ -33,14 +48,15 @@ def peaks(policy: Policy, at: Rows, signals: Signals) -> Peaks:
     known = days[at] >= 2
     of_day = np.where(known, usual[at], recent)
     off, day_off = mean - recent, mean - of_day
+    away = s[AWAY, at] / s[CNT, at]
+    day_away = recent + away - of_day
     span = s[HI, at] - s[LO, at]
-    least = np.float32(0.005) * span + np.float32(1e-3) * level[at] + floor[at]
-    scale, day_scale = np.float32(1.25) * dev + least, np.float32(1.25) * day_dev + least
+    scale, day_scale = (deviation(usual_off, span, level[at], floor[at]) for usual_off in (dev, day_dev))
     elapsed = np.maximum(dt[at], np.float32(3600)) * np.float32(1 / 86400)
     bar = sunk(np.where(first, np.float32(BAR_FIRST), bar), elapsed, BAR_LEAST, policy.alarms)
-    same = (off > 0) == (day_off > 0)
-    size, day_size = np.abs(off), np.abs(day_off)
-    far = np.where(same, np.minimum(size / scale, day_size / day_scale), np.float32(0))
+    same = (away > 0) == (day_away > 0)
+    size = np.abs(away)
+    far = np.where(same, np.minimum(size / scale, np.abs(day_away) / day_scale), np.float32(0))
     part = np.float32(PART) * span
     far *= np.where(size < part, size / part, np.float32(1))
     ratio = np.minimum(far / bar, np.float32(10))
@@ -63,7 +79,7 @@ def peaks(policy: Policy, at: Rows, signals: Signals) -> Peaks:
     h[1] = np.where(h[5] >= ADOPTED, mean, moved)  # a level that stays is no spike: what follows is judged by it
     young = count < 30
     slow = np.maximum(share, np.float32(1 / 100))
-    for i, was, distance in ((2, dev, size), (3, day_dev, day_size)):
+    for i, was, distance in ((2, dev, np.abs(off)), (3, day_dev, np.abs(day_off))):
         h[i] = was + slow * (np.where(young, distance, np.minimum(distance, 6 * was)) - was)
     s[HN : HRUN + 1, at] = h
-    return Peaks(at, np.where(off > 0, evidence, -evidence), low, high)
+    return Peaks(at, np.where(away > 0, evidence, -evidence), low, high)

@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.detect.bank.layout import ACC, CNT, F32, F64, HDAY, HI, LO, SPREAD, STEPS, TINY, Rows
-from aiopsd.detect.bank.peaks import CLIP
+from aiopsd.detect.bank.layout import ACC, AWAY, CNT, F32, F64, HDAY, HI, LO, SPREAD, STEPS, TINY, Rows
+from aiopsd.detect.bank.peaks import CLIP, deviation
 from aiopsd.detect.bank.samples import Taken
 from aiopsd.detect.bank.store import Store
 
@@ -49,9 +49,7 @@ def learn(store: Store, hours: Hours, s: F32, roll: Rows, level: F32, clipped: b
     gain = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
     step = hours.mean - base
     if clipped:
-        span = s[HI, roll] - s[LO, roll]
-        least = np.float32(0.005) * span + np.float32(1e-3) * level[roll] + TINY
-        clip = CLIP * (np.float32(1.25) * s[HDAY, roll] + least)
+        clip = CLIP * deviation(s[HDAY, roll], s[HI, roll] - s[LO, roll], level[roll], TINY)
         step = np.where(days >= 2, np.minimum(np.maximum(step, -clip), clip), step)
     slot = store.hour[hours.rows], hours.rows
     store.season[slot] = base + gain * step
@@ -60,5 +58,5 @@ def learn(store: Store, hours: Hours, s: F32, roll: Rows, level: F32, clipped: b
 
 def begin(s: F32, roll: Rows) -> None:
     """Another hour: nothing is summed yet."""
-    for total in (ACC, CNT, SPREAD, STEPS):
+    for total in (ACC, CNT, SPREAD, STEPS, AWAY):
         s[total, roll] = 0

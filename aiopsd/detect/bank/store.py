@@ -23,9 +23,9 @@ ARRAYS = ("f", "d", "season", "days", "ring_v", "ring_t", "ring_p", "hour", "fla
 
 
 class Store:
-    """State per row, in all 411 bytes with the scratch:
+    """State per row, in all 415 bytes with the scratch:
 
-    f: float32[32, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, robust scale, hours, steps
+    f: float32[33, rows]        counts, means, envelopes [3 low, 3 high], peak-hold, robust scale, hours, steps
     d: float64[3, rows]         last sample time, last raw value, anchor (first value; float32 is relative to it)
     season: float32[24, rows]   mean of each hour of day; days: uint8[24, rows] how many days it rests on
     ring_v, ring_t: float32, uint32[16, rows]  recent samples at most one a minute; ring_p: uint8[rows]
