@@ -174,6 +174,8 @@ class DriftDetected(Noun, frozen=True, kw_only=True, tag="drift"):
     detector: str = ""
     since: float
     ts: float
+    # of the level; of variance: mean distance between neighbouring samples; of season: mean distance of an hour from
+    # what its hour of day shows; of errors: their share
     before: float
     after: float
     statistic: float

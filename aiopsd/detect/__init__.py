@@ -10,6 +10,7 @@ join       the evidence of a service's series becomes one event with a life: fir
 threshold  fixed limits on raw values, with hysteresis and minimum duration
 silence    series that fell silent against their source's own watermark, one event for what died together
 drift      a series, or the errors of a model, changed for good
+daily      the shape of a day or a week changed for good
 evidence   what the bank knows, in the words and units of an operator
 
 Nothing here knows records, logs or clocks; `aiopsd.pipeline.detect` puts it together for one partition.

@@ -7,7 +7,8 @@ Series. The mean of an hour, less what this hour of day usually shows, less what
 the spread within the hour as much as the mean), is scaled by its own robust deviation and clipped. It feeds two sums:
 a slow one, lengthened for the correlation between neighbouring hours, for small and gradual changes; and a fast one,
 for series whose hours are nearly independent, which speaks after three hours on one side. A third sum, over the
-logarithm of the spread within the hour, finds changes of variance.
+logarithm of the mean step between the samples of an hour (which knows no trend within it), finds changes of variance.
+A day or a week of another shape is found day by day (`daily`).
 
 What tells a lasting change from a series that wanders is the series' own past. Every sum remembers how high it has
 climbed without anything coming of it; the limit rises with that, and with every drift, and sinks over months. A series
@@ -19,20 +20,23 @@ seen since a sum left zero is no part of the reference until it is back there.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.detect.bank import F32, F64, Hours, Rows
+from aiopsd.detect.bank import F32, F64, Hours, Mask, Rows
+from aiopsd.detect.daily import DailyShape
 
-Mask = NDArray[np.bool_]
+KINDS = ("level", "variance", "season")
+LEVEL, VARIANCE, SEASON = range(3)  # indices into KINDS
 
-# rows of the float32 state: hours counted, level, deviation, log spread, its deviation, three sums (their sign is the
-# side), what was confirmed and the hours of the day have not learnt yet
-_N, _MU, _SD, _LV, _LVD, _SUM, _SHIFT = 0, 1, 2, 3, 4, 5, 8
-_FIELDS = 9
+# rows of the float32 state: hours counted, level, deviation, log spread (of neighbouring samples), its deviation, three
+# sums (their sign is the side), what was confirmed and the hours of the day have not learnt yet, log distance from the
+# recent mean
+_N, _MU, _SD, _LV, _LVD, _SUM, _SHIFT, _LW = 0, 1, 2, 3, 4, 5, 8, 9
+_FIELDS = 10
 # of the float16 state: correlation of neighbouring hours and the last hour, of the level and of the spread; the highest
 # that each sum has climbed, and climbs now; hours on one side (signed)
 _RHO, _LAST, _RHO_V, _LAST_V, _PEAK, _TOP, _RUN = 0, 1, 2, 3, 4, 7, 10
@@ -66,20 +70,24 @@ class DriftPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     slack: tuple[float, float, float] = (0.6, 1.25, 0.75)
-    limit: tuple[float, float, float] = (10.0, 3.4, 14.0)
+    limit: tuple[float, float, float] = (10.0, 3.4, 15.0)
     free: tuple[float, float, float] = (0.5, 0.7, 0.5)
     rise: tuple[float, float, float] = (4.0, 3.0, 3.0)
     days: int = 3
 
 
 class Drifts(msgspec.Struct, frozen=True, kw_only=True):
-    """Confirmed drifts; arrays of one length. Levels are relative to the row's anchor, spreads are not."""
+    """Confirmed drifts; arrays of one length. Levels are relative to the row's anchor.
+
+    Of variance, `before` and `after` are mean distances between neighbouring samples; of season, mean distances of an
+    hour from what its hour of day shows.
+    """
 
     pos: Rows
     rows: Rows
     ts: F64
     since: F64  # about when the sum began to rise
-    variance: Mask  # of the spread, as opposed to the level
+    kind: NDArray[np.int8]  # index into KINDS
     before: F64
     after: F64
     statistic: F64
@@ -128,15 +136,16 @@ def exp(x: F32) -> F32:
 
 
 class SeriesDrift:
-    """Sums over the hours of many series. State per row, 70 bytes:
+    """Sums over the hours of many series. State per row, 74 bytes, and 87 of `DailyShape`:
 
-    f: float32[9, rows]      hours counted, level, deviation, log spread, its deviation, three sums, shift
+    f: float32[10, rows]     hours counted, level, deviation, log spreads, their deviation, three sums, shift
     g: float16[11, rows]     correlations, last hours, highest and present excursions, hours on one side
     start: uint32[3, rows]   when each of the sums left zero (UTC seconds)
     """
 
     def __init__(self, policy: DriftPolicy | None = None, capacity: int = 0) -> None:
         self.policy = policy or DriftPolicy()
+        self.shape = DailyShape(capacity)
         self.f = np.zeros((_FIELDS, capacity), np.float32)
         self.g = np.zeros((_HALVES, capacity), np.float16)
         self.start = np.zeros((3, capacity), np.uint32)
@@ -144,7 +153,7 @@ class SeriesDrift:
 
     @property
     def bytes_per_row(self) -> int:
-        return 4 * _FIELDS + 2 * _HALVES + 4 * 3
+        return 4 * _FIELDS + 2 * _HALVES + 4 * 3 + self.shape.BYTES
 
     def ensure(self, rows: int) -> None:
         had = self.f.shape[1]
@@ -153,16 +162,19 @@ class SeriesDrift:
                 a = getattr(self, name)
                 more = np.zeros((len(a), max(rows, 2 * had) - had), a.dtype)
                 setattr(self, name, np.concatenate((a, more), axis=1))
+            self.shape.ensure(self.f.shape[1])
 
     def reset(self, rows: Rows) -> None:
         rows = rows[rows < self.f.shape[1]]
         for name in _ARRAYS:
             getattr(self, name)[:, rows] = 0
+        self.shape.reset(rows)
 
     def arrays(self, rows: int) -> dict[str, NDArray[Any]]:
         """State of the rows below `rows`, for a snapshot; copies."""
         self.ensure(rows)
-        return {name: np.ascontiguousarray(getattr(self, name)[:, :rows]) for name in _ARRAYS}
+        own = {name: np.ascontiguousarray(getattr(self, name)[:, :rows]) for name in _ARRAYS}
+        return own | {f"shape.{name}": a for name, a in self.shape.arrays(rows).items()}
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on where `arrays` was taken."""
@@ -170,6 +182,7 @@ class SeriesDrift:
         self.ensure(n)
         for name in _ARRAYS:
             getattr(self, name)[:, :n] = arrays[name]
+        self.shape.load({name.removeprefix("shape."): a for name, a in arrays.items() if name.startswith("shape.")})
 
     def __call__(self, hours: Hours) -> None:
         """Take hours that ended (rows are unique among them); `take` tells what they confirmed."""
@@ -189,124 +202,175 @@ class SeriesDrift:
         return Drifts(**{name: c[order] for name, c in zip(Drifts.__struct_fields__, columns, strict=True)})
 
     def _hour(self, hours: Hours) -> tuple[NDArray[Any], ...]:
-        policy = self.policy
-        at = np.flatnonzero(hours.days >= policy.days)
-        rows, count, days = hours.rows[at], hours.count[at], hours.days[at]
-        mean, base, within = hours.mean[at], hours.base[at], hours.spread[at]
+        """Judge each hour against what was there before it, then learn it; what was confirmed, by column."""
+        at = np.flatnonzero(hours.days >= self.policy.days)
+        rows, ts = hours.rows[at], hours.ts[at]
         s, g, start = self.f[:, rows], self.g[:, rows].astype(np.float32), self.start[:, rows]
-        s[_N] = np.minimum(s[_N] + 1, np.float32(1e6))
-        n = s[_N]
-        midnight = n % 24 == 0
-        # after a confirmed shift the hours of the day follow at their own pace, each once a day; what they have not
-        # learnt yet is no second drift
-        learnt = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
-        s[_SHIFT] = np.where(midnight, s[_SHIFT] * (1 - learnt), s[_SHIFT])
-        g[_PEAK : _PEAK + 3] = np.where(midnight, g[_PEAK : _PEAK + 3] * FADE, g[_PEAK : _PEAK + 3])
-        dense = count >= DENSE
-        grown = n > 20
+        _pass(s, g, hours.days[at])
+        seen = _see(s, hours, at)
+        _climb(self.policy, s, g, start, seen, ts.astype(np.uint32))
+        sums, limits, spoke = _verdict(self.policy, s, g, seen)
+        new = self.shape(rows, hours.hour[at], hours.mean[at] - hours.base[at])
+        reshaped = np.zeros(len(at), bool)
+        reshaped[new.at] = True
+        of_level = (spoke[_SLOW] | spoke[_FAST]) & ~reshaped
+        of_spread = spoke[_SPREAD] & ~of_level & ~reshaped
+        told = of_level | of_spread
+        spread = exp(s[_LV])
+        back = _learn(s, g, seen, told)
 
-        # ---- how far this hour is from the reference, in deviations
-        m = mean - base - s[_SHIFT]
-        gain = np.maximum(1 / n, np.float32(1 / FOLLOW))
-        scale = np.maximum(s[_SD] * _PI, np.float32(1e-12))
-        spiky = np.where(dense & grown & (s[_LV] != 0), np.maximum(within - SPIKE * exp(s[_LV]), 0), 0)
-        off = m - s[_MU]
-        far = np.maximum(np.abs(off) - spiky, 0) / scale
-        far = np.where(off < 0, -far, far)
-        z, z_fast = _clip(far, CLIP), _clip(far, CLIP_FAST)
-        # a spread far below the deviation between hours is rounding, not a change
-        lv = log(np.maximum(within, np.float32(0.05) * scale))
-        varied = dense & (np.maximum(within, scale) > np.float32(1e-11))
-        z_spread = _clip((lv - s[_LV]) / np.maximum(s[_LVD] * _PI, np.float32(0.05)), CLIP)
-
-        # ---- the sums
-        rho = _clip01(g[_RHO])
-        rho_fast = np.maximum(rho - CORRELATED, 0)
-        long = np.sqrt((1 + rho) / (1 - rho))
-        longer = (1 + rho_fast) / (1 - rho_fast)
-        long_spread = np.sqrt((1 + _clip01(g[_RHO_V])) / (1 - _clip01(g[_RHO_V])))
-        heard = n > LISTEN
-        sec = hours.ts[at].astype(np.uint32)
-        slack = [np.float32(k) for k in policy.slack]
-        for i, push, k, ok in (
-            (_SLOW, z / long, slack[_SLOW] / long, heard),
-            (_FAST, z_fast / longer, slack[_FAST], heard),
-            (_SPREAD, z_spread / long_spread, slack[_SPREAD] / long_spread, heard & varied),
-        ):
-            was = s[_SUM + i]
-            sign = np.sign(np.where(was != 0, was, push))
-            size, push = np.abs(was), push * sign
-            to = np.where(push < 0, size * LEAK, size) + push - k
-            to = np.where(ok, np.minimum(np.maximum(to, 0), LARGEST), size)
-            start[i] = np.where((was == 0) & (to > 0), sec, start[i])
-            s[_SUM + i] = sign * to
-            # an excursion is over when half of it is gone
-            top = g[_TOP + i]
-            over = ok & (top > 0) & (to <= np.float32(0.5) * top)
-            g[_PEAK + i] = np.where(over, np.maximum(g[_PEAK + i], top), g[_PEAK + i])
-            g[_TOP + i] = np.where(ok, np.where(over, to, np.maximum(top, to)), top)
-        run = g[_RUN]
-        sign = np.sign(np.where(s[_SUM + _FAST] != 0, s[_SUM + _FAST], z_fast))
-        beyond = z_fast / longer * sign > np.float32(0.5)
-        run = np.where(beyond, np.where(run * sign > 0, run, 0) + sign, 0)
-        g[_RUN] = _clip(run, np.float32(1000))
-
-        # ---- the verdict
-        sums = np.abs(s[_SUM : _SUM + 3])
-        unsure = 1 + np.maximum(1 - n / np.float32(SURE), 0)
-        few = np.maximum(1, np.float32(LONE) / count)
-        limits = np.stack([
-            (np.float32(limit) * (few if i == _SLOW else np.float32(1))
-             + np.float32(rise) * np.maximum(g[_PEAK + i] - np.float32(free * limit), 0)) * unsure
-            for i, (limit, free, rise) in enumerate(zip(policy.limit, policy.free, policy.rise, strict=True))
-        ])  # fmt: skip
-        spoke = (sums > limits) & (n > WARM)
-        spoke[_FAST] &= dense & (np.abs(g[_RUN]) >= HOURS)
-        of_level = spoke[_SLOW] | spoke[_FAST]
-        drifted = of_level | spoke[_SPREAD]
-
-        # ---- learn, with what a change can teach bounded; the sums must see it against the old reference
-        keep = ~drifted
-        vkeep = keep & varied
-        rate = np.minimum(gain * 3, np.float32(0.1))
-        for i, j, this, which in ((_RHO, _LAST, z, keep), (_RHO_V, _LAST_V, z_spread, vkeep)):
-            pair = _clip(this * g[j], np.float32(2))
-            g[i] = np.where(which, g[i] + rate * (pair - g[i]), g[i])
-            g[j] = np.where(which, this, g[j])
-        mu, sd, level = s[_MU].copy(), s[_SD].copy(), s[_LV].copy()
-        s[_MU] = np.where(keep, mu + gain * np.where(grown, z * scale, off), mu)
-        away = np.abs(m - s[_MU])
-        s[_SD] = np.where(keep, sd + gain * (np.where(grown, np.minimum(away, 4 * sd), away) - sd), sd)
-        s[_LV] = np.where(vkeep, np.where(level == 0, lv, level + gain * (lv - level)), level)
-        s[_LVD] = np.where(vkeep, s[_LVD] + gain * (np.abs(lv - s[_LV]) - s[_LVD]), s[_LVD])
-        back = keep & (n >= HOURS) & (n <= WARM) & (s[_SHIFT] * s[_MU] < 0)
-        back &= np.abs(s[_MU]) > np.float32(0.5) * np.abs(s[_SHIFT])
-
-        hit = np.flatnonzero(drifted)
+        hit = np.flatnonzero(told)
         first = np.where(spoke[_SLOW, hit], _SLOW, np.where(spoke[_FAST, hit], _FAST, _SPREAD))
-        variance = ~of_level[hit]
-        out = (
-            hours.pos[at][hit],
-            rows[hit],
-            hours.ts[at][hit],
-            start[first, hit].astype(np.float64),
-            variance,
-            np.where(variance, exp(level[hit]), (mean - m + mu)[hit]).astype(np.float64),
-            np.where(variance, within[hit], mean[hit]).astype(np.float64),
-            sums[first, hit].astype(np.float64),
-            limits[first, hit].astype(np.float64),
-        )
-        shift = s[_SHIFT, hit] + np.where(variance, np.float32(0), off[hit])
-        least = np.array(policy.limit, np.float32)[:, None]
-        peak = np.minimum(AGAIN * np.maximum(np.maximum(g[_PEAK : _PEAK + 3, hit], sums[:, hit]), least), LARGEST)
-        anew = np.flatnonzero(drifted | back)
-        kept = g[_PEAK : _PEAK + 3, anew].copy()
-        s[:, anew], g[:, anew], start[:, anew] = 0, 0, 0
-        g[_PEAK : _PEAK + 3, anew] = kept
-        g[_PEAK : _PEAK + 3, hit] = peak
+        kind = np.where(of_level[hit], LEVEL, VARIANCE)
+        before = np.where(of_level, hours.mean[at] - seen.off, spread)[hit]
+        after = np.where(of_level, hours.mean[at], hours.step[at])[hit]
+        found = (rows[hit], ts[hit], start[first, hit], kind, before, after, sums[first, hit], limits[first, hit])
+        season = np.full(len(new.at), SEASON)
+        shaped = (rows[new.at], ts[new.at], new.since, season, new.before, new.after, new.statistic, new.threshold)
+
+        shift = s[_SHIFT, hit] + np.where(of_level, seen.off, np.float32(0))[hit]
+        least = np.array(self.policy.limit, np.float32)[:, None]
+        highest = np.maximum(np.maximum(g[_PEAK : _PEAK + 3, hit], sums[:, hit]), least)
+        _rebase(s, g, start, told | reshaped | back)
+        g[_PEAK : _PEAK + 3, hit] = np.minimum(AGAIN * highest, LARGEST)
         s[_SHIFT, hit] = shift
         self.f[:, rows], self.g[:, rows], self.start[:, rows] = s, g.astype(np.float16), start
-        return out
+        pos = hours.pos[at]
+        both: list[tuple[NDArray[Any], ...]] = [(pos[hit], *found), (pos[new.at], *shaped)]
+        return tuple(np.concatenate(pair) for pair in zip(*both, strict=True))
+
+
+class _Seen(NamedTuple):
+    """What hours show, measured by what was there before them; arrays of one length."""
+
+    samples: F32
+    off: F32  # of the level, from the reference
+    z: F32  # the same in deviations, clipped; for the fast sum
+    z_fast: F32
+    z_spread: F32
+    scale: F32
+    spread: F32  # logarithms: of the steps within the hour, of the distance from the recent mean
+    within: F32
+    m: F32  # the mean, relative to the hour of day and what was confirmed
+    dense: Mask
+    varied: Mask
+    grown: Mask
+
+
+def _pass(s: F32, g: F32, days: NDArray[np.uint8]) -> None:
+    """An hour more; at the end of a day remembered excursions and what the hours of the day have not learnt fade."""
+    s[_N] = np.minimum(s[_N] + 1, np.float32(1e6))
+    midnight = s[_N] % 24 == 0
+    # after a confirmed shift the hours of the day follow at their own pace, each once a day; what they have not
+    # learnt yet is no second drift
+    learnt = np.maximum(1 / (days + np.float32(1)), np.float32(0.1))
+    s[_SHIFT] = np.where(midnight, s[_SHIFT] * (1 - learnt), s[_SHIFT])
+    g[_PEAK : _PEAK + 3] = np.where(midnight, g[_PEAK : _PEAK + 3] * FADE, g[_PEAK : _PEAK + 3])
+
+
+def _see(s: F32, hours: Hours, at: Rows) -> _Seen:
+    """How far the hours at these places are from the reference."""
+    count, within = hours.count[at], hours.spread[at]
+    dense = count >= DENSE
+    grown = s[_N] > 20
+    m = hours.mean[at] - hours.base[at] - s[_SHIFT]
+    scale = np.maximum(s[_SD] * _PI, np.float32(1e-12))
+    off = m - s[_MU]
+    spiky = np.where(dense & grown & (s[_LW] != 0), np.maximum(within - SPIKE * exp(s[_LW]), 0), 0)
+    far = np.maximum(np.abs(off) - spiky, 0) / scale
+    far = np.where(off < 0, -far, far)
+    # a spread far below the deviation between hours is rounding, not a change
+    rounding = np.float32(0.05) * scale
+    spread, width = log(np.maximum(hours.step[at], rounding)), log(np.maximum(within, rounding))
+    varied = dense & (np.maximum(within, scale) > np.float32(1e-11))
+    z_spread = _clip((spread - s[_LV]) / np.maximum(s[_LVD] * _PI, np.float32(0.05)), CLIP)
+    z, z_fast = _clip(far, CLIP), _clip(far, CLIP_FAST)
+    return _Seen(count, off, z, z_fast, z_spread, scale, spread, width, m, dense, varied, grown)
+
+
+def _climb(
+    policy: DriftPolicy, s: F32, g: F32, start: NDArray[np.uint32], seen: _Seen, sec: NDArray[np.uint32]
+) -> None:
+    """The sums take the hour."""
+    rho = _clip01(g[_RHO])
+    rho_fast = np.maximum(rho - CORRELATED, 0)
+    long = np.sqrt((1 + rho) / (1 - rho))
+    longer = (1 + rho_fast) / (1 - rho_fast)
+    long_spread = np.sqrt((1 + _clip01(g[_RHO_V])) / (1 - _clip01(g[_RHO_V])))
+    heard = s[_N] > LISTEN
+    slack = [np.float32(k) for k in policy.slack]
+    for i, push, k, ok in (
+        (_SLOW, seen.z / long, slack[_SLOW] / long, heard),
+        (_FAST, seen.z_fast / longer, slack[_FAST], heard),
+        (_SPREAD, seen.z_spread / long_spread, slack[_SPREAD] / long_spread, heard & seen.varied),
+    ):
+        was = s[_SUM + i]
+        sign = np.sign(np.where(was != 0, was, push))
+        size, push = np.abs(was), push * sign
+        to = np.where(push < 0, size * LEAK, size) + push - k
+        to = np.where(ok, np.minimum(np.maximum(to, 0), LARGEST), size)
+        start[i] = np.where((was == 0) & (to > 0), sec, start[i])
+        s[_SUM + i] = sign * to
+        # an excursion is over when half of it is gone
+        top = g[_TOP + i]
+        over = ok & (top > 0) & (to <= np.float32(0.5) * top)
+        g[_PEAK + i] = np.where(over, np.maximum(g[_PEAK + i], top), g[_PEAK + i])
+        g[_TOP + i] = np.where(ok, np.where(over, to, np.maximum(top, to)), top)
+    run = g[_RUN]
+    sign = np.sign(np.where(s[_SUM + _FAST] != 0, s[_SUM + _FAST], seen.z_fast))
+    beyond = seen.z_fast / longer * sign > np.float32(0.5)
+    run = np.where(beyond, np.where(run * sign > 0, run, 0) + sign, 0)
+    g[_RUN] = _clip(run, np.float32(1000))
+
+
+def _verdict(policy: DriftPolicy, s: F32, g: F32, seen: _Seen) -> tuple[F32, F32, Mask]:
+    """Size of each sum, its limit, and whether it speaks."""
+    n = s[_N]
+    sums = np.abs(s[_SUM : _SUM + 3])
+    unsure = 1 + np.maximum(1 - n / np.float32(SURE), 0)
+    few = np.maximum(1, np.float32(LONE) / seen.samples)
+    limits = np.stack([
+        (np.float32(limit) * (few if i == _SLOW else np.float32(1))
+         + np.float32(rise) * np.maximum(g[_PEAK + i] - np.float32(free * limit), 0)) * unsure
+        for i, (limit, free, rise) in enumerate(zip(policy.limit, policy.free, policy.rise, strict=True))
+    ])  # fmt: skip
+    spoke = (sums > limits) & (n > WARM)
+    spoke[_FAST] &= seen.dense & (np.abs(g[_RUN]) >= HOURS)
+    return sums, limits, spoke
+
+
+def _learn(s: F32, g: F32, seen: _Seen, drifted: Mask) -> Mask:
+    """Take the hours into the reference; what a change can teach is bounded: the sums must see it against the old one.
+
+    Returns where a series is back after a shift that was told of late.
+    """
+    n = s[_N]
+    gain = np.maximum(1 / n, np.float32(1 / FOLLOW))
+    keep = ~drifted
+    vkeep = keep & seen.varied
+    rate = np.minimum(gain * 3, np.float32(0.1))
+    for i, j, this, which in ((_RHO, _LAST, seen.z, keep), (_RHO_V, _LAST_V, seen.z_spread, vkeep)):
+        pair = _clip(this * g[j], np.float32(2))
+        g[i] = np.where(which, g[i] + rate * (pair - g[i]), g[i])
+        g[j] = np.where(which, this, g[j])
+    mu, sd = s[_MU].copy(), s[_SD].copy()
+    s[_MU] = np.where(keep, mu + gain * np.where(seen.grown, seen.z * seen.scale, seen.off), mu)
+    away = np.abs(seen.m - s[_MU])
+    s[_SD] = np.where(keep, sd + gain * (np.where(seen.grown, np.minimum(away, 4 * sd), away) - sd), sd)
+    for i, this in ((_LV, seen.spread), (_LW, seen.within)):
+        s[i] = np.where(vkeep, np.where(s[i] == 0, this, s[i] + gain * (this - s[i])), s[i])
+    s[_LVD] = np.where(vkeep, s[_LVD] + gain * (np.abs(seen.spread - s[_LV]) - s[_LVD]), s[_LVD])
+    back: Mask = keep & (n >= HOURS) & (n <= WARM) & (s[_SHIFT] * s[_MU] < 0)
+    back &= np.abs(s[_MU]) > np.float32(0.5) * np.abs(s[_SHIFT])
+    return back
+
+
+def _rebase(s: F32, g: F32, start: NDArray[np.uint32], which: Mask) -> None:
+    """The reference begins anew; how high the sums have climbed stays known."""
+    anew = np.flatnonzero(which)
+    kept = g[_PEAK : _PEAK + 3, anew]
+    s[:, anew], g[:, anew], start[:, anew] = 0, 0, 0
+    g[_PEAK : _PEAK + 3, anew] = kept
 
 
 _ARRAYS = ("f", "g", "start")

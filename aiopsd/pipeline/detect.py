@@ -22,7 +22,7 @@ from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, ENDED, F64, HARM_BOTH, HARM_HIGH, HARM_LOW, LAST_TIME, Policy, RangeBank, Rows
-from aiopsd.detect.drift import Drifts, ErrorDrift, Rise, SeriesDrift
+from aiopsd.detect.drift import KINDS, LEVEL, SEASON, Drifts, ErrorDrift, Rise, SeriesDrift
 from aiopsd.detect.evidence import Series, clock, from_view
 from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, Seen, seen
@@ -102,7 +102,7 @@ class DetectStage:
     int32 (which maintenance concerns it; follows from the labels).
     """
 
-    KIND, VERSION = "detect", 7
+    KIND, VERSION = "detect", 8
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
@@ -793,8 +793,8 @@ class DetectStage:
         if row in self._errors and row not in self._inputs:
             return []  # error bits are watched as such: one rise is one drift
         who = self._describe(row)
-        variance = bool(drifts.variance[i])
-        ground = 0.0 if variance else self._bank.anchor(row)
+        kind = int(drifts.kind[i])
+        ground = self._bank.anchor(row) if kind == LEVEL else 0.0
         since, ts = float(drifts.since[i]), float(drifts.ts[i])
         out = []
         for model in [self._models[m][0] for m in self._inputs.get(row, ())] or [""]:
@@ -807,8 +807,8 @@ class DetectStage:
                     service=who.service,
                     metric=who.metric,
                     labels=who.labels,
-                    kind="variance" if variance else "level",
-                    detector="block-cusum",
+                    kind=KINDS[kind],
+                    detector="day-by-day" if kind == SEASON else "block-cusum",
                     since=since,
                     ts=ts,
                     before=ground + float(drifts.before[i]),

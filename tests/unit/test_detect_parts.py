@@ -13,7 +13,7 @@ from aiopsd.config import OnlineRule, SignalRule
 from aiopsd.detect.bank import Policy, RangeBank
 from aiopsd.detect.calibrate import LEARNING, ModelDetector
 from aiopsd.detect.codec import Unencodable, decode, encode
-from aiopsd.detect.drift import DriftPolicy, ErrorDrift, SeriesDrift, exp, log
+from aiopsd.detect.drift import KINDS, DriftPolicy, ErrorDrift, SeriesDrift, exp, log
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.join import Seen
 from aiopsd.detect.models import River, make
@@ -327,8 +327,8 @@ def test_a_name_that_is_no_model_is_refused() -> None:
 # --------------------------------------------------------------------------- drift
 
 
-def watch(values: np.ndarray, step: float = 300.0) -> list[tuple[int, int, bool]]:
-    """(sample, row, is it variance) of the drifts of these series, a column each."""
+def watch(values: np.ndarray, step: float = 300.0) -> list[tuple[int, int, str]]:
+    """(sample, row, kind) of the drifts of these series, a column each."""
     n = values.shape[1]
     bank, series = RangeBank(capacity=n), SeriesDrift(DriftPolicy(), n)
     bank.on_hours = series
@@ -337,7 +337,7 @@ def watch(values: np.ndarray, step: float = 300.0) -> list[tuple[int, int, bool]
         bank.step(np.arange(n, dtype=np.intp), np.full(n, START + step * t), v)
         found = series.take()
         if found is not None:
-            out += [(t, int(r), bool(k)) for r, k in zip(found.rows, found.variance, strict=True)]
+            out += [(t, int(r), KINDS[k]) for r, k in zip(found.rows, found.kind, strict=True)]
     return out
 
 
@@ -371,16 +371,17 @@ def test_a_wandering_series_is_no_drift() -> None:
 
 
 def test_each_change_is_one_drift() -> None:
-    """A shift of one deviation, a doubled spread and a shift under a season are found once each, soon after."""
+    """A shift, a spread doubled or halved, each under a season, too, are told once each, by name and soon after."""
     rng = np.random.default_rng(8)
     t = np.arange(6000)[:, None]
     after = t >= 4000
     noise = rng.normal(size=(6000, 20))
     day = 3 * np.sin(2 * np.pi * t / 288)
-    found = watch(np.hstack([noise + after, noise * (1 + after), day + noise + 2 * after]))
-    assert sorted(row for _, row, _ in found) == list(range(60))
+    louder, calmer = noise * (1 + after), noise * (1 - 0.5 * after)
+    found = watch(np.hstack([noise + after, louder, day + noise + 2 * after, calmer, day + louder, day + calmer]))
+    assert sorted(row for _, row, _ in found) == list(range(120))
     assert all(4000 < at < 4250 for at, _, _ in found)
-    assert all(variance == (20 <= row < 40) for _, row, variance in found)
+    assert all(kind == ("level" if row // 20 in (0, 2) else "variance") for _, row, kind in found)
     delay = [np.median([at - 4000 for at, row, _ in found if row // 20 == k]) for k in range(3)]
     assert delay[0] <= 36
     assert delay[2] <= 36

@@ -16,9 +16,11 @@ class Hours(msgspec.Struct, frozen=True, kw_only=True):
     pos: Rows  # the sample that ended it
     rows: Rows
     ts: F64  # of that sample
+    hour: F64  # which one it was, counted since 1970
     count: F32  # samples in the hour
     mean: F32
     spread: F32  # mean distance from the recent mean
+    step: F32  # mean distance between neighbouring samples
     base: F32  # mean of this hour of day on the days before
     days: NDArray[np.uint8]  # how many days `base` rests on
 
@@ -32,9 +34,11 @@ def ended(store: Store, taken: Taken, s: F32, roll: Rows) -> Hours:
         pos=taken.pos[roll],
         rows=rows,
         ts=taken.ts[roll],
+        hour=np.floor((taken.ts[roll] - taken.dt[roll]) / 3600.0),
         count=count,
         mean=s[ACC, roll] / count,
         spread=s[SPREAD, roll] / count,
+        step=s[STEPS, roll] / count,
         base=store.season[slot],
         days=store.days[slot],
     )
