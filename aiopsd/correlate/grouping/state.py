@@ -156,6 +156,7 @@ class State(msgspec.Struct):
     alone: dict[str, Count] = {}  # pair, "v|" + vertex, "n|" + name, "" for all: firings alone
     origin: dict[str, Count] = {}  # alertname -> times at the origin of an incident; "" for all
     passed: dict[str, Count] = {}  # alertname -> times as a passed-on symptom; "" for all
+    roles: dict[str, str] = {}  # alertname -> role that a rule pack gave it last
     lone: dict[str, Count] = {}  # alertname -> incidents of several vertices in which only one had it
     common: dict[str, Count] = {}  # ... in which others had it, too
     places: dict[str, dict[str, None]] = {}  # alertname -> the first few vertices that had it

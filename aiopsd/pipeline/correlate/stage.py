@@ -387,11 +387,13 @@ class CorrelateStage:
 
     def _fires(self, alert: Alert, late: bool) -> None:
         role, pack = self.rules.known(alert.labels)
+        if role:
+            alert = replace(alert, role=role)
         if role == NOISE:
             placement = Placement("", f"noise, says rule pack {pack}: opens and joins no incident")
         else:
             placement = self.grouper.place(alert, self.now)
-        alert = replace(alert, role=role, incident=placement.incident, group_reason=placement.reason)
+        alert = replace(alert, incident=placement.incident, group_reason=placement.reason)
         self._ledger.keep(alert)
         self._expect_end(alert)
         self._life.join(alert, placement, late)
