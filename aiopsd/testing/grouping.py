@@ -77,6 +77,11 @@ class Desk:
             self.opened.append(placed.incident)
         return fp
 
+    def blame(self, at: float, fp: str, cause: str) -> None:
+        """The evidence names `cause` as that of an alert's incident."""
+        self.until(at)
+        self._take(self.grouper.caused(self.of(fp), cause, START + at))
+
     def end(self, at: float, *fps: str) -> None:
         self.until(at)
         for fp in fps:

@@ -397,6 +397,15 @@ class Forest:
             s.gone[gone.id] = self.s.now
             s.pending.append(Revision("merge", gone.id, kept.id, fps, False, why))
 
+    def follow(self, group: Group, origin: Trouble, why: str) -> None:
+        """All of an incident hangs on a trouble of another one."""
+        tops = [t for tid in group.troubles if (t := self.s.troubles[tid]).parent < 0]
+        kept, gone = sorted((group, self.s.groups[origin.group]), key=self.seniority)
+        self.absorb(gone, kept, why)
+        for top in tops:
+            self.link(top, origin)
+            top.traced = True
+
     def unite(self, one: Group, other: Group, v: Verdict) -> list[Trouble]:
         """Two incidents are one, and the cause of the later one hangs on that of the earlier: the trouble decided."""
         kept, gone = sorted((one, other), key=self.seniority)
