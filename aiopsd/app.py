@@ -265,6 +265,7 @@ class Daemon:
             metrics=self.metrics,
             clock=self.clock,
             topology=lambda: self.correlate.stage.topology,
+            learned=lambda caller, callee: self.correlate.stage.grouper.passages.learned(caller, callee),
             muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
             group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
             version=__version__,

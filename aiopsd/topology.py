@@ -8,8 +8,8 @@ another one says. This module refuses to know alerts and clocks.
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,10 @@ _WORD = re.compile(r"[a-z]+|\d+")
 # hexadecimal hashes of others; a lone hash (daemon sets, jobs); an ordinal (stateful sets).
 _SERVICE = re.compile(r"(?<=.)-(?:svc|srv|service)$")
 _POD = re.compile(r"-(?:[bcdfghjklmnpqrstvwxz2456789]{6,10}|[a-f0-9]{6,10})-[a-z0-9]{5}$|-[a-z0-9]{5}$|-\d+$")
+
+
+# (caller, callee) -> direction -> figures of what history says of that edge
+Learned: TypeAlias = Callable[[str, str], Mapping[str, Mapping[str, float]]]
 
 
 class EdgeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -476,10 +480,11 @@ class Topology:
             self._graph = g
         return self._graph
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, learned: Learned | None = None) -> dict[str, Any]:
         """Nodes and edges as plain data, in order of appearance.
 
-        `stale_at` is when an edge leaves if no source names it again; None: a file says it, it never ages.
+        `stale_at` is when an edge leaves if no source names it again; None: a file says it, it never ages. `learned`
+        says what trouble showed of an edge (`Passages.learned`).
         """
         edges = []
         for u, vs in self._down.items():
@@ -488,15 +493,22 @@ class Topology:
                 if info is not None:
                     lasting = any(source.startswith(LASTING) for source in info.sources)
                     stale_at = None if lasting else info.last_seen + self.stale_after
-                    edges.append({"caller": u, "callee": v, **msgspec.to_builtins(info), "stale_at": stale_at})
+                    edge = {"caller": u, "callee": v, **msgspec.to_builtins(info), "stale_at": stale_at}
+                    edges.append(edge if learned is None else {**edge, "learned": learned(u, v)})
         nodes = [{"name": n.name, "kind": n.kind, "labels": dict(n.labels)} for n in self._nodes.values()]
         return {"version": self.version, "nodes": nodes, "edges": edges}
 
-    def to_graphml(self) -> str:
-        """GraphML (graphml.graphdrawing.org), as yEd and Gephi read it."""
+    def to_graphml(self, learned: Learned | None = None) -> str:
+        """GraphML (graphml.graphdrawing.org), for yEd and Gephi; what was learned as `climbs_delay` and the like."""
         import networkx as nx
 
-        return "\n".join(nx.generate_graphml(self.graph))
+        graph = self.graph
+        if learned is not None:
+            graph = graph.copy()
+            for u, v, attrs in graph.edges(data=True):
+                for way, figures in learned(u, v).items():
+                    attrs.update({f"{way}_{name}": value for name, value in figures.items()})
+        return "\n".join(nx.generate_graphml(graph))
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for `resume`."""

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from aiopsd.detect import bank, join
-from aiopsd.detect.bank import Policy
+from aiopsd.detect import join
+from aiopsd.detect.bank import Policy, bars, breaks, peaks, ranges, seasons, stillness
 from aiopsd.detect.join import JoinPolicy
 from simulations import datasets, detection, jumpstarter, replay, synthetic, telemetry
 from simulations.detection import THRESHOLDS, rows_of
@@ -29,6 +30,8 @@ _P = TypeVar("_P", Policy, JoinPolicy)
 BUDGETS = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 SWEPT = THRESHOLDS[::2]
 
+BANK = (bars, breaks, peaks, ranges, seasons, stillness)
+JOIN = (join,)
 #: constants of modules; those that follow from another one are computed from it there
 OF_BANK = ("BAR_FIRST", "BAR_LEAST", "BAR_STEP", "PART", "ADOPTED", "CLIP", "SEASON_DAYS", "MENTION")
 OF_JOIN = ("HALF_LIFE", "ADOPT", "RENEW", "RAMP", "ECHO", "WEARY", "MOST", "RESTED", "NOISE")
@@ -47,14 +50,17 @@ class Set:
 
 
 @contextmanager
-def changed(module: Any, name: str, times: float) -> Iterator[None]:
-    """The constant of the module, so many times as large; a whole number stays one and moves by at least 1."""
-    was = getattr(module, name)
-    setattr(module, name, _times(was, times))
+def changed(modules: Sequence[ModuleType], name: str, times: float) -> Iterator[None]:
+    """The constant, wherever it is used, so many times as large; a whole number stays one and moves by at least 1."""
+    places = [module for module in modules if hasattr(module, name)]
+    was = getattr(places[0], name)
+    for module in places:
+        setattr(module, name, _times(was, times))
     try:
         yield
     finally:
-        setattr(module, name, was)
+        for module in places:
+            setattr(module, name, was)
 
 
 def _times(value: Any, times: float) -> Any:
@@ -106,9 +112,9 @@ def constants() -> Iterator[tuple[str, float, Callable[[Set], dict[str, float]]]
         for name in JOIN_POLICY:
             yield name, times, partial(_with_join_policy, name, times)
         for name in OF_JOIN:
-            yield name, times, partial(_with_constant, join, name, times)
+            yield name, times, partial(_with_constant, JOIN, name, times)
         for name in OF_BANK:
-            yield name, times, partial(_with_constant, bank, name, times)
+            yield name, times, partial(_with_constant, BANK, name, times)
         for name in POLICY:
             yield name, times, partial(_with_policy, name, times)
 
@@ -117,9 +123,9 @@ def _with_join_policy(name: str, times: float, s: Set) -> dict[str, float]:
     return figures(s, s.heard, _moved(JoinPolicy(), name, times))
 
 
-def _with_constant(module: Any, name: str, times: float, s: Set) -> dict[str, float]:
-    with changed(module, name, times):
-        return figures(s, s.heard if module is join else replay.hear(s.columns), JoinPolicy())
+def _with_constant(modules: Sequence[ModuleType], name: str, times: float, s: Set) -> dict[str, float]:
+    with changed(modules, name, times):
+        return figures(s, s.heard if modules is JOIN else replay.hear(s.columns), JoinPolicy())
 
 
 def _with_policy(name: str, times: float, s: Set) -> dict[str, float]:

@@ -71,9 +71,12 @@ def _placed(alert: Alert, topology: Topology) -> Place:
     return Place(vertex, tuple(name for name in told if name and name != vertex))
 
 
-def zone_of(alert: Alert, topology: Topology) -> str:
-    """The zone that its labels name; "" when they name none."""
-    return topology.resolve(_first(alert.labels, ZONES))
+def grounds_of(alert: Alert, topology: Topology) -> dict[str, str]:
+    """The node and the zone that its labels name, each with its kind; the vertex of the alert may be one of them."""
+    if _UNDER.isdisjoint(alert.labels):
+        return {}
+    told = ((topology.resolve(_first(alert.labels, keys)), kind) for keys, kind in ((HOSTS, "node"), (ZONES, "zone")))
+    return {name: kind for name, kind in told if name}
 
 
 def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str:

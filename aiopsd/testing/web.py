@@ -329,6 +329,7 @@ class TestSite:
             metrics=self.metrics,
             clock=self.clock,
             topology=lambda: self.stage.topology,
+            learned=self.stage.grouper.passages.learned,
             muted=self.stage.dispatcher.muted,
             group_of=self.stage.grouper.group_of,
             version="0.0.0",

@@ -17,7 +17,7 @@ from aiopsd.errors import ConfigError
 from aiopsd.metrics import Metrics
 from aiopsd.projection import Projection
 from aiopsd.protocols import Clock, Door, Store
-from aiopsd.topology import Topology
+from aiopsd.topology import Learned, Topology
 from aiopsd.web import alertmanager, api, openapi, pages, push
 from aiopsd.web.site import SITE, Error, Muted, Problem, Site, answer
 
@@ -35,6 +35,7 @@ def build_app(
     metrics: Metrics,
     clock: Clock,
     topology: Callable[[], Topology],
+    learned: Learned,
     muted: Muted,
     group_of: Callable[[str], str],
     version: str,
@@ -49,6 +50,7 @@ def build_app(
         metrics=metrics,
         clock=clock,
         topology=topology,
+        learned=learned,
         muted=muted,
         group_of=group_of,
         version=version,

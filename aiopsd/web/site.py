@@ -21,7 +21,7 @@ from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
 from aiopsd.projection import Projection
 from aiopsd.protocols import Clock, Door, Store
-from aiopsd.topology import Topology
+from aiopsd.topology import Learned, Topology
 
 BODY_TIMEOUT = 30.0  # s; a sender that trickles its body must not hold a place for ever
 LINE = 8  # waiting requests per place: their bodies stay unread on the socket, so the line costs little memory
@@ -81,12 +81,13 @@ class Site:
         metrics: Metrics,
         clock: Clock,
         topology: Callable[[], Topology],
+        learned: Learned,
         muted: Muted,
         group_of: Callable[[str], str],
         version: str,
     ) -> None:
         self.door, self.projection, self.store = door, projection, store
-        self.metrics, self.clock, self.topology = metrics, clock, topology
+        self.metrics, self.clock, self.topology, self.learned = metrics, clock, topology, learned
         self.muted, self.version = muted, version
         self._group_of = group_of
         self.swap(config)

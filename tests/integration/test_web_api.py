@@ -271,6 +271,24 @@ async def test_the_graph_is_json_and_graphml(shop: TestSite) -> None:
     assert pairs == {(e.get("source"), e.get("target")) for e in root.iter(names)}
 
 
+async def test_an_edge_says_what_trouble_showed_of_it(shop: TestSite) -> None:
+    """How often it crossed, of how many, and after what time; what nobody saw says nothing."""
+    passages = shop.stage.grouper.passages
+    passages.crossed("payments-db", "payments", True, 40.0, 1.0)
+    passages.crossed("payments-db", "payments", True, 60.0, 1.0)
+    passages.stayed("payments-db", "payments", True, 1.0)
+    passages.stayed("payments", "payments-db", False, 1.0)
+
+    learned = {(e["caller"], e["callee"]): e["learned"] for e in (await shop.json("/api/v1/topology"))["edges"]}
+    async with shop.http.get("/api/v1/topology", params={"format": "graphml"}) as answer:
+        text = await answer.text()
+
+    assert learned.pop(("payments", "payments-db")) == {"climbs": {"troubles": 3.0, "crossed": 2.0, "delay": 50.0}}
+    assert set(map(bool, learned.values())) == {False}
+    names = re.findall(r'attr\.name="((?:climbs|runs_down)_\w+)"', text)
+    assert sorted(names) == ["climbs_crossed", "climbs_delay", "climbs_troubles"]
+
+
 async def test_the_outbox_shows_what_waits_and_what_failed(shop: TestSite) -> None:
     """A pending row, then the failed one with its error; a delivered one is not shown."""
     (row,) = await shop.store.outbox()

@@ -331,3 +331,34 @@ def test_a_page_names_who_sends_the_load(crash: bool) -> None:
     assert named[0][0] == "store"
     assert [who for who, _ in named[1:]] == ["feed", "sync", "batch", "feed", "sync", "batch", "feed", "sync"]
     assert ("pool", "sync", "called_by") in named[-1][1]
+
+
+@pytest.mark.parametrize(("calls", "named"), [("web>cart web>users", "users"), ("web>users users>cart", "cart")])
+def test_what_another_incident_is_about_is_no_cause_of_what_does_not_depend_on_it(calls: str, named: str) -> None:
+    """Its evidence comes with the neighbourhood; the strongest signal around is not whom a small alert is due to."""
+    room = Room(calls)
+    room.alert(0.0, "cart", "DiskFull")
+    room.alert(4000.0, "users", "BatchJobFailed")
+    (first, _), (_, second) = room.incidents, room.incidents
+    assert first != second
+    room.answer(4090.5, cpu("cart", 0.9, at=4090.0))
+
+    cause = room.incidents[second].root
+    assert cause is not None
+    assert cause.service == named
+
+
+def test_what_is_posted_together_is_explained_once_it_has_been_weighed(room: Room) -> None:
+    """The first sight of a storm says who is near whom; a second later each alert says what it stems from."""
+    labels = [{"alertname": "Slow", "service": s, "severity": "critical"} for s in ("web", "cart", "db")]
+    room.tell(
+        100.0, AlertBatch(alerts=tuple(AlertIn(labels=x, starts_at=T0 + 100.0, ends_at=T0 + 1e5) for x in labels))
+    )
+    room.tell(103.0, Tick())
+
+    assert {a.service: a.group_reason for a in room.stage.alerts.values()} == {
+        "web": "web depends on cart and started 0 s after it",
+        "cart": "cart depends on db and started 0 s after it",
+        "db": "what is in trouble near it does not explain it",
+    }
+    assert room.notes == []

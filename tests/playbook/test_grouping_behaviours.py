@@ -455,3 +455,17 @@ def test_a_cause_that_fires_no_more_or_began_long_before_takes_nothing_in() -> N
     desk.blame(1010, search, "billing")
 
     assert len({desk.of(fp) for fp in (billing, index, search)}) == 3
+
+
+@pytest.mark.parametrize(("followers", "together"), [(0, True), (6, False)])
+def test_what_took_more_down_needs_a_likelier_cause_to_be_hidden(followers: int, together: bool) -> None:
+    """The same late alert joins its callee's incident alone; six that hang on it would all go untold, so it stays."""
+    callers = [f"c{k}" for k in range(6)]
+    desk = Desk("x>y " + " ".join(f"{c}>x" for c in callers))
+    first = desk.fire(0, "y")
+    late = desk.fire(240, "x")
+    for k, caller in enumerate(callers[:followers]):
+        desk.fire(245 + k, caller)
+    desk.until(640)
+
+    assert (desk.of(first) == desk.of(late)) == together

@@ -1,11 +1,15 @@
 """Parts of the grouper: ids, reasons, names, decay, links."""
 
+from itertools import permutations
+
 import pytest
 
-from aiopsd.correlate.grouping.state import HALF_LIFE, Count
+from aiopsd.correlate.grouping.memory import ROWS, Memory
+from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.model import Alert, content_id
 from aiopsd.testing.grouping import START, Desk
+from aiopsd.topology import Topology
 
 
 def alert(service: str = "", *, anomaly: bool = False, **labels: str) -> Alert:
@@ -38,6 +42,21 @@ def test_counts_halve() -> None:
     assert count.read(1000.0 + HALF_LIFE) == pytest.approx(2.0)
 
 
+def test_what_fires_alone_is_counted_for_so_many_pairs_and_no_more() -> None:
+    """Beyond the bound the quarter seen least is forgotten at once, so that not every settled trouble looks for it."""
+    s = State(now=START)
+    s.alone = {f"v|{i}": Count(1.0 if i % 4 else 2.0, START) for i in range(ROWS)}
+    memory = Memory(s, Topology(1e9))
+
+    memory.bound()
+    assert len(s.alone) == ROWS
+
+    s.alone["v|often"] = Count(9.0, START)
+    memory.bound()
+    assert len(s.alone) == 3 * ROWS // 4
+    assert {f"v|{i}" for i in range(0, ROWS, 4)} | {"v|often"} <= s.alone.keys()
+
+
 @pytest.mark.parametrize(
     ("given", "vertex", "under"),
     [
@@ -66,6 +85,36 @@ def test_a_reason_names_the_edge_and_the_delay() -> None:
 
     assert desk.last is not None
     assert desk.last.reason == "cart depends on db and started 20 s after it"
+
+
+def test_two_alerts_of_a_service_in_one_second_are_two_symptoms_of_it() -> None:
+    """Nobody is told that a service is near itself; of two services it is said who is near whom."""
+    desk = Desk("cart>db")
+    desk.fire(0, "db")
+    desk.fire(0, "db", "SlowQueries")
+
+    assert desk.last is not None
+    assert desk.last.reason == "a further symptom of db, within a second of the first"
+
+    desk.fire(0, "cart")
+    assert desk.last.reason == "cart is near db and began within a second of it"
+
+
+def test_what_is_posted_together_is_explained_one_by_one() -> None:
+    """A sender posts a storm at once: whatever its order, each alert says in the end which trouble it stems from."""
+    explained = {
+        "shop": "shop depends on catalog and started 0 s after it",
+        "cart": "cart depends on db and started 0 s after it",
+        "catalog": "catalog depends on db and started 0 s after it",
+        "db": "what is in trouble near it does not explain it",
+    }
+    for order in permutations(explained):
+        desk = Desk("shop>cart shop>catalog cart>db catalog>db")
+        fps = {service: desk.fire(0, service, "DiskFull" if service == "db" else "Slow") for service in order}
+        desk.until(2)
+
+        assert desk.together(*fps.values())
+        assert {service: desk.reasons[fp] for service, fp in fps.items()} == explained
 
 
 def test_an_alert_that_began_before_it_arrived_is_placed_by_its_onset() -> None:
@@ -146,3 +195,18 @@ def test_names_that_come_without_company_are_learned() -> None:
     local = desk.grouper.knowledge().local
 
     assert local["ManyRequests"] > 0.0 > local["Slow"]
+
+
+def test_a_name_that_nobody_else_shows_does_not_travel() -> None:
+    """Taken four times for a victim's, a name that its incident shows at one vertex only still speaks for a cause."""
+    desk = Desk("a>db b>db c>db d>db")
+    for n, service in enumerate("abcd"):
+        at = 7200.0 * n
+        fired = [desk.fire(at, "db"), *(desk.fire(at + 10.0 + k, s) for k, s in enumerate("abcd"))]
+        fired.append(desk.fire(at + 25.0, service, "Crashed"))
+        for fp in fired:
+            desk.end(at + 900.0, fp)
+    desk.until(40_000.0)
+    origin = desk.grouper.knowledge().origin
+
+    assert origin["Crashed"] > 0.0 > origin["Slow"]

@@ -149,6 +149,13 @@ def test_the_zone_that_only_labels_know_is_a_zone() -> None:
     assert (probed.service, probed.kind) == ("eu-1a", "zone")
 
 
+def test_a_node_that_alerts_alone_is_a_node() -> None:
+    """An exporter's alert names its node: that is no service, though nothing else is in trouble and no graph has it."""
+    (only,) = rank([alert("", 0, "NodeNotReady", node="host-1", job="kube-state-metrics")], graph(""), onset=T0)
+
+    assert (only.service, only.kind) == ("host-1", "node")
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"), [("zone", "zone"), ("external", "external"), ("host", "node"), ("datastore", "service")]
 )

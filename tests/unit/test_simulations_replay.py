@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aiopsd.detect import bank
+from aiopsd.detect.bank import peaks, seasons
 from simulations import detection, replay, sensitivity, synthetic, telemetry
 from simulations.detection import Input
 
@@ -22,9 +22,12 @@ def test_a_replay_tells_the_alarms_that_the_stage_tells() -> None:
 
 def test_a_constant_is_moved_and_put_back() -> None:
     """A whole number moves by at least one, and afterwards every constant is what it was."""
-    was = bank.ADOPTED
-    with sensitivity.changed(bank, "ADOPTED", 1.3):
-        assert bank.ADOPTED == was + 1
-    with sensitivity.changed(bank, "ADOPTED", 0.7):
-        assert was > bank.ADOPTED
-    assert was == bank.ADOPTED
+    was, clip = peaks.ADOPTED, peaks.CLIP
+    with sensitivity.changed(sensitivity.BANK, "ADOPTED", 1.3):
+        assert peaks.ADOPTED == was + 1
+    with sensitivity.changed(sensitivity.BANK, "ADOPTED", 0.7):
+        assert was > peaks.ADOPTED
+    with sensitivity.changed(sensitivity.BANK, "CLIP", 2.0):
+        assert peaks.CLIP == seasons.CLIP == 2 * clip
+    assert was == peaks.ADOPTED
+    assert clip == seasons.CLIP

@@ -241,9 +241,12 @@ class Forest:
         trouble.parent = -1
         self.crowds.update(trouble)
 
-    def link(self, trouble: Trouble, parent: Trouble) -> None:
+    def link(self, trouble: Trouble, parent: Trouble, why: str = "") -> None:
+        """Hang a trouble on another one of its incident; `why` is told, if it is anything new."""
         if trouble.parent == parent.id:
             return
+        if why:
+            self._say(trouble, why)
         self.unlink(trouble)
         trouble.parent = parent.id
         parent.children[trouble.id] = None
@@ -310,6 +313,12 @@ class Forest:
         self.link(other, parent if parent is not None else trouble)
         return other
 
+    def _say(self, trouble: Trouble, why: str) -> None:
+        """Its alerts stay in their incident for another reason."""
+        if trouble.alerts:
+            here = "" if self.s.groups[trouble.group].quiet else trouble.group
+            self.s.pending.append(Revision("why", here, here, tuple(trouble.alerts), False, why))
+
     def move(self, trouble: Trouble, parent: Trouble | None, why: str) -> None:
         """Hang a trouble with all that hangs on it below another parent; None: on its own."""
         s = self.s
@@ -323,7 +332,8 @@ class Forest:
         else:
             target = s.groups[parent.group]
             self.link(trouble, parent)
-        self.shift(list(below.values()), source, target, why)
+        if self.shift(list(below.values()), source, target, why).id == source.id or source.id not in s.groups:
+            self._say(trouble, why)  # two incidents became one for its sake
 
     def with_silent(self, chosen: Sequence[Trouble], source: Group) -> Sequence[Trouble]:
         """These troubles of an incident, or all of it when only silent ones would stay behind."""

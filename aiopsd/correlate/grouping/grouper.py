@@ -18,6 +18,7 @@ from aiopsd.correlate.grouping.likeness import template_of
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.passages import Passages
+from aiopsd.correlate.grouping.reasons import at_once
 from aiopsd.correlate.grouping.second import Second
 from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
@@ -111,9 +112,10 @@ class Grouper:
                 item.told, item.opened = group.id, group.quiet
         elif (mate := self.second.mate(vertex)) is not None:
             item.told = mate.told
-            reason = f"{vertex.lstrip('?')} is near {mate.vertex} and began within a second of it"
+            reason = at_once(vertex, mate.vertex)
         elif not known.quiet:
             item.told, item.opened = self.forest.free_id(item), True
+        item.said = reason
         if item.told:
             self.second.join_mates(item)
         self.second.fresh = (item, look, known) if not s.waiting else None
@@ -255,17 +257,17 @@ class Grouper:
     def knowledge(self, names: Iterable[str] | None = None) -> Knowledge:
         """What history and operators know that ranking can use, of these alertnames; None: of all."""
         s = self.s
-        wanted = {*s.origin, *s.places} if names is None else set(names)
+        wanted = dict.fromkeys((*s.origin, *s.places) if names is None else names)
         origin = {
             name: self.memory.shares_of(name)[0] - self.memory.shares_of(name)[1]
-            for name in wanted & s.origin.keys()
+            for name in filter(s.origin.__contains__, wanted)
             if name and self.memory.read(s.origin, name) + self.memory.read(s.passed, name) >= KNOWN
         }
         return Knowledge(
             origin=origin,
             causes={v: c.read(s.now) for v, c in s.causes.items()},
             hosted=self.graph.hosted,
-            local={n: self._local(n) for n in wanted & s.places.keys() if len(s.places[n]) >= PLACES},
+            local={n: self._local(n) for n in wanted if len(s.places.get(n, ())) >= PLACES},
         )
 
     def _local(self, name: str) -> float:
@@ -276,6 +278,15 @@ class Grouper:
         """Id of the group that holds an alert, quiet ones included; "" when it is not known."""
         row = self.s.rows.get(fingerprint)
         return self.s.troubles[row.trouble].group if row is not None else ""
+
+    def elsewhere(self, vertex: str, incident: str) -> bool:
+        """Whether a vertex is in trouble, or lately was, of another incident that somebody may be told of."""
+        s = self.s
+        for tid in s.kept.get(vertex, ()):
+            group = s.troubles[tid].group
+            if group != incident and not s.groups[group].quiet:
+                return True
+        return False
 
     def forget(self, incident: str) -> None:
         """Drop an incident and its alerts; what was learned from them stays."""

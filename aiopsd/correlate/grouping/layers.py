@@ -129,12 +129,13 @@ class Layers:
 
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
         many = f"{root.followers} of what {self.graph.verb(root.vertex)} on {root.vertex} began within minutes"
+        why = f"{many}, and nothing else explains them"
         for member in members:
             if member.pinned or member.traced or self.odds.over_before(member, root):
                 continue  # an operator or the evidence decided, or it was over by then
             if self.forest.hangs_on(root, member):
                 continue  # the host's trouble is one that this one caused
             if member.group == root.group:
-                self.forest.link(member, root)
+                self.forest.link(member, root, why)
             else:
-                self.forest.move(member, root, f"{many}, and nothing else explains them")
+                self.forest.move(member, root, why)

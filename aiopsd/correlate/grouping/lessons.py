@@ -8,7 +8,7 @@ from aiopsd.correlate.grouping.graph import Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
 from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.passages import Passages
-from aiopsd.correlate.grouping.state import PLACES, Count, Group, State, Trouble, drop_in
+from aiopsd.correlate.grouping.state import PLACES, Group, State, Trouble, count, drop_in
 from aiopsd.correlate.grouping.strangers import Strangers
 
 COMPANY = (3, 64)  # vertices and troubles of an incident that tells whether a name comes in company
@@ -112,7 +112,7 @@ class Lessons:
             return
         for name in trouble.names:
             counts = s.common if any(name in t.names for t in others) else s.lone
-            counts.setdefault(name, Count()).add(s.now)
+            count(counts, name, s.now)
             places = s.places.setdefault(name, {})
             if len(places) < PLACES:
                 places[trouble.vertex] = None
@@ -126,14 +126,13 @@ class Lessons:
         elif self.odds.alone(group):
             name = next(iter(trouble.names))
             for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
-                s.alone.setdefault(key, Count()).add(now)
+                count(s.alone, key, now)
+            self.memory.bound()
         else:
-            self.memory.learn(s.origin if trouble.parent < 0 else s.passed, trouble.names)
             self._learn_company(trouble, group)
+            self.memory.learn(trouble.names, passed=trouble.parent >= 0)
         if trouble.echo_of < 0 and trouble.names:
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
-        if len(s.alone) > 50_000:
-            s.alone = {k: c for k, c in s.alone.items() if c.read(now) > 0.1}
         drop_in(s.hot, trouble.vertex, trouble.id)
         self.forest.crowds.update(trouble)
 

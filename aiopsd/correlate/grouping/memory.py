@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 
-from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State
+from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State, count
 from aiopsd.topology import Topology
 
 BURST = 3.0  # further incidents that an incident comes with, on average over BURST_SPAN
@@ -15,7 +15,9 @@ ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before any
 NAMES = 8.0  # guess of how many alertnames there are, for the first hours
 DOUBT = 8.0  # sightings that what is usual for a name counts for
 FRESH = 0.02  # of all sightings; shares need not be worked out anew for fewer new ones
-LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
+LEAST = 0.0005  # share that an unseen alertname may have: nothing is impossible
+TRAVELS = 0.5  # incidents of either kind that a name starts with: a name is passed on or is not, few are in between
+ROWS = 50_000  # counts of what fires alone, some 10 MB; beyond it the quarter seen least goes
 
 
 class Memory:
@@ -52,20 +54,31 @@ class Memory:
         usual = (origin + passed + 0.5) / (origins + passes + 0.5 * NAMES)
         return _log_share(origin, origins, usual), _log_share(passed, passes, usual), math.log(usual)
 
-    def learn(self, counts: dict[str, Count], names: Iterable[str]) -> None:
-        """Names were seen at an origin or passed on; shares of other names hold until the whole has grown by FRESH."""
+    def learn(self, names: Iterable[str], *, passed: bool) -> None:
+        """Names were seen at an origin, or at a trouble that others seem to have caused.
+
+        There a name counts as passed on as far as it ever is, else as one of an origin: a cause that was taken
+        for the victim of another one must not teach that its name travels. Shares of other names hold until the whole
+        has grown by FRESH.
+        """
         s, now = self.s, self.s.now
-        n = 0.0
         for name in names:
-            counts.setdefault(name, Count()).add(now)
+            travels = self._travels(name) if passed else 0.0
+            for counts, part in ((s.passed, travels), (s.origin, 1.0 - travels)):
+                if part:
+                    count(counts, name, now, part)
+                    count(counts, "", now, part)
             s.shares.pop(name, None)
-            n += 1.0
-        counts.setdefault("", Count()).add(now, n)
         s.learned = now
         every = _at(s.origin, "", now) + _at(s.passed, "", now)
         if not s.worked_out * (1.0 - FRESH) < every < s.worked_out * (1.0 + FRESH):
             s.worked_out = every
             s.shares.clear()
+
+    def _travels(self, name: str) -> float:
+        """Chance that a name is one that is passed on: in incidents of several vertices, do others show it, too?"""
+        common, lone = self.read(self.s.common, name), self.read(self.s.lone, name)
+        return (common + TRAVELS) / (common + lone + 2.0 * TRAVELS)
 
     def fault_rate(self, onset: float, counted: bool) -> float:
         """Rate (1/s) of faults of one vertex about `onset`; `counted`: its incident is among the recent ones itself."""
@@ -76,11 +89,20 @@ class Memory:
         """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
         alone, now = self.s.alone, self.s.now
         span = max(3600.0, min(now - self.s.began, HALF_LIFE))
-        total, at_vertex = self.read(alone, ""), self.read(alone, f"v|{vertex}")
+        keys = ("", f"v|{vertex}", f"n|{name}", f"{vertex}|{name}")
+        total, at_vertex, of_name, of_pair = [c.read(now) if (c := alone.get(key)) else 0.0 for key in keys]
         usual = (total + 3.0) / max(SPREAD, len(self.topology))
         expected = (at_vertex * at_vertex + usual) / (at_vertex + 1.0)
-        share = (self.read(alone, f"n|{name}") + 0.5) / (total + 4.0)
-        return 1e-7 + (expected * share + self.read(alone, f"{vertex}|{name}")) / (2.0 * span)
+        share = (of_name + 0.5) / (total + 4.0)
+        return 1e-7 + (expected * share + of_pair) / (2.0 * span)
+
+    def bound(self) -> None:
+        """Forget what was seen least of what fires alone, when there is too much of it."""
+        alone, now = self.s.alone, self.s.now
+        if len(alone) > ROWS:
+            often = sorted(alone, key=lambda key: (-alone[key].read(now), key))
+            for key in often[3 * ROWS // 4 :]:
+                del alone[key]
 
     def burst(self, onset: float) -> float:
         """Added rate of faults about `onset`, if others began just before: they come together (a rollout, a bad hour).

@@ -30,6 +30,7 @@ UP_USUAL, DOWN_USUAL = 50.0, 1000.0  # ... and that the constants count for: a f
 HOPS_USUAL = 50.0  # crossings that the constants of the delay count for
 MEAN_WORTH = 2.0  # crossings that the usual delay counts for: edges differ in it by about as much as troubles of one do
 FREEDOM = 3.0  # ... and that the usual spread counts for
+SEEN = 0.5  # crossings below which there is no delay to speak of
 
 
 class Passage(NamedTuple):
@@ -129,6 +130,25 @@ class Passages:
                 if not rows[a]:
                     del rows[a]
             self._anew()
+
+    def learned(self, caller: str, callee: str) -> dict[str, dict[str, float]]:
+        """What history says of an edge, by direction: `climbs` to the caller, `runs_down` to the callee.
+
+        Returns:
+            `troubles` that could have crossed and how many `crossed`, both faded; the mean `delay` of these, s. A
+            direction that nothing ever crossed is left out.
+        """
+        out = {}
+        for name, source, target, up in (("climbs", callee, caller, True), ("runs_down", caller, callee, False)):
+            tally = self._rows(up).get(source, _NOTHING).get(target)
+            asked, crossed, gaps, _ = read(tally, self.s.now) if tally is not None else (0.0, 0.0, 0.0, 0.0)
+            if crossed >= SEEN:
+                out[name] = {
+                    "troubles": round(max(asked, crossed), 2),
+                    "crossed": round(crossed, 2),
+                    "delay": round(gaps / crossed, 1),
+                }
+        return out
 
     def told(self, source: str, target: str, up: bool) -> str:
         """What history says of a passage, in words; "" while that is little."""

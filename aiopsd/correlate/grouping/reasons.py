@@ -39,6 +39,14 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
     return f"{a} and {b} both depend on {shared} and started {abs(gap):.0f} s apart"
 
 
+def at_once(vertex: str, other: str) -> str:
+    """Of an alert that is told of together with one of the same second, before either is weighed."""
+    a, b = vertex.lstrip("?"), other.lstrip("?")
+    if a == b:
+        return f"a further symptom of {b}, within a second of the first"
+    return f"{a} is near {b} and began within a second of it"
+
+
 def alone_reason(memory: Memory, item: Waiting, votes: Mapping[str, float]) -> tuple[bool, str]:
     """(whether an alert that nothing explains is kept quiet, why)."""
     s, name, vertex = memory.s, item.name, item.vertex

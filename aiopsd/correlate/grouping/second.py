@@ -127,6 +127,7 @@ class Second:
             batch.sort(key=lambda w: (first.get(w.fp, s.second + 1.0), w.fp))
         free = dict.fromkeys(w.told for w in batch if w.opened and w.told not in s.groups)
         told = {w.fp: w.told for w in batch if w.firing}
+        said = {w.fp: w.said for w in batch if w.firing}
         reasons: dict[str, str] = {}
         before = len(s.pending)
         self.forest.untold.clear()
@@ -141,7 +142,7 @@ class Second:
                 self.settle_in(item, look, known.quiet, free)
             else:
                 self.forest.take_end(item.fp)
-        self.tell(told, free, reasons, before)
+        self.tell(told, said, free, reasons, before)
 
     def settle_in(self, item: Waiting, look: Look, quiet: bool, free: dict[str, None]) -> None:
         """Make an alert part of its trouble and its incident."""
@@ -203,7 +204,9 @@ class Second:
         if fresh:
             self.thoughts.recheck(trouble)
 
-    def tell(self, told: dict[str, str], free: dict[str, None], reasons: dict[str, str], before: int) -> None:
+    def tell(
+        self, told: dict[str, str], said: dict[str, str], free: dict[str, None], reasons: dict[str, str], before: int
+    ) -> None:
         """Second thoughts of a second: what was told of its alerts, against where they are."""
         s = self.s
         fresh, s.pending[before:] = s.pending[before:], []
@@ -214,6 +217,8 @@ class Second:
                 if r.source not in self.forest.untold:
                     s.pending.append(r)
             else:
+                if r.source:  # else an incident is no longer alone, which says nothing of each alert
+                    reasons.update((fp, r.reason) for fp in r.fingerprints if fp in told)
                 rest = r._replace(fingerprints=tuple(fp for fp in r.fingerprints if fp not in told))
                 if rest.fingerprints:
                     s.pending.append(rest)
@@ -224,6 +229,8 @@ class Second:
             group = s.groups[s.troubles[s.rows[fp].trouble].group]
             now = "" if group.quiet else group.id
             if home == now:
+                if first == home and reasons[fp] != said[fp]:
+                    s.pending.append(Revision("why", now, now, (fp,), False, reasons[fp]))
                 continue
             if first in free:  # an incident that was opened at first sight and is none: all of it goes
                 del free[first]

@@ -37,6 +37,7 @@ class Revision(NamedTuple):
     """A second thought: `kind` "merge" (all of `source` goes into `target`) or "move" (`fingerprints` go there).
 
     "" as the source or target of a move: the alerts were, or are from now on, kept quiet. `opened`: `target` is new.
+    "why": they stay where they are, for another reason.
     """
 
     kind: str
@@ -116,6 +117,7 @@ class Waiting(msgspec.Struct):
     starts_at: float = 0.0
     told: str = ""  # incident of its first placement
     opened: bool = False  # ... which was new
+    said: str = ""  # ... and its reason
 
 
 class Count(msgspec.Struct):
@@ -188,6 +190,14 @@ class State(msgspec.Struct):
 def by_onset(trouble: Trouble) -> tuple[float, int]:
     """Order of troubles."""
     return trouble.onset, trouble.id
+
+
+def count(counts: dict[str, Count], key: str, now: float, n: float = 1.0) -> None:
+    """Count `n` more of `key`."""
+    known = counts.get(key)
+    if known is None:
+        known = counts[key] = Count()
+    known.add(now, n)
 
 
 def drop_in(table: dict[str, Any], key: str, item: int) -> None:

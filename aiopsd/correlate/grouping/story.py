@@ -148,53 +148,43 @@ class Story:
         for other, (value, by, _) in list(passed.items()):
             if other == v:
                 continue
-            link = links.get(other)
             if by == v:
                 put(passed, other, self._explain(other, self.graph.around(other)))
             elif not troubles:
                 continue
-            elif link is not None:
-                w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared))
+            elif (link := links.get(other)) is not None:
+                w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared), value)
                 if w > value:
                     put(passed, other, (w, v, how))
             elif value == STRANGE:
                 put(passed, other, self._stray(parts[other].troubles[0]))
 
-    def _inside(self, among: "dict[str, None] | dict[str, Link]") -> list[str]:
-        """Of some vertices those that are in the story, in an order that does not depend on hashes."""
-        parts = self.parts
-        if len(among) < len(parts):
-            return [v for v in among if v in parts]
-        return [v for v in parts if v in among]
+    def _inside(self, among: "dict[str, None] | dict[str, Link]") -> set[str]:
+        """Of some vertices those that are in the story; for what does not depend on their order."""
+        return among.keys() & self.parts.keys()
 
     # ------------------------------------------------------------------------- terms
 
     def _part(self, troubles: tuple[Trouble, ...]) -> Part:
         shares = self.memory.shares_of
         onset = troubles[0].onset
-        inner = 0.0
+        inner = gain = 0.0
         seen: dict[str, list[float]] = {}  # name -> end of its last spell, or -1, and how many it had
-        first = True
-        gain = 0.0
         for trouble in troubles:
             for name, at in trouble.names.items():
+                origin, passed, _ = shares(name)
                 if at - onset <= AT_ONCE and trouble.echo_of < 0:
-                    origin, passed, _ = shares(name)
                     gain += origin - passed
-        for trouble in troubles:
-            for name, at in trouble.names.items():
                 before = seen.get(name)
                 if before is not None:
                     gap = max(0.0, at - before[0]) if before[0] >= 0.0 else 0.0
-                    chance = AGAIN if before[1] < 2.0 else AGAIN_MORE
-                    inner += math.log(chance * AGAIN_TAU) - 2.0 * math.log(gap + AGAIN_TAU) + LASTS
+                    inner += (_AGAIN if before[1] < 2.0 else _AGAIN_MORE) - 2.0 * math.log(gap + AGAIN_TAU) + LASTS
                     before[0], before[1] = trouble.ended, before[1] + 1.0
                     continue
-                seen[name] = [trouble.ended, 1.0]
-                inner += shares(name)[1]
-                if not first:
+                inner += passed
+                if seen:
                     inner += max(LATER, delay(at - onset, SAME_MEAN, SAME_SCALE))
-                first = False
+                seen[name] = [trouble.ended, 1.0]
         if not seen:
             inner += SILENT
         ends = tuple(end for end, _ in seen.values() if end >= 0.0)
@@ -234,7 +224,7 @@ class Story:
         onset = self.parts[v].onset
         for other in self._inside(links):
             if other != v:
-                w, how = self._from(v, onset, other, links[other])
+                w, how = self._from(v, onset, other, links[other], best[0])
                 if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
                     best = (w, other, how)
         return best if best[1] else self._stray(self.parts[v].troubles[0])
@@ -257,8 +247,11 @@ class Story:
     def _id(self, v: str) -> int:
         return self.parts[v].troubles[0].id if v else 1 << 62
 
-    def _from(self, v: str, onset: float, other: str, link: Link) -> tuple[float, str]:
-        """(log-likelihood that a trouble of `v` that began at `onset` stems from another vertex of the story, how)."""
+    def _from(self, v: str, onset: float, other: str, link: Link, least: float) -> tuple[float, str]:
+        """(log-likelihood that a trouble of `v` that began at `onset` stems from another vertex of the story, how).
+
+        Of what is less likely than `least` it is enough to say so.
+        """
         gap = onset - self.parts[other].onset
         d, u, shared = link
         best, how = -99.0, ""
@@ -275,9 +268,10 @@ class Story:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
         if shared:
-            quiet = [rest for callee, rest in shared if callee not in self.parts]
+            top = SHARED + delay(gap, 0.0, SHARED_SCALE)
+            quiet = [rest for callee, rest in shared if callee not in self.parts] if top >= least else ()
             if quiet:
-                w = SHARED + delay(gap, 0.0, SHARED_SCALE) - math.log(1.0 + 0.3 * min(quiet))
+                w = top - math.log(1.0 + 0.3 * min(quiet))
                 if w > best:
                     best, how = w, "shared"
         return best, how
@@ -313,7 +307,7 @@ class Story:
         best = STRANGE
         for other in self._inside(links):
             if other != trouble.vertex:
-                best = max(best, self._from(trouble.vertex, trouble.onset, other, links[other])[0])
+                best = max(best, self._from(trouble.vertex, trouble.onset, other, links[other], best)[0])
         if best == STRANGE:
             best = self._stray(trouble)[0]
         if trouble.vertex in self.parts:
@@ -355,3 +349,4 @@ _SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1,
 _CLIMB = [(d - 1) * (SILENT + _CROSS) + (_CROSS if d > 1 else 0.0) - 1.0007 - math.log(_SCALES[d]) for d in range(12)]
 _RUN = [d * DOWN - 1.0007 - math.log(_SCALES[d]) for d in range(12)]
 _END_TOP = delay(0.0, 0.0, END_SCALE)
+_AGAIN, _AGAIN_MORE = math.log(AGAIN * AGAIN_TAU), math.log(AGAIN_MORE * AGAIN_TAU)

@@ -55,17 +55,19 @@ class Strangers:
         if known and not friends and among is self.s.begun and not self._lacks():
             return  # as nearly always, where the graph is whole
         others = [other for tid in among if (other := troubles.get(tid)) is not None]
-        outside = topology.lacks(other.vertex for other in others)
+        outside = topology.lacks([other.vertex for other in others]) if known else friends
         if known and not outside and not friends:
             return
         best: dict[str, tuple[Trouble, float, str]] = {}
+        reach = self._reach()
         for other in others:
-            both = known and other.vertex not in outside
-            if (both and other.vertex not in friends) or other.vertex in links:
+            where = other.vertex
+            both = known and where not in outside
+            if (both and where not in friends) or where in links:
                 continue
-            if abs(onset - other.onset) > HORIZON or share(hosts, other.under):
+            if abs(onset - other.onset) > HORIZON or (hosts and share(hosts, other.under)):
                 continue
-            found = (other, *self.weight(vertex, texts, onset, other))
+            found = (other, *self._weight(vertex, texts, onset, other, 0.0 if both else reach))
             if not both:
                 yield found
             elif other.group not in best or found[1] > best[other.group][1]:
@@ -90,7 +92,20 @@ class Strangers:
 
     def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
         """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""
-        chance, how = self._unknown(vertex, texts, other)
+        both = vertex in self.topology and other.vertex in self.topology
+        return self._weight(vertex, texts, onset, other, 0.0 if both else self._reach())
+
+    def _reach(self) -> float:
+        """Chance that trouble takes a path that the graph does not know to one certain vertex.
+
+        Where it knows both and no path, that says more than time and texts: 0 then.
+        """
+        return REACH / max(SPREAD, len(self.topology))
+
+    def _weight(
+        self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble, reach: float
+    ) -> tuple[float, str]:
+        chance, how = self._unknown(texts, other, reach) if reach else (0.0, "at once")
         before = self.company.chance(vertex, texts, other)
         if before > chance:
             how = "before"
@@ -98,18 +113,16 @@ class Strangers:
             return -99.0, how
         return math.log(min(0.5, chance + before)) + delay(onset - other.onset, 0.0, SHARED_SCALE), how
 
-    def _unknown(self, vertex: str, texts: Mapping[str, str], other: Trouble) -> tuple[float, str]:
+    def _unknown(self, texts: Mapping[str, str], other: Trouble, reach: float) -> tuple[float, str]:
         """Chance that trouble takes a path that the graph does not know, before anything is known of the two."""
-        size = max(SPREAD, len(self.topology))
-        if vertex in self.topology and other.vertex in self.topology:
-            return 0.0, "at once"  # that the graph knows no path says more than time and texts
         says, how = 1.0 - REPEATS, "at once"
         for name, text in texts.items():
-            like = max((alike(text, its) for its in other.texts.values()), default=0.0)
-            if like:
-                share = math.exp(self.memory.log_passed(name))
-                says, how = max(says, 1.0 - REPEATS + REPEATS * like / share), "alike"
-        return REACH / size * says, how
+            for its in other.texts.values():
+                like = alike(text, its)
+                if like:
+                    share = math.exp(self.memory.log_passed(name))
+                    says, how = max(says, 1.0 - REPEATS + REPEATS * like / share), "alike"
+        return reach * says, how
 
     def learn(self, trouble: Trouble, group: Group, spot: Spot) -> None:
         """A settled trouble: which strangers were in its incident."""

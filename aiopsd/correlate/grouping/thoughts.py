@@ -1,5 +1,7 @@
 """Second thoughts of a trouble: is there a better home by now?"""
 
+import math
+
 from aiopsd.correlate.grouping.forest import END_CHECK, Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.lessons import TEACH_AFTER
@@ -9,7 +11,7 @@ from aiopsd.correlate.grouping.state import FADE_TIMER, TEACH_TIMER, State, Trou
 from aiopsd.correlate.grouping.strangers import Strangers
 
 MARGIN = 0.5  # nats by which a new home must be better before an alert moves: hysteresis
-STICK = 1.0  # nats in favour of a home of its own: a wrongly hidden incident costs more than a second page
+STICK = 1.0  # nats in favour of a home of its own while a page may be due: hiding a fault costs more than a second one
 KEEP_ENDED = 7200.0  # s; what ended so long ago is no company for what ends now
 
 
@@ -56,7 +58,7 @@ class Thoughts:
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
             if here in best and best[here][1].id != trouble.parent:
-                self.forest.link(trouble, best[here][1])
+                self.forest.link(trouble, best[here][1], self._why(trouble, *best[here][1:]))
             away = self.odds.best(votes, here)
         else:
             stay = trouble.own
@@ -67,16 +69,21 @@ class Thoughts:
             if trouble.own > max(value, stay) + MARGIN:
                 self.forest.move(trouble, None, "its trouble is better explained by itself")
             elif away and value > max(stay + MARGIN, trouble.own):
-                self.forest.move(
-                    trouble, best[away][1], why(self.graph, trouble.vertex, trouble.onset, *best[away][1:])
-                )
-        elif away and value > trouble.own + (0.0 if ended else STICK):  # afterwards nobody is paged twice
-            if away == here:
-                self.forest.link(trouble, best[away][1])
-            else:
-                self.forest.move(
-                    trouble, best[away][1], why(self.graph, trouble.vertex, trouble.onset, *best[away][1:])
-                )
+                self.forest.move(trouble, best[away][1], self._why(trouble, *best[away][1:]))
+        elif away and value > trouble.own + self._worth_telling(trouble) + (0.0 if ended else STICK):
+            to_parent = self.forest.link if away == here else self.forest.move
+            to_parent(trouble, best[away][1], self._why(trouble, *best[away][1:]))
+
+    def _worth_telling(self, trouble: Trouble) -> float:
+        """Nats by which a cause must be likelier none before all that hangs on it goes into another incident.
+
+        If it was one after all, nobody is told of a problem, and that weighs by the vertices that it took down; if it
+        was none, one page was too many. The likelier choice is not the one that costs less.
+        """
+        return math.log(len({below.vertex for below in self.forest.subtree(trouble).values()}))
+
+    def _why(self, trouble: Trouble, parent: Trouble, how: str) -> str:
+        return why(self.graph, trouble.vertex, trouble.onset, parent, how)
 
     def after_end(self, trouble: Trouble) -> None:
         """What ended together belonged together: think again about this one and those around it that ended too."""

@@ -13,7 +13,8 @@ class Graph:
 
     Args:
         topology: as all sources tell.
-        under: vertex -> node and zone below it and their kinds, by the labels of this incident.
+        under: vertex -> node and zone below it, by the labels of this incident.
+        grounds: node or zone -> its kind, by the labels of this incident.
         hosted: node or zone -> vertices that labels have placed there, before this incident too.
         loud: vertices that have something to say.
         heard: vertices of which requests are counted: one that is not loud is well.
@@ -22,7 +23,8 @@ class Graph:
     def __init__(
         self,
         topology: Topology,
-        under: Mapping[str, Mapping[str, str]],
+        under: Mapping[str, Mapping[str, None]],
+        grounds: Mapping[str, str],
         hosted: Mapping[str, Mapping[str, None]],
         loud: Collection[str],
         heard: Collection[str],
@@ -30,13 +32,12 @@ class Graph:
         self.topology = topology
         self.hosted = hosted
         self.under = under
+        self.grounds = grounds
         self.loud, self.heard = loud, heard
         self.over: dict[str, dict[str, None]] = {}
         self._callees: dict[str, tuple[str, ...]] = {}
         self._suspects: dict[str, tuple[str, ...]] = {}
-        self._told: dict[str, str] = {}  # node or zone -> its kind, as labels tell
         for vertex, hosts in under.items():
-            self._told.update(hosts)
             for host in hosts:
                 self.over.setdefault(host, {})[vertex] = None
 
@@ -93,4 +94,4 @@ class Graph:
             return "zone"
         if kind == "external":
             return "external"
-        return self._told.get(name, "service") if not kind else "service"
+        return self.grounds.get(name, "service") if not kind else "service"

@@ -1,7 +1,7 @@
 """The ranking itself: everything that is said, weighed and put in order."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aiopsd.correlate.place import place_of
 from aiopsd.correlate.rootcause.explanation import candidates
@@ -31,6 +31,7 @@ def rank(
     page: Alert | None = None,
     limit: int = 5,
     feedback: Knowledge | None = None,
+    elsewhere: Callable[[str], bool] = lambda vertex: False,
 ) -> tuple[Candidate, ...]:
     """Candidates, best first; deterministic for equal sets in any order.
 
@@ -42,15 +43,17 @@ def rank(
         page: the alert that a person was told of; its kind of signal counts most. None: all kinds alike.
         limit: at most so many candidates.
         feedback: what history knows of names and services.
+        elsewhere: whether a vertex is in trouble of another incident: a cause only of what depends on it.
     """
     known = feedback or Knowledge()
     heard = evidence if isinstance(evidence, Heard) else Heard(evidence)
     began = began_of(heard, topology, page, onset)
-    vertices, under, traffic = collect(alerts, heard, topology, page, known, began, onset)
+    vertices, under, grounds, traffic = collect(alerts, heard, topology, page, known, began, onset)
     onset = began
+    _leave_to_others(vertices, alerts, topology, elsewhere)
     if not vertices:
         return ()
-    graph = Graph(topology, under, known.hosted, vertices, traffic)
+    graph = Graph(topology, under, grounds, known.hosted, vertices, traffic)
     where = place_of(page, topology).vertex if page is not None else ""
     paths = topology.below(where, DEPTH) if where in vertices else {}
     names = sorted(vertices)
@@ -92,6 +95,20 @@ def rank(
             vertices[name].evidence.sort(key=lambda item: (-item[0], signature(item[1])))
             fill_first(vertices[name], heard)
     return candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page, known)
+
+
+def _leave_to_others(
+    vertices: dict[str, Vertex], alerts: Sequence[Alert], topology: Topology, elsewhere: Callable[[str], bool]
+) -> None:
+    """Drop what came with the neighbourhood: in trouble of another incident, later than all here, below nobody here."""
+    here = {place_of(alert, topology).vertex for alert in alerts}
+    last = max((alert.starts_at for alert in alerts), default=math.inf)
+    others = [name for name, v in vertices.items() if name not in here and first_of(v) > last and elsewhere(name)]
+    if others:
+        below = topology.around(here, 0, DEPTH)
+        for name in others:
+            if name not in below:
+                del vertices[name]
 
 
 def _ordered(total: Mapping[str, float], vertices: Mapping[str, Vertex]) -> list[str]:

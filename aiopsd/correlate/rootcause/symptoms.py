@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from aiopsd.correlate.place import name_of, place_of, zone_of
+from aiopsd.correlate.place import grounds_of, name_of, place_of
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.evidence import RATES, harm_of, harmful, rejudged
 from aiopsd.model import Alert, Evidence
@@ -175,11 +175,12 @@ def collect(
     known: Knowledge,
     began: float,
     onset: float,
-) -> tuple[dict[str, Vertex], dict[str, dict[str, str]], dict[str, float]]:
-    """(vertices that have something to say, node and zone below each and their kinds, requests of each)."""
+) -> tuple[dict[str, Vertex], dict[str, dict[str, None]], dict[str, str], dict[str, float]]:
+    """(vertices that have something to say, node and zone below each, their kinds by labels, requests of each)."""
     heard_of, traffic = heard.said(topology, began, onset)
     vertices = {name: vertex.copy() for name, vertex in heard_of.items()}
-    under: dict[str, dict[str, str]] = {}
+    under: dict[str, dict[str, None]] = {}
+    grounds: dict[str, str] = {}
     told: list[tuple[str, Evidence]] = []
     named: set[tuple[str, str]] = set()  # (vertex, alertname) so far
     for alert in sorted(alerts, key=lambda a: (a.starts_at, a.fingerprint)):
@@ -194,9 +195,9 @@ def collect(
             named.add((place.vertex, name))
             vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
         vertex.alerts.append(alert)
+        grounds.update(grounds_of(alert, topology))
         if place.under:
-            zone, hosts = zone_of(alert, topology), under.setdefault(place.vertex, {})
-            hosts.update((host, "zone" if host == zone else "node") for host in place.under)
+            under.setdefault(place.vertex, {}).update(dict.fromkeys(place.under))
         told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]
         if not alert.evidence:
             _take_alert(vertex, alert)
@@ -208,7 +209,7 @@ def collect(
     where = place_of(page, topology).vertex if page is not None else ""
     if where in vertices:
         _prefer(vertices, where)
-    return vertices, under, traffic
+    return vertices, under, grounds, traffic
 
 
 def _who(e: Evidence) -> tuple[object, ...]:

@@ -129,6 +129,7 @@ class Causes:
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
                 feedback=replace(self._grouper.knowledge(map(name_of, alerts)), trust=self._trust.shift),
+                elsewhere=lambda vertex: self._grouper.elsewhere(vertex, incident_id),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             text = "the ranking failed; the causes shown are the last ones"

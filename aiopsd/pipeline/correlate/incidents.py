@@ -103,6 +103,9 @@ class Incidents:
         for revision in revisions:
             if revision.kind == "merge":
                 self._merge(revision.source, self._ledger.living(revision.target), revision.reason)
+            elif revision.kind == "why":
+                for alert in filter(None, map(self._ledger.alerts.get, revision.fingerprints)):
+                    self._ledger.keep(replace(alert, group_reason=revision.reason))
             else:
                 self._move(revision)
 

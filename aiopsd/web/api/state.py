@@ -41,12 +41,13 @@ async def get_timeline(request: web.Request) -> web.Response:
 
 async def get_topology(request: web.Request) -> web.Response:
     """GET /api/v1/topology: the graph as JSON, or ?format=graphml."""
-    graph = request.app[SITE].topology()
+    site = request.app[SITE]
+    graph = site.topology()
     kind = request.query.get("format", "json")
     if kind == "json":
-        return answer(graph.to_json())
+        return answer(graph.to_json(site.learned))
     if kind == "graphml":
-        return web.Response(text=graph.to_graphml(), content_type="application/graphml+xml")
+        return web.Response(text=graph.to_graphml(site.learned), content_type="application/graphml+xml")
     raise Problem(400, f"format={kind[:40]!r}: expected json or graphml", where="format")
 
 
