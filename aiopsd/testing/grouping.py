@@ -82,10 +82,11 @@ class Desk:
         self.until(at)
         self._take(self.grouper.caused(self.of(fp), cause, START + at))
 
-    def end(self, at: float, *fps: str) -> None:
+    def end(self, at: float, *fps: str, told: float | None = None) -> None:
+        """These alerts end at `at`, or did at `told`, of which we hear at `at`."""
         self.until(at)
         for fp in fps:
-            self.grouper.resolved(fp, START + at)
+            self.grouper.resolved(fp, START + at, None if told is None else START + told)
 
     def say(self, at: float, kind: str, incident: str, **more: Any) -> list[Revision]:
         """An operator's verdict."""

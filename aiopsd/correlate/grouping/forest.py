@@ -179,14 +179,14 @@ class Forest:
         pair = f"{item.vertex}|{item.name}"
         drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
-    def take_end(self, fingerprint: str) -> None:
+    def take_end(self, item: Waiting) -> None:
         s = self.s
         stamp = s.second
-        row = s.rows.get(fingerprint)
+        row = s.rows.get(item.fp)
         if row is None or not row.firing:
             return
         row.firing = False
-        row.ended = stamp
+        row.ended = item.onset
         trouble = s.troubles[row.trouble]
         group = s.groups[trouble.group]
         group.firing -= 1
@@ -198,9 +198,9 @@ class Forest:
             if other.firing and other.name == row.name:
                 break
         else:
-            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
+            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = item.onset
         if not any(s.rows[fp].firing for fp in trouble.alerts):
-            trouble.ended = stamp
+            trouble.ended = max(s.rows[fp].ended for fp in trouble.alerts)
             s.over = [*s.over[1 - LATEST :], trouble.id]
             s.count += 1
             group.changed = s.count

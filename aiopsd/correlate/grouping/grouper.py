@@ -122,11 +122,12 @@ class Grouper:
         s.waiting.append(item)
         return Placement(item.told, reason, item.opened, (), score)
 
-    def resolved(self, fingerprint: str, stamp: float) -> None:
-        """The alert no longer fires."""
+    def resolved(self, fingerprint: str, stamp: float, ended: float | None = None) -> None:
+        """The alert no longer fires, since `ended` if its samples tell: what a backlog says was over long ago."""
         self.second.arrive(stamp)
         self.second.fresh = None
-        self.s.waiting.append(Waiting(fingerprint, False))
+        at = self.s.second if ended is None else min(ended, self.s.second)
+        self.s.waiting.append(Waiting(fingerprint, False, onset=at))
 
     def wake_at(self) -> float | None:
         """When `reassess` has something to do; None: nothing is pending."""

@@ -113,7 +113,7 @@ class Waiting(msgspec.Struct):
     known: bool = False
     name: str = ""
     text: str = ""  # what it says (likeness.py)
-    onset: float = 0.0
+    onset: float = 0.0  # when it began, or ended
     starts_at: float = 0.0
     told: str = ""  # incident of its first placement
     opened: bool = False  # ... which was new

@@ -429,7 +429,7 @@ class CorrelateStage:
         alert = replace(alert, state=AlertState.RESOLVED, ends_at=ended, updated_at=self.now)
         self._ledger.keep(alert)
         self._ledger.timer(self.now + self.config.correlate.retention, FORGET_ALERT, alert.fingerprint)
-        self.grouper.resolved(alert.fingerprint, self.now)
+        self.grouper.resolved(alert.fingerprint, self.now, ended if alert.anomaly else None)
         self._life.alert_ended(alert)
         self._pages.news(alert.fingerprint)
 
