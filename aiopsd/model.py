@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Labels: TypeAlias = dict[str, str]
+ANOMALY = "AiopsdAnomaly"  # alertname of what detection finds
 
 
 class Noun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,7 +1,8 @@
 """Plays an outage through the real daemon over HTTP, says what it made of it, and serves its page until Ctrl-C.
 
-A day of metrics of a simulated shop is pushed quickly, ending now; then the outage, its first six minutes in some
-twenty seconds. The daemon is `python -m aiopsd run` in a process of its own with a fresh data folder; pages go to a
+A day of metrics of a simulated shop is pushed quickly; then the outage, its first six minutes within some twenty
+seconds. The daemon lives through them in a process of its own, with a fresh data folder and every default, on a clock
+that runs as fast as the story (hurry.py): what it decides is what it would decide in six minutes. Pages go to a
 receiver in this process. Without a terminal it ends by itself: 0 when an incident named the true cause, else 1.
 """
 
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,27 @@ import msgspec
 import numpy as np
 
 from simulations import wire
+from simulations.hurry import SPEED, Pace
 from simulations.process import Daemon, Failure, Pager
-from simulations.world import Truth, World, iso, pages_without, scenario
+from simulations.world import Scenario, Truth, World, iso, pages_without, scenario
 
-LEAD = 300.0  # s of ordinary alerts before what is played slowly, so that there is something to tell it from
-BEFORE = 60.0  # s played slowly before the outage begins
-PLAY_SECONDS = 18.0  # what is played slowly takes so long
+BEFORE = 60.0  # s of the story in which nothing is broken yet
 PAGE_SECONDS = 30.0
 EARLY = 60.0  # s; an incident that began earlier than this before the fault is not about it
-VALID = 240.0  # s; endsAt of a firing alert, as Prometheus sets it
+AT_ONCE = 240  # steps of history in one request
 
 CONFIG = """\
 metric_log: {{sync: normal}}
 services: {{labels: [service, node]}}
-# the outage is played twenty times as fast as life, and so are these
-route: {{receiver: oncall, group_wait: 4s, group_interval: 10s, repeat_interval: 4h}}
+route: {{receiver: oncall}}
 receivers:
   - name: oncall
     webhook_configs:
       - url: "http://127.0.0.1:{pager}/page"
 """
+
+Batch = list[dict[str, Any]]
+Sent = list[tuple[float, Batch]]  # requests with alerts, and when
 
 
 class Terminal:
@@ -86,8 +88,14 @@ class Terminal:
         elif done >= 1:
             print(f"  {text}", flush=True)
 
+    def pages(self, messages: Mapping[str, list[dict[str, Any]]]) -> None:
+        """What each page said last, and why it was said."""
+        for mine in messages.values():
+            reasons = ", ".join(dict.fromkeys(page["reason"] for page in mine))
+            self.say(f"- {mine[-1]['title']} ({reasons})", 4, 2)
 
-def steps(world: World) -> Iterator[tuple[float, Any, list[list[dict[str, Any]]], list[dict[str, Any]]]]:
+
+def steps(world: World) -> Iterator[tuple[float, Any, list[Batch], Batch]]:
     """(ts, values of all series, batches of alerts, changes) of every step of the scenario."""
     gap = float(world.scenario.step)
     for chunk in world.play():
@@ -97,53 +105,73 @@ def steps(world: World) -> Iterator[tuple[float, Any, list[list[dict[str, Any]]]
             yield ts, chunk.values[:, k], batches, changes
 
 
-def until_now(batch: list[dict[str, Any]], ts: float) -> list[dict[str, Any]]:
-    """What fires at `ts` of the story fires now: the sender's promise counts from the moment it is given."""
-    return [a | {"endsAt": iso(time.time() + VALID)} if a["endsAt"] > iso(ts) else a for a in batch]
+class Player:
+    """Sends a world to the daemon: its history at once, its story by the daemon's clock."""
+
+    def __init__(self, world: World, daemon: Daemon, clock: Pace, out: Terminal) -> None:
+        self.world, self.daemon, self.clock, self.out = world, daemon, clock, out
+        self.sent: Sent = []  # of the story
+        self._labels = [wire.label_bytes(s) for s in world.series]
+        self._ts: list[float] = []
+        self._values: list[Any] = []
+
+    def play(self) -> None:
+        """All of it. The story starts when the history is scored; it is caught up with what that took."""
+        start, end = story(self.world)
+        begun = False
+        for ts, values, batches, changes in steps(self.world):
+            if ts >= start and not begun:
+                begun = True
+                self._learned(ts)
+            if begun:
+                self._wait_until(ts)
+                self.out.progress("the outage, twenty times as fast as life", (ts - start) / (end - start))
+            self._ts.append(ts)
+            self._values.append(values)
+            if begun or len(self._ts) == AT_ONCE:
+                self._flush()
+            if begun:
+                self._tell(ts, batches, changes)
+            elif not self._ts:
+                began = self.world.scenario.start
+                self.out.progress("a day of metrics", (ts - began) / (start - began))
+        self._wait_until(end)
+        self._pace(1.0)
+        self.out.progress("the outage, twenty times as fast as life", 1.0)
+
+    def _learned(self, ts: float) -> None:
+        self._flush()
+        self.daemon.wait_for_samples(ts - self.world.scenario.step)
+        self.out.progress("a day of metrics", 1.0)
+        self._pace(SPEED)
+
+    def _pace(self, speed: float) -> None:
+        """The daemon's clock and ours, from now on."""
+        self.daemon.process.send_signal(signal.SIGUSR1 if speed == SPEED else signal.SIGUSR2)
+        self.clock.run(speed)
+
+    def _wait_until(self, ts: float) -> None:
+        while (left := ts - self.clock()) > 0:
+            time.sleep(left / self.clock.speed)
+
+    def _flush(self) -> None:
+        if self._ts:
+            self.daemon.write(wire.remote_write(self._labels, np.array(self._ts), np.stack(self._values, axis=1)))
+            self._ts.clear()
+            self._values.clear()
+
+    def _tell(self, ts: float, batches: list[Batch], changes: Batch) -> None:
+        for batch in batches:
+            self.daemon.json("/api/v2/alerts", wire.alerts(batch))
+            self.sent.append((ts, batch))
+        for change in changes:
+            self.daemon.json("/api/v1/changes", wire.change(change))
 
 
-def play(world: World, daemon: Daemon, out: Terminal) -> list[tuple[float, list[dict[str, Any]]]]:
-    """History fast, outage slowly; the requests with alerts that were sent, at their times in the story."""
+def story(world: World) -> tuple[float, float]:
+    """When what is played by the clock begins and ends, UTC seconds."""
     sc = world.scenario
-    labels = [wire.label_bytes(s) for s in world.series]
-    fault = min(f.at for f in world.faults)
-    slow = sc.start + fault - BEFORE
-    pace = PLAY_SECONDS / ((sc.start + sc.length - slow) / sc.step)
-    sent: list[tuple[float, list[dict[str, Any]]]] = []
-    held_ts: list[float] = []
-    held: list[Any] = []
-    started = time.monotonic()
-    count = 0
-
-    def flush() -> None:
-        if held:
-            daemon.write(wire.remote_write(labels, np.array(held_ts), np.stack(held, axis=1)))
-            held_ts.clear()
-            held.clear()
-
-    for ts, values, batches, changes in steps(world):
-        held_ts.append(ts)
-        held.append(values)
-        if ts < slow and len(held) < 240:
-            if ts < slow - LEAD:
-                continue
-        elif ts < slow:
-            out.progress("a day of metrics, ending now", (ts - sc.start) / (slow - sc.start))
-        flush()
-        for batch in batches if ts >= slow - LEAD else []:
-            daemon.json("/api/v2/alerts", wire.alerts(until_now(batch, ts)))
-            sent.append((ts, batch))
-        for change in changes if ts >= slow - LEAD else []:
-            daemon.json("/api/v1/changes", wire.change(change))
-        if ts >= slow:
-            if count == 0:
-                out.progress("a day of metrics, ending now", 1.0)
-                daemon.wait_for_samples(ts)
-                started = time.monotonic()
-            count += 1
-            out.progress("the outage", min(1.0, count * pace / PLAY_SECONDS))
-            time.sleep(max(0.0, started + count * pace - time.monotonic()))
-    return sent
+    return sc.start + min(f.at for f in world.faults) - BEFORE, sc.start + sc.length
 
 
 def find(daemon: Daemon, truth: Truth) -> dict[str, Any] | None:
@@ -182,11 +210,10 @@ def evidence_line(e: dict[str, Any]) -> str:
 
 def tell(
     out: Terminal,
-    daemon: Daemon,
     world: World,
     truth: Truth,
     incident: dict[str, Any] | None,
-    sent: list[tuple[float, list[dict[str, Any]]]],
+    sent: Sent,
     pages: list[dict[str, Any]],
 ) -> bool:
     """Print the story; was the true cause named?"""
@@ -194,55 +221,66 @@ def tell(
     if incident is None:
         out.head("No incident was paged.")
     else:
-        out.head("What broke")
-        out.say(f"{incident['title']}")
-        out.say(
-            f"{incident['severity']}, since {clock(incident['started_at'])} UTC; {incident['firing']} of"
-            f" {incident['alerts']} alerts fire; services: {', '.join(incident['services'])}"
-        )
-        out.head("Why we think so")
-        for rank, cause in enumerate(incident["causes"][:3], 1):
-            name = out.bold(cause["service"]) if rank == 1 else cause["service"]
-            print(f"  {rank}. {name}, {cause['confidence']:.0%}")
-            out.say(cause["reason"], 5)
-            if rank > 1:
-                continue
-            for link in cause["chain"]:
-                text = link["text"] or f"{link['share']:.0%} explained"
-                out.say(f"{link['symptom']} -> {link['cause']} ({link['edge']}): {text}", 5, 2)
-            for text in list(dict.fromkeys(evidence_line(e) for e in cause["evidence"]))[:4]:
-                out.say("- " + text, 5, 2)
-            for c in cause["changes"]:
-                out.say(f"- {c['kind']} at {clock(c['at'])}: {c['summary']} by {c['actor']}", 5, 2)
-    requests = sum(len(batch) for _, batch in sent)
-    firing = {
-        (a["labels"]["alertname"], a["labels"].get("service") or a["labels"].get("node"))
-        for at, batch in sent
-        for a in batch
-        if a["endsAt"] > iso(at)
-    }
-    given = [page["data"] for page in pages]
-    triggers = list(dict.fromkeys(page["dedup_key"] for page in given if page["action"] == "trigger"))
-    before = pages_without(sent, world.scenario.start + world.scenario.length)
-    anomalies = daemon.metric("aiopsd_detect_anomalies_total")
-    out.head("What was suppressed")
-    out.say(
-        f"{requests} alert messages of {len(firing)} alerts, and {anomalies:.0f} anomaly events of the day, came in."
-    )
-    out.say(f"{len(triggers)} pages went out, in {len(given)} messages (an update of a page is not a new page):")
-    for key in triggers:
-        mine = [page for page in given if page["dedup_key"] == key]
-        reasons = ", ".join(dict.fromkeys(page["reason"] for page in mine))
-        out.say(f"- {mine[-1]['title']} ({reasons})", 4, 2)
-    out.say(
-        f"Without aiopsd you would have had {before} pages: group_by [alertname, service], Alertmanager's defaults."
-    )
+        tell_incident(out, incident)
+    tell_pages(out, world, truth, sent, pages)
     out.head("What really happened")
     what = truth.kind.replace("_", " ")
-    out.say(f"The simulator broke {truth.root} ({what}) at {clock(iso(truth.start))} UTC; it reached: "
-            f"{', '.join(truth.affected)}.")  # fmt: skip
+    reached = ", ".join(truth.affected)
+    out.say(f"The simulator broke {truth.root} ({what}) at {clock(iso(truth.start))} UTC; it reached: {reached}.")
     print("  " + (out.good("The incident names it.") if named else out.bad("No incident names it.")))
     return named
+
+
+def tell_incident(out: Terminal, incident: dict[str, Any]) -> None:
+    """What the daemon says of it: what broke, and why it thinks so."""
+    out.head("What broke")
+    out.say(f"{incident['title']}")
+    out.say(
+        f"{incident['severity']}, since {clock(incident['started_at'])} UTC; {incident['firing']} of"
+        f" {incident['alerts']} alerts and anomalies last; services: {', '.join(incident['services'])}"
+    )
+    out.head("Why it thinks so")
+    for rank, cause in enumerate(incident["causes"][:3], 1):
+        name = out.bold(cause["service"]) if rank == 1 else cause["service"]
+        print(f"  {rank}. {name}, {cause['confidence']:.0%}")
+        out.say(cause["reason"], 5)
+        if rank > 1:
+            continue
+        for link in cause["chain"]:
+            text = link["text"] or f"{link['share']:.0%} explained"
+            out.say(f"{link['symptom']} -> {link['cause']} ({link['edge']}): {text}", 5, 2)
+        for text in list(dict.fromkeys(evidence_line(e) for e in cause["evidence"]))[:4]:
+            out.say("- " + text, 5, 2)
+        for c in cause["changes"]:
+            out.say(f"- {c['kind']} at {clock(c['at'])}: {c['summary']} by {c['actor']}", 5, 2)
+
+
+def tell_pages(out: Terminal, world: World, truth: Truth, sent: Sent, pages: list[dict[str, Any]]) -> None:
+    """Who was woken for the outage, how often, and how often they would have been; then what else paged."""
+    hit = {truth.root, *truth.affected}
+    told: dict[str, list[dict[str, Any]]] = {}  # dedup_key -> its messages
+    for page in (p["data"] for p in pages if p["data"]["action"] == "trigger"):
+        told.setdefault(page["dedup_key"], []).append(page)
+    about = {k: v for k, v in told.items() if any(hit.intersection(page["incident"]["services"]) for page in v)}
+    other = {k: v for k, v in told.items() if k not in about}
+    end = world.scenario.start + world.scenario.length
+    ours = [(at, [a for a in batch if a["labels"].get("service") in hit]) for at, batch in sent]
+    out.head("Who was woken")
+    out.say(f"{plural(sum(len(batch) for _, batch in ours), 'alert message')} of the outage came in.")
+    out.say(f"{plural(len(about), 'page')} went out for it:")
+    out.pages(about)
+    out.say(
+        f"Without aiopsd you would have had {plural(pages_without(ours, end), 'page')}:"
+        " Alertmanager's defaults, group_by [alertname, service]."
+    )
+    if other:
+        out.say("What had nothing to do with it paged as well:")
+        out.pages(other)
+
+
+def plural(n: int, word: str) -> str:
+    """`1 page`, `2 pages`."""
+    return f"{n} {word}" + ("s" if n != 1 else "")
 
 
 def main(argv: list[str]) -> int:
@@ -253,23 +291,24 @@ def main(argv: list[str]) -> int:
     args = p.parse_args(argv)
     out = Terminal()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: the daemon is stopped first
-    sc = scenario(args.scenario)
-    now = time.time()
-    start = float(np.floor(now / sc.step) * sc.step - sc.length)
-    world = World(msgspec.structs.replace(sc, start=start))
+    world, pace = set_out(scenario(args.scenario))
     print(out.bold("aiopsd demo: an outage, played through the real daemon"))
-    out.say(f"{len(world.names)} services on {len(world.nodes)} nodes, {len(world.series)} series, seed {sc.seed}")
+    out.say(
+        f"A shop of {len(world.names)} services on {len(world.nodes)} nodes, {len(world.series)} series. One breaks."
+    )
     folder = Path(tempfile.mkdtemp(prefix="aiopsd-demo-"))
     pager = Pager()
-    daemon = Daemon(folder, CONFIG.format(pager=pager.port))
+    behind = time.time() - pace()
+    daemon = Daemon(folder, CONFIG.format(pager=pager.port), ("simulations", "hurry", "--behind", f"{behind:.3f}"))
     try:
         daemon.ready()
         out.say(f"the daemon answers at {daemon.url}/ (data in {folder})")
         daemon.json("/api/v1/topology", wire.topology(world.edges(), world.vertices()))
-        sent = play(world, daemon, out)
+        player = Player(world, daemon, pace, out)
+        player.play()
         truth = world.truth()[0]
         incident = find(daemon, truth)
-        named = tell(out, daemon, world, truth, incident, sent, pager.pages)
+        named = tell(out, world, truth, incident, player.sent, pager.pages)
         if sys.stdin.isatty() and sys.stdout.isatty() and not args.no_wait:
             page = f"{daemon.url}/incidents/{incident['id']}" if incident else f"{daemon.url}/"
             out.head(f"See it at {page}")
@@ -288,3 +327,11 @@ def main(argv: list[str]) -> int:
         daemon.stop()
         pager.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_out(sc: Scenario) -> tuple[World, Pace]:
+    """The world with its story about to begin by a clock that shows the real time when the story is over."""
+    start, end = story(World(sc))
+    clock = Pace(behind=(end - start) * (1.0 - 1.0 / SPEED))
+    began = np.floor((clock() - (start - sc.start)) / sc.step) * sc.step
+    return World(msgspec.structs.replace(sc, start=float(began))), clock

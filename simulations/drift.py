@@ -3,14 +3,17 @@
 Each value stream is 6,000 samples five minutes apart; where it drifts, it does so at sample 4,000, which lies anywhere
 in an hour: the streams of a seed begin at a minute of its own. A detection before that, or anywhere in a stream without
 drift, is a false alarm; the first one after it is a hit. Error streams (0 or 1) are declared as the errors of a model
-each; river's ADWIN on the same bits stands beside. The wanderers are six weeks each of what looks like drift and is
-none: long memory, weekly seasons, batch jobs, incidents, bursts.
+each; river's ADWIN on the same bits stands beside, and on the squared errors of an exponential mean where the spread
+doubles or halves. The shapes are days and weeks that change for good on the fourth Friday of six weeks, or do not: of
+these only drifts of season count. The wanderers are six weeks each of what looks like drift and is none: long memory,
+weekly seasons, batch jobs, incidents, bursts.
 
 `--data` adds real metrics (a JumpStarter folder): drifts per series-week, and how many of the confirmed changes of
 level lasted, that is, the median day of the week after lies outside of all days of the week before.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ HOUR, DAY = 12, 288  # samples
 START = 1_704_067_200.0  # a Monday, 00:00 UTC
 
 
-LONG = 42 * DAY
+LONG, RESHAPED = 42 * DAY, 25 * DAY + 100
 
 
 def _ar1(rng: np.random.Generator, phi: float, n: int = N) -> F64:
@@ -40,7 +43,7 @@ def _ar1(rng: np.random.Generator, phi: float, n: int = N) -> F64:
 
 
 def values(rng: np.random.Generator) -> Iterator[tuple[str, F64, bool]]:
-    """(name, stream, does it drift): six stationary kinds of noise, then eight changes."""
+    """(name, stream, does it drift): six stationary kinds of noise, then ten changes."""
     t = np.arange(N)
     after = (t >= CHANGE).astype(float)
     ramp = np.clip((t - CHANGE) / 1000.0, 0.0, 1.0)
@@ -57,9 +60,37 @@ def values(rng: np.random.Generator) -> Iterator[tuple[str, F64, bool]]:
     yield "abrupt +3 sigma", noise + 3.0 * after, True
     yield "gradual +2 sigma over 1000", noise + 2.0 * ramp, True
     yield "variance x2", noise * (1.0 + after), True
+    yield "variance x0.5", noise * (1.0 - 0.5 * after), True
+    yield "season 3 sigma, variance x0.5", day + noise * (1.0 - 0.5 * after), True
     yield "AR(1) 0.9, +2 sigma", _ar1(rng, 0.9) + 2.0 * after, True
     yield "season 3 sigma, +2 sigma", day + noise + 2.0 * after, True
     yield "season amplitude x1.5", day * (1.0 + 0.5 * after) + noise, True
+
+
+def shapes(rng: np.random.Generator) -> Iterator[tuple[str, F64, bool]]:
+    """(name, stream, does its season drift): days and weeks that stay as they are, then those that change for good."""
+    t = np.arange(LONG)
+    after = (t >= RESHAPED).astype(float)
+    noise = rng.normal(size=LONG)
+    weekend = (t // DAY) % 7 >= 5
+    holiday = (t // DAY >= 29) & (t // DAY < 31)
+
+    def day(hours: F64 | float = 0.0) -> F64:
+        return np.sin(2 * np.pi * (t / DAY + np.asarray(hours) / 24.0))
+
+    yield "none: daily season 3 sigma", 3 * day() + noise, False
+    yield "none: noise louder by day", 3 * day() + np.exp(0.8 * day(3.0)) * noise, False
+    yield "none: weekend at 40 %", 10 * (1 + 0.3 * day()) * np.where(weekend, 0.4, 1.0) + noise, False
+    yield "none: two holidays at 40 %", 10 * (1 + 0.3 * day()) * np.where(holiday, 0.4, 1.0) + noise, False
+    yield "none: +2 sigma", 3 * day() + noise + 2 * after, False
+    yield "none: variance x2", 3 * day() + noise * (1 + after), False
+    yield "season 2 hours later", 3 * day(2 * after) + noise, True
+    yield "season 6 hours later", 3 * day(6 * after) + noise, True
+    yield "season gone", 3 * day() * (1 - after) + noise, True
+    yield "season 1 sigma gone", day() * (1 - after) + noise, True
+    yield "season comes", 2 * day() * after + noise, True
+    yield "weekend falls to 80 %", 10 * (1 + 0.3 * day()) * (1 - 0.2 * weekend * after) + noise, True
+    yield "weekend falls to 40 %", 10 * (1 + 0.3 * day()) * (1 - 0.6 * weekend * after) + noise, True
 
 
 def wanderers(rng: np.random.Generator) -> Iterator[tuple[str, F64, bool]]:
@@ -117,19 +148,35 @@ def errors(rng: np.random.Generator) -> Iterator[tuple[str, F64, bool]]:
     yield "error 20 -> 40 % over 1000", (u < 0.2 + 0.2 * ramp).astype(float), True
 
 
-def adwin(streams: Iterator[tuple[str, F64, bool]]) -> list[list[int]]:
-    """Samples at which river's ADWIN at its default says that each stream rose."""
+def adwin(values: F64, rises: bool) -> list[int]:
+    """Samples at which river's ADWIN at its default says that the stream changed, or that it rose."""
+    detector = ADWIN()  # type: ignore[no-untyped-call]  # river has no types
     hits = []
-    for _, bits, _ in streams:
-        detector = ADWIN()  # type: ignore[no-untyped-call]  # river has no types
-        mine = []
-        for k, bit in enumerate(bits.tolist()):
-            before = detector.estimation
-            detector.update(bit)  # type: ignore[no-untyped-call]  # as above
-            if detector.drift_detected and detector.estimation > before:
-                mine.append(k)
-        hits.append(mine)
+    for k, value in enumerate(values.tolist()):
+        before = detector.estimation
+        detector.update(value)  # type: ignore[no-untyped-call]  # as above
+        if detector.drift_detected and (detector.estimation > before or not rises):
+            hits.append(k)
     return hits
+
+
+def squared(values: F64) -> F64:
+    """Squared errors of an exponential mean of about a hundred samples: what there is to see of a spread."""
+    mean = lfilter([0.01], [1.0, -0.99], values, zi=[0.99 * values[0]])[0]
+    out: F64 = np.square(values[1:] - mean[:-1])
+    return out
+
+
+def beside(make: Any, seeds: range, rises: bool, only: str = "", view: Any = None) -> dict[str, Any]:
+    """ADWIN on the streams of `make` whose name holds `only`, or on what `view` sees in them; figures by stream."""
+    hits: dict[str, list[list[int]]] = {}
+    drifting = {}
+    for seed in seeds:
+        for name, xs, drifts in make(np.random.default_rng(seed)):
+            if only in name:
+                hits.setdefault(name, []).append(adwin(xs if view is None else view(xs), rises))
+                drifting[name] = drifts
+    return {name: summary(drifting[name], h) for name, h in hits.items()}
 
 
 def lasted(values: F64, at: int) -> bool | None:
@@ -142,21 +189,21 @@ def lasted(values: F64, at: int) -> bool | None:
     return bool(level < was.min() or level > was.max())
 
 
-def summary(drifting: bool, hits: list[list[int]], length: int = N) -> dict[str, Any]:
+def summary(drifting: bool, hits: list[list[int]], length: int = N, change: int = CHANGE) -> dict[str, Any]:
     """False alarms per 10,000 stationary samples; share of drifts found and their median delay in samples.
 
     >>> summary(True, [[4010, 4500], [100, 4030], []])["median_delay"]
     20.0
     """
-    false = sum(sum(k < CHANGE or not drifting for k in h) for h in hits)
-    stationary = len(hits) * (CHANGE if drifting else length)
-    first = [min((k - CHANGE for k in h if k >= CHANGE), default=None) for h in hits]
+    false = sum(sum(k < change or not drifting for k in h) for h in hits)
+    stationary = len(hits) * (change if drifting else length)
+    first = [min((k - change for k in h if k >= change), default=None) for h in hits]
     found = [d for d in first if d is not None]
     return {
         "false_per_10k": 1e4 * false / stationary,
         "found": len(found) / len(hits) if drifting else None,
         "median_delay": float(np.median(found)) if drifting and found else None,
-        "reports_after_change": sum(sum(k >= CHANGE for k in h) for h in hits) / len(hits) if drifting else None,
+        "reports_after_change": sum(sum(k >= change for k in h) for h in hits) / len(hits) if drifting else None,
     }
 
 
@@ -165,8 +212,10 @@ def begin(seed: int) -> float:
     return START + seed * 5 % HOUR * STEP
 
 
-def suite(make: Any, config: Config, seeds: range, metric: str) -> tuple[dict[str, Any], detection.Output]:
-    """Every stream of `make` for every seed at once; figures by stream."""
+def suite(
+    make: Any, config: Config, seeds: range, metric: str = "value", kind: str = "", change: int = CHANGE
+) -> tuple[dict[str, Any], detection.Output]:
+    """Every stream of `make` for every seed at once; figures by stream. `kind`: the drifts that count, "": all."""
     streams = [(name, xs, drifting) for seed in seeds for name, xs, drifting in make(np.random.default_rng(seed))]
     length = len(streams[0][1])
     per = len(streams) // len(seeds)
@@ -178,10 +227,11 @@ def suite(make: Any, config: Config, seeds: range, metric: str) -> tuple[dict[st
     ]
     out = detection.play(subjects, config, sweep=False)
     hits: list[list[int]] = [[] for _ in streams]
-    for i, at, _ in out.drifts:
-        hits[i].append(round((at - starts[i]) / STEP))
+    for i, at, d in out.drifts:
+        if kind in ("", d.kind):
+            hits[i].append(round((at - starts[i]) / STEP))
     return {
-        streams[k][0]: summary(streams[k][2], [hits[i] for i in range(k, len(streams), per)], length)
+        streams[k][0]: summary(streams[k][2], [hits[i] for i in range(k, len(streams), per)], length, change)
         for k in range(per)
     }, out
 
@@ -195,6 +245,67 @@ def told(make: Any, seeds: range, out: detection.Output) -> list[dict[str, Any]]
     ]
 
 
+def made(seeds: range, alarms: Path | None) -> dict[str, Any]:
+    """Figures of all streams that are made here. `alarms`: a file for one JSON line per drift."""
+    fewer = seeds[: max(len(seeds) // 4, 1)]
+    count = len(list(errors(np.random.default_rng(0)))) * len(seeds)
+    models = tuple(ModelRule(name=f"m{i}", errors={"model": f"m{i}"}) for i in range(count))
+    watching = Config(detect=DetectConfig(drift=DriftConfig(models=models)))
+    by_value, out = suite(values, Config(), seeds)
+    by_shape, reshaped = suite(shapes, Config(), fewer, kind="season", change=RESHAPED)
+    by_error, wrong = suite(errors, watching, seeds, "prediction_wrong")
+    wandering, strayed = suite(wanderers, Config(), fewer)
+    if alarms:
+        told_by = ((values, seeds, out), (shapes, fewer, reshaped), (errors, seeds, wrong), (wanderers, fewer, strayed))
+        lines = [line for make, of, said in told_by for line in told(make, of, said)]
+        alarms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return {
+        "values": by_value,
+        "spreads_by_adwin": beside(values, seeds, rises=False, only="variance", view=squared),
+        "shapes": by_shape,
+        "errors": by_error,
+        "errors_by_adwin": beside(errors, seeds, rises=True),
+        "wanderers": wandering,
+        "cpu_us_per_sample": {"stage": 1e6 * out.stage_cpu / out.samples, "bank": 1e6 * out.bank_cpu / out.samples},
+    }
+
+
+def recorded(services: datasets.Services) -> dict[str, Any]:
+    """Figures of real metrics: drifts a series-week by kind, and how many of the changes of level lasted."""
+    real = detection.play(jumpstarter.inputs(services), sweep=False)
+    steps, count, metrics = services.values.shape
+    weeks = count * metrics * len(services.ts) * STEP / detection.WEEK
+    kinds = Counter(d.kind for _, _, d in real.drifts)
+    verdicts = [
+        lasted(services.values[:, i, int(d.labels["metric"])], round((at - services.ts[0]) / STEP))
+        for i, at, d in real.drifts
+        if d.kind == "level"
+    ]
+    known = [v for v in verdicts if v is not None]
+    rng = np.random.default_rng(0)
+    picks = [
+        lasted(services.values[:, rng.integers(count), rng.integers(metrics)], int(rng.integers(8 * DAY, steps)))
+        for _ in range(2000)
+    ]
+    return {
+        "real_drifts_per_series_week": len(real.drifts) / weeks,
+        "real_by_kind": {kind: n / weeks for kind, n in sorted(kinds.items())},
+        "real_levels_lasted": sum(known) / len(known) if known else None,
+        "random_moments_lasted": float(np.mean([v for v in picks if v is not None])),
+    }
+
+
+def table(title: str, part: dict[str, Any]) -> None:
+    """Print the figures of a suite."""
+    print(f"{title:30s} {'false/10k':>9s} {'found':>6s} {'delay':>6s} {'reports':>8s}")
+    for name, f in part.items():
+        found = "" if f["found"] is None else f"{f['found']:.2f}"
+        delay = "" if f["median_delay"] is None else f"{f['median_delay']:.0f}"
+        reports = "" if f["reports_after_change"] is None else f"{f['reports_after_change']:.2f}"
+        print(f"{name:30s} {f['false_per_10k']:9.2f} {found:>6s} {delay:>6s} {reports:>8s}")
+    print()
+
+
 def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     p = detection.parser("drift", __doc__.split("\n")[0], data=False)
@@ -203,69 +314,27 @@ def main(argv: list[str]) -> int:
     p.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first stream of each kind")
     p.add_argument("--alarms", type=Path, metavar="FILE", help="write one JSON line per drift of the streams")
     args = p.parse_args(argv)
-    seeds = range(args.first, args.first + args.seeds)
-
-    by_value, out = suite(values, Config(), seeds, "value")
-    n = len(list(errors(np.random.default_rng(0)))) * args.seeds
-    models = tuple(ModelRule(name=f"m{i}", errors={"model": f"m{i}"}) for i in range(n))
-    watching = Config(detect=DetectConfig(drift=DriftConfig(models=models)))
-    by_error, wrong = suite(errors, watching, seeds, "prediction_wrong")
-    kinds = list(errors(np.random.default_rng(0)))
-    by_adwin = [adwin(errors(np.random.default_rng(seed))) for seed in seeds]
-    beside = {name: summary(drifting, [h[k] for h in by_adwin]) for k, (name, _, drifting) in enumerate(kinds)}
-    fewer = seeds[: max(args.seeds // 4, 1)]
-    wandering, strayed = suite(wanderers, Config(), fewer, "value")
-    if args.alarms:
-        lines = [*told(values, seeds, out), *told(errors, seeds, wrong), *told(wanderers, fewer, strayed)]
-        args.alarms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    result: dict[str, Any] = {
-        "values": by_value,
-        "errors": by_error,
-        "errors_by_adwin": beside,
-        "wanderers": wandering,
-        "cpu_us_per_sample": {"stage": 1e6 * out.stage_cpu / out.samples, "bank": 1e6 * out.bank_cpu / out.samples},
-    }
-    if args.data:
-        try:
-            services = datasets.jumpstarter(args.data)
-        except OSError as e:
-            print(f"cannot read {args.data}: {e}")
-            return 2
-        real = detection.play(jumpstarter.inputs(services), sweep=False)
-        weeks = services.values.shape[1] * services.values.shape[2] * len(services.ts) * STEP / detection.WEEK
-        result["real_drifts_per_series_week"] = len(real.drifts) / weeks
-        verdicts = [
-            lasted(services.values[:, i, int(d.labels["metric"])], round((at - services.ts[0]) / STEP))
-            for i, at, d in real.drifts
-            if d.kind == "level"
-        ]
-        known = [v for v in verdicts if v is not None]
-        result["real_levels_lasted"] = sum(known) / len(known) if known else None
-        rng = np.random.default_rng(0)
-        steps, count, metrics = services.values.shape
-        picks = [
-            lasted(services.values[:, rng.integers(count), rng.integers(metrics)], int(rng.integers(8 * DAY, steps)))
-            for _ in range(2000)
-        ]
-        result["random_moments_lasted"] = float(np.mean([v for v in picks if v is not None]))
+    try:
+        services = datasets.jumpstarter(args.data) if args.data else None
+    except OSError as e:
+        print(f"cannot read {args.data}: {e}")
+        return 2
+    result = made(range(args.first, args.first + args.seeds), args.alarms)
+    if services:
+        result |= recorded(services)
     if args.json:
         return detection.finish(result, True, "", "")
     for title, part in (
-        ("values", by_value), ("error bits of a model", by_error), ("the same bits, by ADWIN", beside),
-        ("wanderers, six weeks each", wandering),
+        ("values", "values"), ("squared errors, by ADWIN", "spreads_by_adwin"), ("shapes, six weeks each", "shapes"),
+        ("error bits of a model", "errors"), ("the same bits, by ADWIN", "errors_by_adwin"),
+        ("wanderers, six weeks each", "wanderers"),
     ):  # fmt: skip
-        print(f"{title:28s} {'false/10k':>9s} {'found':>6s} {'delay':>6s} {'reports':>8s}")
-        for name, f in part.items():
-            found = "" if f["found"] is None else f"{f['found']:.2f}"
-            delay = "" if f["median_delay"] is None else f"{f['median_delay']:.0f}"
-            reports = "" if f["reports_after_change"] is None else f"{f['reports_after_change']:.2f}"
-            print(f"{name:28s} {f['false_per_10k']:9.2f} {found:>6s} {delay:>6s} {reports:>8s}")
-        print()
+        table(title, result[part])
     cpu = result["cpu_us_per_sample"]
     print(f"CPU {cpu['stage']:.2f} us a sample with decoding, {cpu['bank']:.2f} in the bank")
-    if "real_drifts_per_series_week" in result:
-        print(
-            f"real metrics: {result['real_drifts_per_series_week']:.3f} drifts a series-week; of the changes of level"
-            f" {result['real_levels_lasted']:.2f} lasted, of moments at random {result['random_moments_lasted']:.2f}"
-        )
+    if services:
+        each = ", ".join(f"{kind} {rate:.3f}" for kind, rate in result["real_by_kind"].items())
+        print(f"real metrics: {result['real_drifts_per_series_week']:.3f} drifts a series-week ({each})")
+        print(f"of the changes of level {result['real_levels_lasted']:.2f} lasted", end=", ")
+        print(f"of moments at random {result['random_moments_lasted']:.2f}")
     return 0

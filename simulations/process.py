@@ -176,14 +176,14 @@ class Service:
 
 
 class Daemon(Service):
-    """`python -m aiopsd run` on this configuration, with a data folder and a port of its own."""
+    """`python -m aiopsd run` (or another `command`) on this configuration, with a data folder and port of its own."""
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str, command: Sequence[str] = ("aiopsd", "run")) -> None:
         port = free_port()
         path = folder / "aiopsd.yaml"
         head = f'data_dir: "{folder / "data"}"\nhttp: {{listen: "127.0.0.1:{port}"}}\n'
         path.write_text(head + config, encoding="utf-8")
-        super().__init__([sys.executable, "-m", "aiopsd", "run", "-c", str(path)], port, folder / "daemon.log")
+        super().__init__([sys.executable, "-m", *command, "-c", str(path)], port, folder / "daemon.log")
 
     def wait_until_scored(self, samples: int) -> None:
         """Until detection has worked off this many samples since its start.

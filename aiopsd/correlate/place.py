@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from aiopsd.model import Alert
+from aiopsd.model import ANOMALY, Alert
 from aiopsd.topology import Topology
 
 # Labels that name the thing that is in trouble, most telling first: used when an alert has no service of its own.
@@ -87,6 +87,11 @@ def name_of(alert: Alert) -> str:
     """What kind of alert it is: its alertname, and for an anomaly its signal too."""
     name = alert.labels.get("alertname", "")
     return f"{name}/{alert.labels.get('signal', '')}" if alert.anomaly else name
+
+
+def measured(name: str) -> bool:
+    """Whether a name that `name_of` gave is an anomaly's, whose times are read from samples."""
+    return name.startswith(f"{ANOMALY}/")
 
 
 def _subjects(labels: Mapping[str, str]) -> Iterator[str]:

@@ -77,10 +77,16 @@ class Desk:
             self.opened.append(placed.incident)
         return fp
 
-    def end(self, at: float, *fps: str) -> None:
+    def blame(self, at: float, fp: str, cause: str) -> None:
+        """The evidence names `cause` as that of an alert's incident."""
+        self.until(at)
+        self._take(self.grouper.caused(self.of(fp), cause, START + at))
+
+    def end(self, at: float, *fps: str, told: float | None = None) -> None:
+        """These alerts end at `at`, or did at `told`, of which we hear at `at`."""
         self.until(at)
         for fp in fps:
-            self.grouper.resolved(fp, START + at)
+            self.grouper.resolved(fp, START + at, None if told is None else START + told)
 
     def say(self, at: float, kind: str, incident: str, **more: Any) -> list[Revision]:
         """An operator's verdict."""

@@ -19,7 +19,8 @@ from aiopsd.model import Audit, Body, Effect, Entry, Notify, Snapshot, SourcePos
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
-from aiopsd.testing.checks import alert, audit, change, incident, notification, snapshot
+from aiopsd.testing.checks.journals import change
+from aiopsd.testing.checks.stores import alert, audit, incident, notification, snapshot
 
 WRITERS = 4  # concurrent callers of the journal and the log: their promises overlap in one group commit
 PARTITIONS = 3

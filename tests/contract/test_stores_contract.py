@@ -15,7 +15,8 @@ from aiopsd.model import Snapshot, Upsert
 from aiopsd.protocols import Store
 from aiopsd.stores.memory import MemoryStore
 from aiopsd.stores.sqlite import SqliteStore, migrations, statements
-from aiopsd.testing.checks import STORE_CHECKS, StoreCheck, incident, name_of, same_snapshot, silence, snapshot
+from aiopsd.testing.checks import STORE_CHECKS, StoreCheck, name_of
+from aiopsd.testing.checks.stores import incident, same_snapshot, silence, snapshot
 from aiopsd.testing.clock import ManualClock
 
 

@@ -13,19 +13,9 @@ from aiopsd.streams.files import FilesConfig, FileStream
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog, LocalReader
 from aiopsd.streams.memory import MemoryJournal, MemoryLog
-from aiopsd.testing.checks import (
-    JOURNAL_CHECKS,
-    STREAM_CHECKS,
-    JournalCheck,
-    StreamCase,
-    StreamCheck,
-    change,
-    entries,
-    everything,
-    name_of,
-    seen,
-    values,
-)
+from aiopsd.testing.checks import JOURNAL_CHECKS, STREAM_CHECKS, JournalCheck, StreamCase, StreamCheck, name_of
+from aiopsd.testing.checks.journals import change, everything
+from aiopsd.testing.checks.streams import entries, seen, values
 from aiopsd.testing.clock import ManualClock
 from aiopsd.testing.streams import Ledger, read, reading
 

@@ -19,7 +19,9 @@ from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
 from aiopsd.testing import writers
-from aiopsd.testing.checks import change, everything, refusal, same_snapshot, snapshot
+from aiopsd.testing.checks import refusal
+from aiopsd.testing.checks.journals import change, everything
+from aiopsd.testing.checks.stores import same_snapshot, snapshot
 from aiopsd.testing.clock import ManualClock
 from aiopsd.testing.streams import Ledger, read, reading
 

@@ -169,6 +169,19 @@ def test_who_knows_nothing_is_not_asked_again(room: Room) -> None:
     assert room.asked == [100.0]
 
 
+def test_nothing_is_asked_about_an_incident_in_which_nothing_fires(room: Room) -> None:
+    """What metrics show by then is another trouble's: a change nearby ranks what is known, and asks for nothing."""
+    room.alert(100.0, "web")
+    room.answer(100.2, cpu("db", at=100.0))
+    ended = AlertIn(labels={"alertname": "Slow", "service": "web", "severity": "critical"}, ends_at=T0 + 190.0)
+    room.tell(200.0, AlertBatch(alerts=(ended,)))
+    before = list(room.asked)
+    room.tell(300.0, ChangeEvent(id="c", service="db", kind="deploy", ts=T0 + 300.0))
+    room.tell(310.0, Tick())
+
+    assert room.asked == before
+
+
 def test_the_first_alert_of_an_incident_of_anomalies_asks_anew(room: Room) -> None:
     """A person is about to hear of it: the page is not to be explained with evidence from before."""
     room.anomaly(100.0, "cart")

@@ -413,6 +413,50 @@ def test_several_that_end_together_before_the_others_part() -> None:
     assert not desk.together(first[0], second[0])
 
 
+def test_what_was_over_does_not_stem_from_what_began_later() -> None:
+    """A caller's trouble that ended before the samples of its callee went wrong is none that the callee took down."""
+    callers = [f"s{i}" for i in range(8)]
+    desk = Desk(" ".join(f"{who}>db" for who in ("users", *callers)))
+    users = desk.fire(0, "users", "BatchJobFailed")
+    desk.end(100, users)
+    db = desk.fire(130, "db", "AiopsdAnomaly", signal="errors", aiopsd_kind="anomaly")
+    rest = [desk.fire(131 + i, who) for i, who in enumerate(callers)]
+    desk.until(900)
+
+    assert desk.together(db, *rest)
+    assert desk.of(users) != desk.of(db)
+
+
+def test_what_the_evidence_blames_on_a_trouble_elsewhere_is_one_incident_with_it() -> None:
+    """Alerts alone show no way from one to the other; once the cause of both is named they stay together."""
+    desk = Desk(SHOP)
+    ledger = desk.fire(0, "ledger", "Down")
+    index = desk.fire(20, "index", "LoadGone")
+    desk.until(30)
+    assert desk.of(index) != desk.of(ledger)
+
+    desk.blame(30, index, "ledger")
+    desk.until(900)
+
+    assert desk.together(ledger, index)
+    assert "ledger" in desk.reasons[index]
+
+
+def test_a_cause_that_fires_no_more_or_began_long_before_takes_nothing_in() -> None:
+    """What the evidence names has to be in trouble now, and about as long."""
+    desk = Desk(SHOP)
+    ledger = desk.fire(0, "ledger", "Down")
+    billing = desk.fire(10, "billing")
+    desk.end(60, ledger)
+    index = desk.fire(100, "index")
+    search = desk.fire(1000, "web")
+    desk.until(1010)
+    desk.blame(1010, index, "ledger")
+    desk.blame(1010, search, "billing")
+
+    assert len({desk.of(fp) for fp in (billing, index, search)}) == 3
+
+
 @pytest.mark.parametrize(("followers", "together"), [(0, True), (6, False)])
 def test_what_took_more_down_needs_a_likelier_cause_to_be_hidden(followers: int, together: bool) -> None:
     """The same late alert joins its callee's incident alone; six that hang on it would all go untold, so it stays."""

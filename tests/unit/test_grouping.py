@@ -152,6 +152,20 @@ def test_anomalies_of_a_backlog_of_any_age_are_placed_by_their_onsets() -> None:
     assert len({desk.of(web), desk.of(db), desk.of(cart)}) == 3
 
 
+def test_an_anomaly_that_ended_long_ago_in_a_backlog_does_not_come_back() -> None:
+    """Its end counts from its samples: what is odd now with the same signal is no further spell of yesterday's."""
+    desk = Desk("cart>db")
+    kind = {"signal": "errors", "aiopsd_kind": "anomaly"}
+    before = desk.fire(0, "db", "AiopsdAnomaly", starts=-60_000.0, **kind)
+    old = desk.of(before)
+    desk.end(1, before, told=-50_000.0)
+    again = desk.fire(60, "db", "AiopsdAnomaly", **kind)
+    desk.until(300)
+
+    assert again == before
+    assert desk.of(again) != old
+
+
 def test_a_sender_with_a_wild_clock_is_placed_by_receipt() -> None:
     """An onset a day off says nothing."""
     desk = Desk("cart>db")

@@ -179,14 +179,14 @@ class Forest:
         pair = f"{item.vertex}|{item.name}"
         drop_in(s.pairs, pair, trouble.id)  # it fires; what ended of this pair elsewhere may still come back
 
-    def take_end(self, fingerprint: str) -> None:
+    def take_end(self, item: Waiting) -> None:
         s = self.s
         stamp = s.second
-        row = s.rows.get(fingerprint)
+        row = s.rows.get(item.fp)
         if row is None or not row.firing:
             return
         row.firing = False
-        row.ended = stamp
+        row.ended = item.onset
         trouble = s.troubles[row.trouble]
         group = s.groups[trouble.group]
         group.firing -= 1
@@ -198,9 +198,9 @@ class Forest:
             if other.firing and other.name == row.name:
                 break
         else:
-            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = stamp
+            s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = item.onset
         if not any(s.rows[fp].firing for fp in trouble.alerts):
-            trouble.ended = stamp
+            trouble.ended = max(s.rows[fp].ended for fp in trouble.alerts)
             s.over = [*s.over[1 - LATEST :], trouble.id]
             s.count += 1
             group.changed = s.count
@@ -406,6 +406,15 @@ class Forest:
         else:
             s.gone[gone.id] = self.s.now
             s.pending.append(Revision("merge", gone.id, kept.id, fps, False, why))
+
+    def follow(self, group: Group, origin: Trouble, why: str) -> None:
+        """All of an incident hangs on a trouble of another one."""
+        tops = [t for tid in group.troubles if (t := self.s.troubles[tid]).parent < 0]
+        kept, gone = sorted((group, self.s.groups[origin.group]), key=self.seniority)
+        self.absorb(gone, kept, why)
+        for top in tops:
+            self.link(top, origin)
+            top.traced = True
 
     def unite(self, one: Group, other: Group, v: Verdict) -> list[Trouble]:
         """Two incidents are one, and the cause of the later one hangs on that of the earlier: the trouble decided."""

@@ -10,7 +10,7 @@ import msgspec
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.crowds import Crowds
 from aiopsd.correlate.grouping.forest import Forest
-from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.graph import HORIZON, Graph
 from aiopsd.correlate.grouping.hindsight import Hindsight
 from aiopsd.correlate.grouping.layers import Layers
 from aiopsd.correlate.grouping.lessons import TEACH_AFTER, Lessons
@@ -35,6 +35,7 @@ from aiopsd.correlate.grouping.state import (
     State,
     Trouble,
     Waiting,
+    by_onset,
     drop_in,
     set_timer,
 )
@@ -122,11 +123,12 @@ class Grouper:
         s.waiting.append(item)
         return Placement(item.told, reason, item.opened, (), score)
 
-    def resolved(self, fingerprint: str, stamp: float) -> None:
-        """The alert no longer fires."""
+    def resolved(self, fingerprint: str, stamp: float, ended: float | None = None) -> None:
+        """The alert no longer fires, since `ended` if its samples tell: what a backlog says was over long ago."""
         self.second.arrive(stamp)
         self.second.fresh = None
-        self.s.waiting.append(Waiting(fingerprint, False))
+        at = self.s.second if ended is None else min(ended, self.s.second)
+        self.s.waiting.append(Waiting(fingerprint, False, onset=at))
 
     def wake_at(self) -> float | None:
         """When `reassess` has something to do; None: nothing is pending."""
@@ -193,6 +195,30 @@ class Grouper:
             self.thoughts.after_end(trouble)
         elif 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
             drop_in(self.s.kept, trouble.vertex, tid)
+
+    @property
+    def settling(self) -> bool:
+        """Whether the present second is still to be taken in: where its alerts are may change."""
+        return bool(self.s.waiting)
+
+    def caused(self, incident: str, cause: str, stamp: float) -> list[Revision]:
+        """The evidence shows that an incident stems from `cause`: the one that has this trouble, if any, is the same.
+
+        Alerts alone do not show it when nothing of the cause is in the incident: load that breaks off reaches what
+        stands three calls away at once.
+        """
+        s = self.s
+        s.now = max(s.now, stamp)
+        group = s.groups.get(incident)
+        if group is None or not group.firing:
+            return []
+        began = min(s.troubles[tid].onset for tid in group.troubles)
+        others = [t for tid in s.hot.get(cause, ()) if (t := s.troubles[tid]).group != incident and t.names]
+        origins = [t for t in others if t.ended < 0.0 and abs(t.onset - began) <= HORIZON]
+        if origins:
+            self.forest.follow(group, min(origins, key=by_onset), f"the evidence names {cause} as the cause of both")
+        out, s.pending = s.pending, []
+        return out
 
     def verdict(self, v: Verdict, stamp: float, wrongly: Sequence[str] = ()) -> list[Revision]:
         """What an operator said: merge, split and noise change the groups now and the odds from now on.

@@ -131,8 +131,10 @@ class Layers:
         many = f"{root.followers} of what {self.graph.verb(root.vertex)} on {root.vertex} began within minutes"
         why = f"{many}, and nothing else explains them"
         for member in members:
-            if member.pinned or self.forest.hangs_on(root, member):
-                continue  # an operator decided, or the host's trouble is one that this one caused
+            if member.pinned or member.traced or self.odds.over_before(member, root):
+                continue  # an operator or the evidence decided, or it was over by then
+            if self.forest.hangs_on(root, member):
+                continue  # the host's trouble is one that this one caused
             if member.group == root.group:
                 self.forest.link(member, root, why)
             else:

@@ -8,6 +8,7 @@ from aiopsd.correlate.grouping.graph import Link
 from aiopsd.correlate.grouping.memory import ORIGIN, Memory
 from aiopsd.correlate.grouping.passages import CROSS, DOWN, HOP_MEAN, HOP_SCALE, Passages
 from aiopsd.correlate.grouping.state import Group, State, Trouble
+from aiopsd.correlate.place import measured
 
 # Set on simulated storms (see simulations/storm.py); each is a physical quantity.
 CROSS_WEIGHT = 3.0  # callers of evidence that the usual chance of crossing is worth, of one trouble
@@ -206,6 +207,14 @@ class Odds:
                 break
             trouble = later
         return trouble.ended
+
+    def over_before(self, trouble: Trouble, other: Trouble) -> bool:
+        """Whether a trouble was over when the other one began: then it does not stem from it.
+
+        Only where an anomaly says when it began: its onset is read from samples, while the rule of an alert may wait
+        for minutes and tell a cause after a symptom that is gone again.
+        """
+        return 0.0 <= self.end(trouble) < other.onset and any(map(measured, other.names))
 
     def alone(self, group: Group) -> bool:
         """Whether all of an incident is one alert that comes and goes."""

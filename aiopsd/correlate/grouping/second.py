@@ -141,7 +141,7 @@ class Second:
                 reasons[item.fp] = known.text
                 self.settle_in(item, look, known.quiet, free)
             else:
-                self.forest.take_end(item.fp)
+                self.forest.take_end(item)
         self.tell(told, said, free, reasons, before)
 
     def settle_in(self, item: Waiting, look: Look, quiet: bool, free: dict[str, None]) -> None:

@@ -74,6 +74,7 @@ class Trouble(msgspec.Struct):
     followers: int = 0  # how many of them are in trouble about as long
     apart: int = -1  # version of the graph in which nothing near it was in trouble since it began; -1: something was
     pinned: bool = False  # an operator decided
+    traced: bool = False  # the evidence named the trouble it hangs on
     taught: bool = False  # where it came from and went has been learned
 
 
@@ -112,7 +113,7 @@ class Waiting(msgspec.Struct):
     known: bool = False
     name: str = ""
     text: str = ""  # what it says (likeness.py)
-    onset: float = 0.0
+    onset: float = 0.0  # when it began, or ended
     starts_at: float = 0.0
     told: str = ""  # incident of its first placement
     opened: bool = False  # ... which was new

@@ -27,7 +27,7 @@ class Thoughts:
 
     def recheck(self, trouble: Trouble, *, ended: bool = False) -> None:
         """Think again about where a trouble came from; move or merge when another home is clearly better."""
-        if trouble.pinned:
+        if trouble.pinned or trouble.traced:
             return
         s = self.s
         votes: dict[str, float] = {}
@@ -35,6 +35,8 @@ class Thoughts:
         here = trouble.group
         for other, link in self.graph.near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
             if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
+                continue
+            if self.odds.over_before(trouble, other):
                 continue
             if other.vertex != trouble.vertex:
                 w, how = self.odds.weight(trouble.vertex, trouble.onset, other, link)

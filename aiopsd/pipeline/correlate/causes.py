@@ -36,6 +36,7 @@ ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
 # The first is just before the end of the default group_wait, so that the page knows what there is to know.
 ASK_AGAIN = (25.0, 120.0, 300.0)
 ASK_EVERY = 60.0  # s; what is new of an incident has its evidence asked for again at most so often
+NAMED = 0.9  # confidence from which a cause says what belongs together: by its own measure it errs once in ten times
 ANSWER_WAIT = 2.0  # s; a first page that is due sooner than so long after the question waits for the answer
 
 
@@ -69,6 +70,7 @@ class Causes:
         self._asked_last: dict[str, float] = {}  # incident -> when it was last asked about
         self._unasked: dict[str, None] = {}  # incidents that opened or got their first alert in this record
         self._ranking: dict[str, float] = {}  # incident -> due of its ranking
+        self._named: dict[str, str] = {}  # incident -> its cause, of which grouping has not heard yet
 
     # ------------------------------------------------------------------ the ranking
 
@@ -115,7 +117,8 @@ class Causes:
         window = self.config.change_window
         changes = [c for c in self.changes.values() if incident.started_at - window <= c.ts <= ledger.now]
         stale = self._asked_last.get(incident_id, 0.0) + ASK_EVERY <= ledger.now
-        if not over and (stale or self._asked.get(incident_id) != len(incident.services)):
+        # what metrics show when nothing fires any more is another trouble's
+        if not over and incident.firing and (stale or self._asked.get(incident_id) != len(incident.services)):
             self._ask(incident)
         try:
             roots = rank(
@@ -139,6 +142,8 @@ class Causes:
         changed = before is None or before.service != after.service
         incident = replace(incident, roots=roots, changes=tuple(c.id for r in roots[:1] for c in r.changes))
         ledger.put(ledger.summed(incident))
+        if not over and after.evidence and after.confidence >= NAMED:  # alerts alone: grouping has weighed them
+            self._named[incident_id] = after.service
         if changed:
             ledger.audit(
                 incident_id,
@@ -148,6 +153,11 @@ class Causes:
             )
         if not over:
             self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+
+    def named(self) -> dict[str, str]:
+        """Incidents whose cause is as good as certain since the last call, each with that cause."""
+        named, self._named = self._named, {}
+        return named
 
     def _evidence(self, incident_id: str) -> Heard:
         heard = self._heard.get(incident_id)
@@ -304,6 +314,7 @@ class Causes:
             "asked_last": dict(self._asked_last),
             "answered": self.answered,
             "ranking": dict(self._ranking),
+            "named": dict(self._named),
         }
 
     def resume(self, meta: dict[str, Any]) -> None:
@@ -315,6 +326,7 @@ class Causes:
         self._asked_last = dict(meta.get("asked_last", {}))
         self.answered = bool(meta.get("answered", True))
         self._ranking = dict(meta["ranking"])
+        self._named = dict(meta.get("named", {}))
 
 
 def shown(alerts: Iterable[Alert]) -> dict[str, set[str]]:

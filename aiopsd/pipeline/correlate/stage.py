@@ -12,6 +12,7 @@ from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.maintenance import MaintenanceBook
 from aiopsd.model import (
+    ANOMALY,
     AckIncident,
     Alert,
     AlertBatch,
@@ -66,7 +67,7 @@ from aiopsd.services import ServiceMapper
 from aiopsd.silences import SilenceBook
 from aiopsd.topology import EXPIRED, Diff, Topology
 
-VERSION = 6
+VERSION = 7
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
@@ -199,6 +200,9 @@ class CorrelateStage:
             self._ledger.audit("", "bug", f"handling {what} failed: {e!r}", reason=where.rpartition("aiopsd/")[2])
 
     def _publish(self) -> None:
+        if not self.grouper.settling:
+            for incident_id, cause in self._causes.named().items():
+                self._guarded("a cause", self._follow, incident_id, cause)
         self._pages.publish()
         self._causes.publish()
 
@@ -259,13 +263,19 @@ class CorrelateStage:
     def _reassess(self) -> None:
         self._life.revise(self.grouper.reassess(self.now))
 
+    def _follow(self, incident_id: str, cause: str) -> None:
+        """What the evidence says of an incident's cause may make it part of another one."""
+        self._life.revise(self.grouper.caused(self._ledger.living(incident_id), cause, self.now))
+
     def _dispatch(self) -> None:
         """Flush what is due; what a page says of its cause is ranked by then, however short the group_wait."""
         while (wake := self.dispatcher.wake_at()) is not None and wake <= self.now:
             incident_id = self.dispatcher.next_incident()
             if (until := self._causes.answer_due(incident_id)) > self.now:
                 self.dispatcher.postpone(until)
-            elif not self._causes.overdue(incident_id):
+            elif self._causes.overdue(incident_id):
+                self._publish()
+            else:
                 self._pages.flush_next()
 
     def _on_timer(self, when: float, kind: int, key: str) -> None:
@@ -421,7 +431,7 @@ class CorrelateStage:
         alert = replace(alert, state=AlertState.RESOLVED, ends_at=ended, updated_at=self.now)
         self._ledger.keep(alert)
         self._ledger.timer(self.now + self.config.correlate.retention, FORGET_ALERT, alert.fingerprint)
-        self.grouper.resolved(alert.fingerprint, self.now)
+        self.grouper.resolved(alert.fingerprint, self.now, ended if alert.anomaly else None)
         self._life.alert_ended(alert)
         self._pages.news(alert.fingerprint)
 
@@ -429,7 +439,7 @@ class CorrelateStage:
         """An anomaly is an alert with a fixed label set; its severity does not name it, so that it may change."""
         self._causes.answered = True
         labels = {
-            "alertname": "AiopsdAnomaly",
+            "alertname": ANOMALY,
             "service": event.service,
             "signal": event.signal,
             ANOMALY_LABEL: "anomaly",
