@@ -224,3 +224,16 @@ def test_a_name_that_nobody_else_shows_does_not_travel() -> None:
     origin = desk.grouper.knowledge().origin
 
     assert origin["Odd"] > 0.0 > origin["Slow"]
+
+
+@pytest.mark.parametrize(("role", "passed"), [("cause", 0.1), ("", 0.5), ("symptom", 0.9)])
+def test_what_a_pack_says_of_a_name_decides_how_its_first_sighting_is_counted(role: str, passed: float) -> None:
+    """Taken for a victim's, a name that is a cause's says little of what is passed on; one that says nothing, half."""
+    desk = Desk("cart>db")
+    desk.fire(0, "db")
+    desk.grouper.memory.heed("Odd", role)
+    desk.fire(20, "cart", "Odd")
+    desk.until(2000)
+
+    assert desk.grouper.s.passed["Odd"].value == pytest.approx(passed, abs=0.01)
+    assert desk.grouper.s.passed["Odd"].value + desk.grouper.s.origin["Odd"].value == pytest.approx(1.0, abs=0.01)

@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 
-from aiopsd.correlate.grouping.roles import Tilt, tilt
+from aiopsd.correlate.grouping.roles import travels
 from aiopsd.correlate.grouping.state import HALF_LIFE, Count, State, count
 from aiopsd.topology import Topology
 
@@ -17,7 +17,7 @@ NAMES = 8.0  # guess of how many alertnames there are, for the first hours
 DOUBT = 8.0  # sightings that what is usual for a name counts for
 FRESH = 0.02  # of all sightings; shares need not be worked out anew for fewer new ones
 LEAST = 0.0005  # share that an unseen alertname may have: nothing is impossible
-TRAVELS = 1.0  # incidents that a name starts with: a name is passed on or is not, few are in between
+KNOWN = 1.0  # incidents that what a name says counts for: one is passed on or is not, few are in between
 ROLES = 20_000  # alertnames whose role is kept
 ROWS = 50_000  # counts of what fires alone, some 10 MB; beyond it the quarter seen least goes
 
@@ -39,7 +39,7 @@ class Memory:
     def shares_of(self, name: str) -> tuple[float, float, float]:
         """Log-shares of an alertname at origins, among passed-on symptoms and among both, as of what was learned last.
 
-        Of a name that was seldom seen either way, both sides say the same, but for what is known of such names.
+        Of a name that was seldom seen either way, both sides say the same: what it is worth must be learned.
         """
         shares = self.s.shares
         known = shares.get(name)
@@ -54,15 +54,7 @@ class Memory:
         origin, origins = _at(self.s.origin, name, at), _at(self.s.origin, "", at)
         passed, passes = _at(self.s.passed, name, at), _at(self.s.passed, "", at)
         usual = (origin + passed + 0.5) / (origins + passes + 0.5 * NAMES)
-        said = self._said(name)
-        return (
-            _log_share(origin, origins, usual * said.origin),
-            _log_share(passed, passes, usual * said.passed),
-            math.log(usual),
-        )
-
-    def _said(self, name: str) -> Tilt:
-        return tilt(self.s.roles.get(name, ""), name)
+        return _log_share(origin, origins, usual), _log_share(passed, passes, usual), math.log(usual)
 
     def heed(self, name: str, role: str) -> None:
         """A rule pack gives this role to an alertname."""
@@ -71,7 +63,6 @@ class Memory:
             if len(roles) >= ROLES:
                 del roles[next(iter(roles))]
             roles[name] = role
-            self.s.shares.pop(name, None)
 
     def learn(self, names: Iterable[str], *, passed: bool) -> None:
         """Names were seen at an origin, or at a trouble that others seem to have caused.
@@ -97,7 +88,7 @@ class Memory:
     def _travels(self, name: str) -> float:
         """Chance that a name is one that is passed on: in incidents of several vertices, do others show it, too?"""
         common, lone = self.read(self.s.common, name), self.read(self.s.lone, name)
-        return (common + TRAVELS * self._said(name).travels) / (common + lone + TRAVELS)
+        return (common + KNOWN * travels(self.s.roles.get(name, ""), name)) / (common + lone + KNOWN)
 
     def fault_rate(self, onset: float, counted: bool) -> float:
         """Rate (1/s) of faults of one vertex about `onset`; `counted`: its incident is among the recent ones itself."""
