@@ -431,7 +431,7 @@ def test_what_the_evidence_blames_on_a_trouble_elsewhere_is_one_incident_with_it
     """Alerts alone show no way from one to the other; once the cause of both is named they stay together."""
     desk = Desk(SHOP)
     ledger = desk.fire(0, "ledger", "Down")
-    index = desk.fire(20, "index", "LoadGone")
+    index = desk.fire(20, "index", "AiopsdAnomaly", signal="request_rate", aiopsd_kind="anomaly")
     desk.until(30)
     assert desk.of(index) != desk.of(ledger)
 
@@ -487,3 +487,25 @@ def test_the_second_sign_of_a_cause_is_no_second_incident() -> None:
     second = desk.fire(40_030.0, "a", "Restarts", pod="1")
 
     assert desk.of(first) == desk.of(second)
+
+
+@pytest.mark.parametrize(
+    ("calls", "labels", "one"),
+    [
+        ("a>cart b>users", {"alertname": "AiopsdAnomaly", "signal": "rps", "aiopsd_kind": "anomaly"}, True),
+        ("a>cart b>users", {"alertname": "BatchJobFailed"}, False),
+        ("a>cart b>users users>x x>y y>z z>cart", {"alertname": "BatchJobFailed"}, True),
+    ],
+    ids=["its metrics moved", "it only came then", "it depends on the cause"],
+)
+def test_an_alert_that_came_at_a_bad_time_is_another_problem(calls: str, labels: dict[str, str], one: bool) -> None:
+    """What the evidence names takes in what metrics say has moved, and what depends on it, but no mere neighbour."""
+    desk = Desk(calls)
+    cart = desk.fire(0, "cart", "Slow")
+    users = desk.fire(30, "users", labels.pop("alertname"), **labels)
+    desk.until(40)
+    assert not desk.together(cart, users)
+
+    desk.blame(41, users, "cart")
+
+    assert desk.together(cart, users) == one

@@ -41,7 +41,7 @@ from aiopsd.correlate.grouping.state import (
 )
 from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.correlate.grouping.thoughts import KEEP_ENDED, Thoughts
-from aiopsd.correlate.place import name_of, place_of
+from aiopsd.correlate.place import measured, name_of, place_of
 from aiopsd.correlate.rootcause import Knowledge
 from aiopsd.model import Alert, Verdict
 from aiopsd.topology import Topology
@@ -50,6 +50,7 @@ RECHECK = 200.0  # s after its first alert at which a trouble thinks again for t
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
 LATER = {CHECK_TIMER: (RECHECK_TIMER, RECHECK), RECHECK_TIMER: (SETTLE_TIMER, SETTLE)}
 BACKLOG = 6 * 3600.0  # s; an onset so long ago is still taken as told: what queued up while nobody read it
+DEPTH = 20  # steps down the calls at which one still depends on the other
 KNOWN = 3.0  # incidents in which a name was seen before it tells anything
 
 
@@ -205,14 +206,19 @@ class Grouper:
         """The evidence shows that an incident stems from `cause`: the one that has this trouble, if any, is the same.
 
         Alerts alone do not show it when nothing of the cause is in the incident: load that breaks off reaches what
-        stands three calls away at once.
+        stands three calls away at once. But the metrics of an incident must have moved, or it must depend on the cause:
+        an alert that merely came at a bad time is another problem, and would go untold.
         """
         s = self.s
         s.now = max(s.now, stamp)
         group = s.groups.get(incident)
         if group is None or not group.firing:
             return []
-        began = min(s.troubles[tid].onset for tid in group.troubles)
+        here = [s.troubles[tid] for tid in group.troubles]
+        below = self.topology.around({t.vertex for t in here}, 0, DEPTH)
+        if cause not in below and not any(measured(name) for t in here for name in t.names):
+            return []
+        began = min(t.onset for t in here)
         others = [t for tid in s.hot.get(cause, ()) if (t := s.troubles[tid]).group != incident and t.names]
         origins = [t for t in others if t.ended < 0.0 and abs(t.onset - began) <= HORIZON]
         if origins:
