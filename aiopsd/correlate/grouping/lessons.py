@@ -130,7 +130,9 @@ class Lessons:
             self.memory.bound()
         else:
             self._learn_company(trouble, group)
-            self.memory.learn(trouble.names, passed=trouble.parent >= 0)
+            parent = s.troubles.get(trouble.parent)
+            fell = parent is not None and self.graph.is_host(parent.vertex)
+            self.memory.learn(trouble.names, passed=parent is not None, fell=fell)
         if trouble.echo_of < 0 and trouble.names:
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         drop_in(s.hot, trouble.vertex, trouble.id)

@@ -64,17 +64,17 @@ class Memory:
                 del roles[next(iter(roles))]
             roles[name] = role
 
-    def learn(self, names: Iterable[str], *, passed: bool) -> None:
+    def learn(self, names: Iterable[str], *, passed: bool, fell: bool) -> None:
         """Names were seen at an origin, or at a trouble that others seem to have caused.
 
         There a name counts as passed on as far as it ever is, else as one of an origin: a cause that was taken
-        for the victim of another one must not teach that its name travels. Shares of other names hold until the whole
-        has grown by FRESH.
+        for the victim of another one must not teach that its name travels. Of what fell with its host any name is passed
+        on. Shares of other names hold until the whole has grown by FRESH.
         """
         s, now = self.s, self.s.now
         for name in names:
-            travels = self._travels(name) if passed else 0.0
-            for counts, part in ((s.passed, travels), (s.origin, 1.0 - travels)):
+            share = 1.0 if fell else self._travels(name) if passed else 0.0
+            for counts, part in ((s.passed, share), (s.origin, 1.0 - share)):
                 if part:
                     count(counts, name, now, part)
                     count(counts, "", now, part)
