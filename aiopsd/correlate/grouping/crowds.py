@@ -1,11 +1,14 @@
-"""How many troubles that nothing explains began about when on each node and zone: counters, not pairs.
+"""How many troubles that nothing explains began about when on what they depend on: numbers, not pairs.
 
+Of nodes, zones and other layers (graph.py) there are counters; of what few depend on, it is counted when asked for.
 They follow from the troubles that are hot, so a snapshot need not hold them. Worth is counted in thousandths of a nat:
 sums of whole numbers do not depend on the order in which things came and went.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 
 SLOT = 30.0  # s; grain of the counts
@@ -15,27 +18,37 @@ EVERYWHERE = ""  # key of the counts over all hosts
 class Mark(NamedTuple):
     """Where a trouble is counted, and as what.
 
-    `loose`: the hosts whose fault might explain it, `tied`: those whose need not, because something else does.
+    `free`: nothing that shows alerts explains it. It is counted on `hosts` as one that their fault might explain; or
+    else as one that it need not. `claim`: the silent trouble on which it hangs; -1: none.
     """
 
     slot: int
     worth: int
     name: str
-    loose: tuple[str, ...]
-    tied: tuple[str, ...]
+    free: bool
+    hosts: tuple[str, ...]
+    claim: int
 
 
 class Slot:
     """What began on a host within SLOT seconds."""
 
-    __slots__ = ("explained", "members", "names", "silent", "worth")
+    __slots__ = ("claims", "explained", "members", "names", "worth")
 
     def __init__(self) -> None:
         self.members: dict[int, None] = {}
         self.explained = 0
-        self.silent: dict[int, None] = {}
+        self.claims: dict[int, int] = {}
         self.names: dict[str, int] = {}
         self.worth = 0
+
+    def add(self, tid: int, mark: Mark) -> None:
+        """One more that nothing explains."""
+        self.members[tid] = None
+        self.worth += mark.worth
+        self.names[mark.name] = self.names.get(mark.name, 0) + 1
+        if mark.claim >= 0:
+            self.claims[mark.claim] = self.claims.get(mark.claim, 0) + 1
 
 
 class Crowd(NamedTuple):
@@ -46,12 +59,36 @@ class Crowd(NamedTuple):
     worth: float
     names: dict[str, int]
 
+    @classmethod
+    def of(cls, slots: Iterable[Slot]) -> "Crowd":
+        """The sum of some slots."""
+        size, explained, worth = 0, 0, 0
+        names: dict[str, int] = {}
+        for slot in slots:
+            size += len(slot.members)
+            explained += slot.explained
+            worth += slot.worth
+            for name, n in slot.names.items():
+                names[name] = names.get(name, 0) + n
+        return cls(size, explained, worth / 1000.0, names)
+
+    def without(self, others: Iterable[Trouble]) -> "Crowd":
+        """The same, when something else explains these of it."""
+        size, explained, worth, names = self.size, self.explained, self.worth, dict(self.names)
+        for other in others:
+            name = next(iter(other.names))
+            if names.get(name):
+                size, explained, worth = size - 1, explained + 1, worth - round(1000.0 * other.strange) / 1000.0
+                less(names, name)
+        return Crowd(size, explained, worth, names)
+
 
 class Crowds:
     """Counts by host and slot of time."""
 
-    def __init__(self, s: State) -> None:
+    def __init__(self, s: State, graph: Graph) -> None:
         self.s = s
+        self.graph = graph
         self._marks: dict[int, Mark] = {}
         self._slots: dict[str, dict[int, Slot]] = {}
         for row in s.hot.values():
@@ -69,49 +106,47 @@ class Crowds:
             self._put_in(trouble.id, mark)
 
     def _mark(self, trouble: Trouble) -> Mark | None:
-        under = trouble.under
-        if not under or trouble.id not in self.s.hot.get(trouble.vertex, ()):
+        if not trouble.names or trouble.id not in self.s.hot.get(trouble.vertex, ()):
             return None
-        slot, parent = int(trouble.onset // SLOT), self.s.troubles.get(trouble.parent)
-        if not trouble.names:
-            return Mark(slot, 0, "", under, ())
-        loose: tuple[str, ...] = ()
-        if trouble.strange > 0.0:
-            if parent is None:
-                loose = under
-            elif not parent.names:  # a silent trouble is a guess: a layer below it may be the better one
-                loose = tuple(host for host in under if host == parent.vertex or host in parent.under)
-        tied = tuple(host for host in under if host not in loose)
-        return Mark(slot, round(1000.0 * trouble.strange), next(iter(trouble.names)), loose, tied)
+        parent = self.s.troubles.get(trouble.parent)
+        claim = parent.id if parent is not None and not parent.names else -1
+        return Mark(
+            slot=int(trouble.onset // SLOT),
+            worth=round(1000.0 * trouble.strange),
+            name=next(iter(trouble.names)),
+            free=trouble.strange > 0.0 and (parent is None or claim >= 0 or self._shares(trouble, parent)),
+            hosts=trouble.under,
+            claim=claim,
+        )
+
+    def _shares(self, trouble: Trouble, parent: Trouble) -> bool:
+        """Whether two have no more in common than something that says nothing."""
+        link = self.graph.around(trouble.vertex).get(parent.vertex)
+        return link is not None and not link.down and not link.up and link.shared != ()
 
     def _put_in(self, tid: int, mark: Mark) -> None:
         self._marks[tid] = mark
-        for host in mark.tied:
-            self._slot(host, mark.slot).explained += 1
-        for host in (EVERYWHERE, *mark.loose) if mark.loose else ():
-            slot = self._slot(host, mark.slot)
-            if not mark.name:
-                slot.silent[tid] = None
-                continue
-            slot.members[tid] = None
-            slot.worth += mark.worth
-            slot.names[mark.name] = slot.names.get(mark.name, 0) + 1
+        if not mark.free:
+            for host in mark.hosts:
+                self._slot(host, mark.slot).explained += 1
+            return
+        for host in (EVERYWHERE, *mark.hosts):
+            self._slot(host, mark.slot).add(tid, mark)
 
     def _take_out(self, tid: int, mark: Mark) -> None:
         del self._marks[tid]
-        for host in mark.tied:
-            self._slots[host][mark.slot].explained -= 1
-            self._tidy(host, mark.slot)
-        for host in (EVERYWHERE, *mark.loose) if mark.loose else ():
+        if not mark.free:
+            for host in mark.hosts:
+                self._slots[host][mark.slot].explained -= 1
+                self._tidy(host, mark.slot)
+            return
+        for host in (EVERYWHERE, *mark.hosts):
             slot = self._slots[host][mark.slot]
-            if not mark.name:
-                del slot.silent[tid]
-            else:
-                del slot.members[tid]
-                slot.worth -= mark.worth
-                slot.names[mark.name] -= 1
-                if not slot.names[mark.name]:
-                    del slot.names[mark.name]
+            del slot.members[tid]
+            slot.worth -= mark.worth
+            less(slot.names, mark.name)
+            if mark.claim >= 0:
+                less(slot.claims, mark.claim)
             self._tidy(host, mark.slot)
 
     def _slot(self, host: str, slot: int) -> Slot:
@@ -120,15 +155,24 @@ class Crowds:
     def _tidy(self, host: str, slot: int) -> None:
         slots = self._slots[host]
         left = slots[slot]
-        if not left.members and not left.silent and not left.explained:
+        if not left.members and not left.explained:
             del slots[slot]
             if not slots:
                 del self._slots[host]
 
-    def loose(self, trouble: Trouble) -> tuple[str, ...]:
-        """The hosts whose fault might explain a trouble that shows alerts."""
+    def suspects(self, trouble: Trouble) -> list[str]:
+        """What several depend on whose fault might explain a trouble: nodes, zones, callees."""
         mark = self._marks.get(trouble.id)
-        return mark.loose if mark is not None and mark.name else ()
+        if mark is None or not mark.free:
+            return []
+        if trouble.apart == self.graph.topology.version:
+            return list(mark.hosts)  # nothing near it is in trouble: no callee of it has another caller that is
+        hot, graph = self.s.hot.keys(), self.graph
+        return [
+            at
+            for at in graph.callees(trouble.vertex)
+            if len(graph.callers(at)) > 1 and (graph.is_host(at) or len(hot & graph.callers(at).keys()) > 1)
+        ]
 
     def __len__(self) -> int:
         """How many troubles are counted."""
@@ -138,30 +182,47 @@ class Crowds:
         """How many began on a host from one slot to another that nothing explains."""
         return sum(len(slot.members) for slot in self._between(host, first, last))
 
-    def crowd(self, host: str, first: int, last: int) -> Crowd:
-        """What is counted of a host from one slot to another."""
-        size, explained, worth = 0, 0, 0
-        names: dict[str, int] = {}
-        for slot in self._between(host, first, last):
-            size += len(slot.members)
-            explained += slot.explained
-            worth += slot.worth
-            for name, n in slot.names.items():
-                names[name] = names.get(name, 0) + n
-        return Crowd(size, explained, worth / 1000.0, names)
+    def crowd(self, at: str, first: int, last: int) -> Crowd:
+        """What depends on `at` and began from one slot to another."""
+        return Crowd.of(self._between(at, first, last))
 
-    def members(self, host: str, first: int, last: int) -> list[Trouble]:
+    def members(self, at: str, first: int, last: int) -> list[Trouble]:
         """Those troubles that nothing explains, by onset."""
-        found = [self.s.troubles[tid] for slot in self._between(host, first, last) for tid in slot.members]
+        found = [self.s.troubles[tid] for slot in self._between(at, first, last) for tid in slot.members]
         found.sort(key=by_onset)
         return found
 
-    def silent(self, host: str, first: int, last: int) -> list[Trouble]:
-        """Silent troubles of what stands on a host, by onset."""
-        found = [self.s.troubles[tid] for slot in self._between(host, first, last) for tid in slot.silent]
-        found.sort(key=by_onset)
-        return found
+    def claims(self, at: str, first: int, last: int) -> list[Trouble]:
+        """Silent troubles elsewhere on which they hang, by onset."""
+        found = dict.fromkeys(tid for slot in self._between(at, first, last) for tid in slot.claims)
+        out = [self.s.troubles[tid] for tid in found]
+        out = [t for t in out if t.vertex != at]
+        out.sort(key=by_onset)
+        return out
 
-    def _between(self, host: str, first: int, last: int) -> list[Slot]:
-        slots = self._slots.get(host)
+    def _between(self, at: str, first: int, last: int) -> list[Slot]:
+        slots = self._slots.get(at) if not at or self.graph.is_host(at) else self._callers(at, first, last)
         return [slots[i] for i in range(first, last + 1) if i in slots] if slots else []
+
+    def _callers(self, at: str, first: int, last: int) -> dict[int, Slot]:
+        """Of what few depend on: counted when asked for, each caller once, however often it came and went."""
+        out: dict[int, Slot] = {}
+        hot, marks = self.s.hot, self._marks
+        for caller in self.graph.callers(at):
+            here = [(mark.slot, tid, mark) for tid in hot.get(caller, ()) if (mark := marks.get(tid)) is not None]
+            here = [one for one in here if first <= one[0] <= last]
+            if not here:
+                continue
+            slot, tid, mark = min(here, key=lambda one: one[:2])
+            if all(mark.free for _, _, mark in here):
+                out.setdefault(slot, Slot()).add(tid, mark)
+            else:
+                out.setdefault(slot, Slot()).explained += 1
+        return out
+
+
+def less(counts: dict[Any, int], key: Any) -> None:
+    """Count one less of it; what is left of nothing goes."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

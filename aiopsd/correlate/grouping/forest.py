@@ -117,7 +117,7 @@ class Forest:
             value=own,
             born=s.now,
             under=spot.hosts,
-            strange=self.odds.strange(vertex, names) if spot.hosts else 0.0,
+            strange=self.odds.strange(vertex, names) if names else 0.0,
             fan=self.graph.fan(vertex) if spot.is_host else len(spot.callers),
             deps=len(spot.callees),
             followers=self._followers(spot, onset, near),

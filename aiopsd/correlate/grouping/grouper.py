@@ -72,7 +72,7 @@ class Grouper:
         self.memory = Memory(s, topology)
         self.odds = Odds(s, config, self.memory, self.passages)
         self.strangers = Strangers(s, topology, self.memory)
-        self.crowds = Crowds(s)
+        self.crowds = Crowds(s, self.graph)
         self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
         self.thoughts = Thoughts(s, self.graph, self.odds, self.strangers, self.forest)
         self.lessons = Lessons(s, self.graph, self.memory, self.odds, self.strangers, self.passages, self.forest)

@@ -126,8 +126,15 @@ class Hindsight:
         mine, its = self._story(small.id), self._story(large.id)
         if not self._lures(its, mine) and not self._lures(mine, its):
             return False
+        if self._guessed(mine) or self._guessed(its):
+            return False  # what is only guessed is no ground to hide another incident
         echo = all(v in its.parts for v in mine.parts)  # nothing new: further spells of what is there
         return self._shift(troubles, small, large, AGAIN if echo else JOIN)
+
+    def _guessed(self, story: Story) -> bool:
+        """Whether the cause of a story is a callee that says nothing."""
+        cause = story.cause()[1]
+        return not story.parts[cause].troubles[0].names and not self.graph.is_host(cause)
 
     @staticmethod
     def _lures(story: Story, other: Story) -> bool:

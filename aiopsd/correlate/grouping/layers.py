@@ -1,25 +1,27 @@
-"""Nodes and zones: troubles that share nothing but where they run are weighed against the host, not pair by pair.
+"""What several depend on and what says nothing: their troubles are weighed against it, not pair by pair.
 
-A host that fails seldom says so itself, and everything carries the label of some popular zone. When so many of all that
-runs on a host began within SPAN that one fault of the host is likelier than as many faults of their own, the host gets
-a *silent trouble*: a trouble without alerts at its vertex, on which they hang, and against which every later one is
-weighed as against the trouble of a callee. If the host speaks up later, that is a further symptom of this trouble.
+A host that fails seldom says so itself, and everything carries the label of some popular zone; nobody may watch a
+database, nor what others run. When so many of all that depends on one vertex began within SPAN that one fault there is
+likelier than as many faults of their own, it gets a *silent trouble*: a trouble without alerts, on which they hang, and
+against which every later one is weighed as against that of any callee. If the vertex speaks up later, that is a further
+symptom of this trouble; if another cause of theirs does, and the rest does not need the guess, it takes them over.
 
-What is compared, in nats: the rate of faults of a host, and the chance that just so many of its members follow it while
-the others stay well (Beta-binomial); against the rates at which these vertices fire by themselves, raised to what is
-seen at the moment outside of the host: a bad hour is no fault of a zone. A new alert costs a few counters for each host
-of its vertex, however many run there.
+What is compared, in nats: the rate of faults of a vertex, the chance that it says nothing, and that just so many of its
+callers follow it while the others stay well (Beta-binomial); against the rates at which these fire alone, raised to
+what is seen elsewhere at the moment: a bad hour is no fault of a zone. A new alert costs some counters for each host
+of its vertex, however many run there, and a look at the callers of its other callees when one of them is in trouble.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
-from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.graph import Graph, Link
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
-from aiopsd.correlate.grouping.odds import SPAN, Odds
-from aiopsd.correlate.grouping.passages import HOP_MEAN
+from aiopsd.correlate.grouping.odds import SILENT, SPAN, Odds
+from aiopsd.correlate.grouping.passages import HOP_MEAN, read
+from aiopsd.correlate.grouping.reasons import why
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.correlate.grouping.thoughts import Thoughts
 
@@ -31,7 +33,7 @@ _BETA = math.lgamma(FOLLOWS) + math.lgamma(STAYS) - math.lgamma(FOLLOWS + STAYS)
 
 
 class Layers:
-    """Raises silent troubles of hosts."""
+    """Raises silent troubles of nodes, zones and callees."""
 
     def __init__(self, s: State, graph: Graph, odds: Odds, crowds: Crowds, forest: Forest, thoughts: Thoughts) -> None:
         self.s = s
@@ -42,12 +44,13 @@ class Layers:
         self.forest = forest
         self.thoughts = thoughts
 
-    def new(self, trouble: Trouble) -> None:
-        """A trouble came: it may be the one too many for chance, or it may be the host's that others waited for."""
+    def new(self, trouble: Trouble, near: Sequence[tuple[Trouble, Link]]) -> None:
+        """A trouble came: it may be the one too many for chance, or that of the cause that others waited for."""
         if self.graph.is_host(trouble.vertex):
             slot = int(trouble.onset // SLOT)
             for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
                 self.thoughts.recheck(member)
+        self._take_over(trouble, near)
         self._rise(trouble)
 
     def again(self, trouble: Trouble) -> None:
@@ -55,7 +58,7 @@ class Layers:
         under = self.graph.hosts(trouble.vertex)
         if under != trouble.under:
             trouble.apart = -1
-            trouble.under, trouble.strange = under, self.odds.strange(trouble.vertex, trouble.names)
+            trouble.under = under
             self.counted(trouble)
         self._rise(trouble)
 
@@ -65,13 +68,39 @@ class Layers:
         for child in trouble.children:
             self.crowds.update(self.s.troubles[child])
 
-    def _rise(self, trouble: Trouble) -> None:
-        if not trouble.under:
+    def _take_over(self, trouble: Trouble, near: Sequence[tuple[Trouble, Link]]) -> None:
+        """A cause that speaks for itself, of callers that hang on a guess: the guess goes, unless others need it."""
+        guesses: dict[int, list[Trouble]] = {}
+        for other, link in near:
+            guess = self.s.troubles.get(other.parent)
+            if link.up == 1 and other.names and guess is not None and not guess.names:
+                guesses.setdefault(guess.id, []).append(other)
+        for tid, callers in guesses.items():
+            guess = self.s.troubles[tid]
+            slot = int(guess.onset // SLOT)
+            if guess.vertex != trouble.vertex and self._odds(guess.vertex, slot - SLOTS, slot + SLOTS, callers) <= 0.0:
+                for caller in callers:
+                    self._hand_over(caller, trouble)
+                if not guess.children:
+                    self.forest.dismiss(guess)
+
+    def _hand_over(self, caller: Trouble, cause: Trouble) -> None:
+        """Hang a trouble on that of a callee, if that explains it."""
+        link = self.graph.around(caller.vertex)[cause.vertex]
+        w, how = self.odds.weight(caller.vertex, caller.onset, cause, link)
+        if w <= caller.own or caller.pinned or self.forest.hangs_on(cause, caller):
             return
+        if caller.group == cause.group:
+            self.forest.link(caller, cause)
+        else:
+            self.forest.move(caller, cause, why(self.graph, caller.vertex, caller.onset, cause, how))
+        caller.value = w
+
+    def _rise(self, trouble: Trouble) -> None:
         slot = int(trouble.onset // SLOT)
         parent = self.s.troubles.get(trouble.parent)
         best, where, last = RAISE, "", 0
-        for host in self.crowds.loose(trouble):
+        for host in self.crowds.suspects(trouble):
             if parent is not None and parent.vertex == host:
                 continue
             for end in (slot, slot + SLOTS // 2, slot + SLOTS - 1):
@@ -85,13 +114,15 @@ class Layers:
         """Log-odds of a fault of the host against what is believed now: faults of their own, or of nodes below it."""
         value = self._odds(host, first, last)
         if value > RAISE:
-            for below in self.crowds.silent(host, first, last):
-                value -= max(0.0, self._odds(below.vertex, first, last))
+            for guess in self.crowds.claims(host, first, last):
+                value -= max(0.0, self._odds(guess.vertex, first, last))
         return value
 
-    def _odds(self, host: str, first: int, last: int) -> float:
+    def _odds(self, host: str, first: int, last: int, without: Sequence[Trouble] = ()) -> float:
         """Log-odds of a fault of the host against faults of their own, of all that began on it in these slots."""
         crowd = self.crowds.crowd(host, first, last)
+        if without:
+            crowd = crowd.without(without)
         k = crowd.size
         if k < 2:
             return 0.0
@@ -101,17 +132,25 @@ class Layers:
         expected = BURST * SPAN / BURST_SPAN * max(0.0, 1.0 - n / every)
         worse = max(0.0, math.log((1.0 + elsewhere) / (1.0 + expected)))
         rate = math.log(SPAN * (ORIGIN + self.memory.burst_rate(1)))
+        if not self.graph.is_host(host):  # which seldom speak for themselves
+            rate += math.log(SILENT / (1.0 + self._spoke(host)))
         return rate + follow + crowd.worth + self._alike(crowd.names) - k * worse
+
+    def _spoke(self, vertex: str) -> float:
+        """In how many troubles a vertex spoke for itself: who has alerts is less likely to be in trouble without."""
+        learned = self.s.up.get(vertex, {})
+        asked = max((read(tally, self.s.now)[0] for tally in learned.values()), default=0.0)
+        return asked + self.memory.read(self.s.alone, f"v|{vertex}")
 
     def _alike(self, names: Mapping[str, int]) -> float:
         """Log-likelihood ratio of alertnames: one fault shows alike (Chinese restaurant), many as names are usual."""
-        out = -math.lgamma(1.0 + sum(names.values()))
+        terms = [-math.lgamma(1.0 + sum(names.values()))]
         for name, n in names.items():
             if n > 1:  # a single one cancels
                 log_usual = self.memory.shares_of(name)[2]
                 usual = math.exp(log_usual)
-                out += math.lgamma(n + usual) - math.lgamma(usual) - n * log_usual
-        return out
+                terms.append(math.lgamma(n + usual) - math.lgamma(usual) - n * log_usual)
+        return math.fsum(terms)  # in any order
 
     def _collect(self, trouble: Trouble, host: str, first: int, last: int) -> None:
         """Hang a trouble on that of a host; if the host has none yet, a silent one with all that began with it."""
@@ -120,12 +159,13 @@ class Layers:
             if abs(s.troubles[tid].onset - trouble.onset) < FOLLOW_SPAN:
                 self._hang([trouble], s.troubles[tid])
                 return
+        guesses = self.crowds.claims(host, first, last)
         members = self.crowds.members(host, first, last)
         middle = members[len(members) // 2].onset
         self._hang(members, self.forest.raise_silent(host, middle - HOP_MEAN, members[0]))
-        for below in self.crowds.silent(host, first, last):
-            if not below.children:
-                self.forest.dismiss(below)
+        for guess in guesses:
+            if not guess.children:
+                self.forest.dismiss(guess)
 
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
         many = f"{root.followers} of what {self.graph.verb(root.vertex)} on {root.vertex} began within minutes"

@@ -29,6 +29,7 @@ ASTRAY = 0.01  # chance that an alert ends at another time than its cause: it fl
 FLAPS = 0.3  # chance that an end was not the last one
 
 _SAME_LOG = math.log(SAME)
+_FIRST_LOG = math.log((1.0 - SILENT) / LATE)
 _SPAN_LOG = math.log(SPAN)
 _DOWN_LOG = math.log(DOWN)
 _STILL_LOG = math.log(FLAPS)
@@ -53,8 +54,11 @@ class Odds:
     def same(self, onset: float, names: Iterable[str], other: Trouble) -> float:
         """Log-likelihood that symptoms are further ones of a trouble of their vertex, over that of passed-on ones.
 
-        What a cause shows next looks like a cause, too; of what looks like a victim until now, nobody knows.
+        What a cause shows next looks like a cause, too; of what looks like a victim until now, nobody knows. The first
+        one of a trouble that was guessed from others may come at any time: it has kept silent so far.
         """
+        if not other.names:
+            return _FIRST_LOG
         fits = _SAME_LOG + delay(onset - other.onset, SAME_MEAN, SAME_SCALE)
         if other.parent < 0 and self._like_a_cause(other.names) > 0.0:
             fits += self._like_a_cause(names)

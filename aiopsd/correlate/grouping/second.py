@@ -179,7 +179,7 @@ class Second:
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
         if how != "same":
-            self.layers.new(trouble)
+            self.layers.new(trouble, look.near)
 
     def flaps(self, trouble: Trouble) -> bool:
         """Whether what fires again goes on with its last spell: the first spells are troubles of their own.
@@ -199,7 +199,7 @@ class Second:
             trouble.onset, trouble.apart = item.onset, -1
         if fresh:
             trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)
-            trouble.strange = self.odds.strange(trouble.vertex, trouble.names) if trouble.under else 0.0
+            trouble.strange = self.odds.strange(trouble.vertex, trouble.names)
         self.layers.counted(trouble)
         if fresh:
             self.thoughts.recheck(trouble)
