@@ -68,8 +68,8 @@ class Memory:
         """Names were seen at an origin, or at a trouble that others seem to have caused.
 
         There a name counts as passed on as far as it ever is, else as one of an origin: a cause that was taken
-        for the victim of another one must not teach that its name travels. Of what fell with its host any name is passed
-        on. Shares of other names hold until the whole has grown by FRESH.
+        for the victim of another one must not teach that its name travels. Of what `fell` with its host any name is
+        passed on. Shares of other names hold until the whole has grown by FRESH.
         """
         s, now = self.s, self.s.now
         for name in names:
