@@ -89,3 +89,17 @@ def test_callers_of_one_second_in_any_order(order: int) -> None:
     desk.until(60.0)
 
     assert desk.together(*fell)
+
+
+@pytest.mark.parametrize(("followers", "incidents"), [(0, 1), (3, 4)])
+def test_a_guess_must_be_the_likelier_the_more_it_would_hide(followers: int, incidents: int) -> None:
+    """Four of 16 callers of what says nothing are its victims; if each took three others down, they stay apart."""
+    desk = Desk(" ".join(f"c{k}>db " + " ".join(f"c{k}u{j}>c{k}" for j in range(3)) for k in range(16)))
+    fell = []
+    for k in range(4):
+        fell.append(desk.fire(25.0 * k, f"c{k}"))
+        for j in range(followers):
+            desk.fire(25.0 * k + 3.0 + j, f"c{k}u{j}")
+    desk.until(130.0)
+
+    assert len({desk.of(fp) for fp in fell}) == incidents

@@ -116,7 +116,18 @@ class Layers:
         if value > RAISE:
             for guess in self.crowds.claims(host, first, last):
                 value -= max(0.0, self._odds(guess.vertex, first, last))
+            if not self.graph.is_host(host):
+                value -= self._untold(host, first, last)
         return value
+
+    def _untold(self, at: str, first: int, last: int) -> float:
+        """Nats by which a guess must be likelier for what it hides: all incidents that it makes one but the largest.
+
+        As where one trouble moves (`Thoughts`): each weighs by the vertices in trouble of which nobody would be told.
+        """
+        groups = dict.fromkeys(member.group for member in self.crowds.members(at, first, last))
+        sizes = sorted(len(self.s.groups[gid].troubles) for gid in groups)
+        return sum(map(math.log, sizes[:-1]))
 
     def _odds(self, host: str, first: int, last: int, without: Sequence[Trouble] = ()) -> float:
         """Log-odds of a fault of the host against faults of their own, of all that began on it in these slots."""
