@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from aiopsd.config import Config, load
+from aiopsd.correlate.grouping import Revision
 from aiopsd.model import (
     AlertBatch,
     AlertIn,
@@ -362,3 +363,21 @@ def test_what_is_posted_together_is_explained_once_it_has_been_weighed(room: Roo
         "db": "what is in trouble near it does not explain it",
     }
     assert room.notes == []
+
+
+def test_an_alert_that_is_moved_twice_leaves_no_incident_open() -> None:
+    """What comes and goes within a second may be moved twice from where it was first; each incident it left ends."""
+    room = Room()
+    room.anomaly(100.0, "web")
+    (first,) = room.incidents
+    (fp,) = room.stage.alerts
+    moves = [Revision("move", first, incident, (fp,), True, "it fits there") for incident in ("a" * 16, "b" * 16)]
+
+    room.stage._life.revise(moves)
+    began, over = T0 + 100.0, T0 + 130.0
+    room.tell(
+        130.0, Anomaly(id="a-web", service="web", signal="p99", onset=began, ts=over, score=0.0, state="resolved")
+    )
+    room.tell(2000.0, Tick())
+
+    assert {i.state for i in room.stage.incidents.values()} == {IncidentState.RESOLVED}

@@ -111,11 +111,13 @@ class Incidents:
 
     def _move(self, revision: Revision) -> None:
         ledger = self._ledger
-        source = ledger.incidents.get(revision.source)
         target_id = ledger.living(revision.target)
         moved = [a for fp in revision.fingerprints if (a := ledger.alerts.get(fp)) is not None]
-        if not moved or target_id == revision.source:
+        moved = [a for a in moved if a.incident != target_id]
+        if not moved:
             return
+        # not what the revision takes for its source: what comes and goes within one second may be moved twice
+        left = dict.fromkeys(ledger.living(a.incident) for a in moved if a.incident)
         for alert in moved:
             ledger.keep(replace(alert, incident=target_id, group_reason=revision.reason))
         if target_id:
@@ -129,15 +131,14 @@ class Incidents:
             fps = tuple(dict.fromkeys((*target.alerts, *(a.fingerprint for a in moved))))
             ledger.put(ledger.recounted(replace(target, started_at=min(target.started_at, started)), fps))
             self._settle(target_id)
-        if source is not None:
-            gone = {a.fingerprint for a in moved}
-            source = ledger.recounted(source, tuple(fp for fp in source.alerts if fp not in gone))
-            ledger.put(source)
-            text = f"{len(moved)} alerts moved to {target_id or 'no incident'}"
+        for source in [ledger.incidents[i] for i in left if i in ledger.incidents and i != target_id]:
+            gone = {a.fingerprint for a in moved if ledger.living(a.incident) == source.id}
+            ledger.put(ledger.recounted(source, tuple(fp for fp in source.alerts if fp not in gone)))
+            text = f"{len(gone)} alerts moved to {target_id or 'no incident'}"
             ledger.audit(source.id, "split", text, revision.reason)
             self._settle(source.id)
         self._pages.regrouped(a.fingerprint for a in moved)
-        for incident_id in (target_id, revision.source):
+        for incident_id in (target_id, *left):
             if incident_id in ledger.incidents:
                 self._pages.tell(incident_id)
                 self._causes.want(incident_id)
