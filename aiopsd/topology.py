@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
 OPERATOR = "operator"  # the source of edges that verdicts drew: a person's word, so it does not age either
 LASTING = (FILE_PREFIX, OPERATOR)
+DEEP = 20  # steps along the calls at which one still depends on the other
 SHOWN = 12  # edges that the sentence of a diff names
 HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
 FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
@@ -348,6 +349,10 @@ class Topology:
         for name, distance in self._flood(starts, depth, self._down).items():
             out[name] = min(distance, out.get(name, distance))
         return out
+
+    def needed(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Distance to what any of `names` depends on within DEEP steps along the calls; themselves with 0."""
+        return self._flood(tuple(names), DEEP, self._down)
 
     def _walk(
         self,

@@ -50,7 +50,6 @@ RECHECK = 200.0  # s after its first alert at which a trouble thinks again for t
 SETTLE = 600.0  # s after which a trouble is what it is, and is learned from
 LATER = {CHECK_TIMER: (RECHECK_TIMER, RECHECK), RECHECK_TIMER: (SETTLE_TIMER, SETTLE)}
 BACKLOG = 6 * 3600.0  # s; an onset so long ago is still taken as told: what queued up while nobody read it
-DEPTH = 20  # steps down the calls at which one still depends on the other
 KNOWN = 3.0  # incidents in which a name was seen before it tells anything
 
 
@@ -215,7 +214,7 @@ class Grouper:
         if group is None or not group.firing:
             return []
         here = [s.troubles[tid] for tid in group.troubles]
-        below = self.topology.around({t.vertex for t in here}, 0, DEPTH)
+        below = self.topology.needed({t.vertex for t in here})
         if cause not in below and not any(measured(name) for t in here for name in t.names):
             return []
         began = min(t.onset for t in here)

@@ -68,7 +68,7 @@ class Trouble(msgspec.Struct):
     born: float = 0.0  # stamp of its first alert
     value: float = 0.0  # log-likelihood of where it is
     under: tuple[str, ...] = ()  # nodes and zones that its vertex ran on when it began
-    strange: float = 0.0  # nats by which a fault of one of them would explain its onset better than one of its own
+    strange: float = 0.0  # nats by which a fault below it would explain its onset better than one of its own
     fan: int = 0  # how many depend on its vertex
     deps: int = 0  # how many its vertex depends on
     followers: int = 0  # how many of them are in trouble about as long

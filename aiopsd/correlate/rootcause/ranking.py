@@ -12,10 +12,9 @@ from aiopsd.correlate.rootcause.load import run_down
 from aiopsd.correlate.rootcause.symptoms import ALERT, Heard, Vertex, began_of, collect, fill_first, first_of, signature
 from aiopsd.correlate.rootcause.unsaid import silent_causes
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence
-from aiopsd.topology import Topology
+from aiopsd.topology import DEEP, Topology
 
 AGAIN = 0.6  # worth of a symptom on the page's own call paths: in part it is the page's trouble counted again
-DEPTH = 20  # steps down the calls that count as the page's paths
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
@@ -55,7 +54,7 @@ def rank(
         return ()
     graph = Graph(topology, under, grounds, known.hosted, vertices, traffic)
     where = place_of(page, topology).vertex if page is not None else ""
-    paths = topology.below(where, DEPTH) if where in vertices else {}
+    paths = topology.below(where, DEEP) if where in vertices else {}
     names = sorted(vertices)
     total = dict.fromkeys(names, 0.0)
     sent: dict[str, tuple[str, float]] = {}
@@ -105,7 +104,7 @@ def _leave_to_others(
     last = max((alert.starts_at for alert in alerts), default=math.inf)
     others = [name for name, v in vertices.items() if name not in here and first_of(v) > last and elsewhere(name)]
     if others:
-        below = topology.around(here, 0, DEPTH)
+        below = topology.needed(here)
         for name in others:
             if name not in below:
                 del vertices[name]
