@@ -448,6 +448,7 @@ class Incident(Noun, frozen=True, kw_only=True, tag="incident"):
     started_at: float  # earliest onset
     opened_at: float
     updated_at: float
+    quiet_since: float = 0.0  # when the last of its alerts ended; 0 while one fires
     resolved_at: float = 0.0
     acked_at: float = 0.0
     acked_by: str = ""
