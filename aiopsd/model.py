@@ -104,11 +104,10 @@ class Checked(Noun, frozen=True, kw_only=True):
 
 
 class Direction(StrEnum):
-    """Which way a signal left its normal range, or which way it harms."""
+    """Which way a signal left its normal range."""
 
     HIGH = "high"
     LOW = "low"
-    BOTH = "both"
 
 
 class Evidence(Noun, frozen=True, kw_only=True):

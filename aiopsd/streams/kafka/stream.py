@@ -525,10 +525,6 @@ class KafkaStream:
         metadata = await self._writer.send(self.config.topic, items)
         return [SourcePos(source=self.name, partition=m.partition, offset=m.offset) for m in metadata]
 
-    async def dead_letter(self, record: LogRecord, reason: str, detail: str) -> None:
-        """`dead_letters` for one record."""
-        await self.dead_letters([(record, reason, detail)])
-
     async def dead_letters(self, refused: Sequence[Refused]) -> None:
         """Write refused records, with (reason, detail), to the dead-letter topic; safe when this returns.
 
