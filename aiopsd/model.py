@@ -104,11 +104,10 @@ class Checked(Noun, frozen=True, kw_only=True):
 
 
 class Direction(StrEnum):
-    """Which way a signal left its normal range, or which way it harms."""
+    """Which way a signal left its normal range."""
 
     HIGH = "high"
     LOW = "low"
-    BOTH = "both"
 
 
 class Evidence(Noun, frozen=True, kw_only=True):
@@ -448,6 +447,7 @@ class Incident(Noun, frozen=True, kw_only=True, tag="incident"):
     started_at: float  # earliest onset
     opened_at: float
     updated_at: float
+    quiet_since: float = 0.0  # when the last of its alerts ended; 0 while one fires
     resolved_at: float = 0.0
     acked_at: float = 0.0
     acked_by: str = ""
