@@ -197,8 +197,9 @@ def count(counts: dict[str, Count], key: str, now: float, n: float = 1.0) -> Non
     """Count `n` more of `key`."""
     known = counts.get(key)
     if known is None:
-        known = counts[key] = Count()
-    known.add(now, n)
+        counts[key] = Count(n, max(0.0, now))
+    else:
+        known.add(now, n)
 
 
 def drop_in(table: dict[str, Any], key: str, item: int) -> None:
