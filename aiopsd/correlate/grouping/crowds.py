@@ -110,15 +110,15 @@ class Crowds:
     def _mark(self, trouble: Trouble) -> Mark | None:
         if not trouble.names or trouble.id not in self.s.hot.get(trouble.vertex, ()):
             return None
-        parent = self.s.troubles.get(trouble.parent)
+        parent = self.s.troubles.get(trouble.parent) if trouble.parent >= 0 else None
         claim = parent.id if parent is not None and not parent.names else -1
         return Mark(
-            slot=int(trouble.onset // SLOT),
-            worth=round(1000.0 * trouble.strange),
-            name=next(iter(trouble.names)),
-            free=trouble.strange > 0.0 and (parent is None or claim >= 0 or self._shares(trouble, parent)),
-            hosts=trouble.under,
-            claim=claim,
+            int(trouble.onset // SLOT),
+            round(1000.0 * trouble.strange),
+            next(iter(trouble.names)),
+            trouble.strange > 0.0 and (parent is None or claim >= 0 or self._shares(trouble, parent)),
+            trouble.under,
+            claim,
         )
 
     def _shares(self, trouble: Trouble, parent: Trouble) -> bool:

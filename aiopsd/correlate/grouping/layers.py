@@ -49,7 +49,8 @@ class Layers:
             slot = int(trouble.onset // SLOT)
             for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
                 self.thoughts.recheck(member)
-        self._take_over(trouble, near)
+        if near:
+            self._take_over(trouble, near)
         self._rise(trouble)
 
     def again(self, trouble: Trouble) -> None:
@@ -96,6 +97,8 @@ class Layers:
         caller.value = w
 
     def _rise(self, trouble: Trouble) -> None:
+        if not trouble.under and trouble.apart == self.graph.topology.version:
+            return  # it runs on nothing, and nothing near it is in trouble: as nearly always
         slot = int(trouble.onset // SLOT)
         parent = self.s.troubles.get(trouble.parent)
         best, where, last = RAISE, "", 0

@@ -220,10 +220,15 @@ class Odds:
         Only where an anomaly says when it began: its onset is read from samples, while the rule of an alert may wait
         for minutes and tell a cause after a symptom that is gone again.
         """
+        if trouble.ended < 0.0 and trouble.echoed < 0:
+            return False  # it goes on
         return 0.0 <= self.end(trouble) < other.onset and any(map(measured, other.names))
 
     def alone(self, group: Group) -> bool:
         """Whether all of an incident is one alert that comes and goes."""
+        if len(group.troubles) == 1:
+            (tid,) = group.troubles
+            return len(self.s.troubles[tid].names) <= 1
         if len(group.troubles) > 24:
             return False
         kind: tuple[str, str] | None = None

@@ -130,8 +130,11 @@ class Count(msgspec.Struct):
         return self.value * math.exp2((self.at - now) / HALF_LIFE) if now > self.at else self.value
 
     def add(self, now: float, amount: float = 1.0) -> None:
-        self.value = self.read(now) + amount
-        self.at = max(self.at, now)
+        if now > self.at:
+            self.value = self.value * math.exp2((self.at - now) / HALF_LIFE) + amount
+            self.at = now
+        else:
+            self.value += amount
 
 
 class Tally(msgspec.Struct):
