@@ -43,6 +43,7 @@ class Look(NamedTuple):
     votes: dict[str, float]
     best: dict[str, tuple[float, Trouble, str]]
     own: float
+    strange: float
     home: str
 
 
@@ -73,8 +74,20 @@ class Forest:
 
     def new(self, item: Waiting, gid: str, parent: int, look: Look) -> Trouble:
         """A trouble for an alert that is no further symptom of another one."""
-        trouble = self._add(item.vertex, item.onset, gid, parent, look.own, (item.name,), look.near)
-        trouble.texts[item.name] = item.text
+        trouble = self._add(
+            Trouble(
+                id=0,
+                vertex=item.vertex,
+                onset=item.onset,
+                group=gid,
+                parent=parent,
+                names={item.name: item.onset},
+                texts={item.name: item.text},
+                own=look.own,
+                strange=look.strange,
+            ),
+            look.near,
+        )
         self.s.begun = [*self.s.begun[1 - LATEST :], trouble.id]
         self.take_alert(trouble, item)
         return trouble
@@ -82,7 +95,8 @@ class Forest:
     def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
         """A trouble without alerts at what several run on, in the incident of one of them."""
         near = self.graph.near(vertex, self.s.hot, onset)
-        return self._add(vertex, onset, member.group, -1, self.odds.own(vertex, (), onset), (), near)
+        own = self.odds.own(vertex, (), onset)
+        return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), near)
 
     def dismiss(self, trouble: Trouble) -> None:
         """A silent trouble on which nothing hangs any more is none."""
@@ -94,43 +108,31 @@ class Forest:
         drop_in(s.kept, trouble.vertex, trouble.id)
         self.crowds.update(trouble)
 
-    def _add(
-        self,
-        vertex: str,
-        onset: float,
-        gid: str,
-        parent: int,
-        own: float,
-        names: tuple[str, ...],
-        near: list[tuple[Trouble, Link]],
-    ) -> Trouble:
-        s, spot = self.s, self.graph.spot(vertex)
+    def _add(self, trouble: Trouble, near: list[tuple[Trouble, Link]]) -> Trouble:
+        """Give a trouble its number and its place among those near it."""
+        s, spot, vertex = self.s, self.graph.spot(trouble.vertex), trouble.vertex
         s.count += 1
-        trouble = Trouble(
-            id=s.count,
-            vertex=vertex,
-            onset=onset,
-            group=gid,
-            parent=parent,
-            names=dict.fromkeys(names, onset),
-            own=own,
-            value=own,
-            born=s.now,
-            under=spot.hosts,
-            strange=self.odds.strange(vertex, names) if names else 0.0,
-            fan=self.graph.fan(vertex) if spot.is_host else len(spot.callers),
-            deps=len(spot.callees),
-            followers=self._followers(spot, onset, near),
-            apart=-1 if near else self.graph.topology.version,
-        )
+        trouble.id = s.count
+        trouble.value = trouble.own
+        trouble.born = s.now
+        trouble.under = spot.hosts
+        trouble.fan = self.graph.fan(vertex) if spot.is_host else len(spot.callers)
+        trouble.deps = len(spot.callees)
+        if near or spot.is_host:
+            trouble.followers = self._followers(spot, trouble.onset, near)
+        if not near:
+            trouble.apart = self.graph.topology.version
         s.troubles[trouble.id] = trouble
-        group = s.groups[gid]
+        group = s.groups[trouble.group]
         group.troubles[trouble.id] = None
         group.changed = s.count
-        if parent >= 0:
-            s.troubles[parent].children[trouble.id] = None
-        s.hot.setdefault(vertex, {})[trouble.id] = None
-        s.kept.setdefault(vertex, {})[trouble.id] = None
+        if trouble.parent >= 0:
+            s.troubles[trouble.parent].children[trouble.id] = None
+        for index in (s.hot, s.kept):
+            if vertex in index:
+                index[vertex][trouble.id] = None
+            else:
+                index[vertex] = {trouble.id: None}
         self.crowds.update(trouble)
         set_timer(s, s.now + CHECK, CHECK_TIMER, trouble.id)
         return trouble

@@ -67,7 +67,7 @@ class Second:
     def look(self, item: Waiting) -> Look:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
-        own = self.odds.own(item.vertex, (item.name,), item.onset)
+        own, strange = self.odds.alone_or_not(item.vertex, (item.name,), item.onset)
         near = self.graph.near(item.vertex, s.hot, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
@@ -90,7 +90,7 @@ class Second:
                 if echo is not None:
                     self.odds.vote(votes, best, old, echo - passed + STICK, "again")
         home = self.odds.best(votes)
-        return Look(near, votes, best, own, home if home and votes[home] > own + STICK else "")
+        return Look(near, votes, best, own, strange, home if home and votes[home] > own + STICK else "")
 
     def explain(self, item: Waiting, look: Look) -> Known:
         """Why this home, or none."""
@@ -198,8 +198,7 @@ class Second:
         if item.onset < trouble.onset:
             trouble.onset, trouble.apart = item.onset, -1
         if fresh:
-            trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)
-            trouble.strange = self.odds.strange(trouble.vertex, trouble.names)
+            trouble.own, trouble.strange = self.odds.alone_or_not(trouble.vertex, trouble.names, trouble.onset)
         self.layers.counted(trouble)
         if fresh:
             self.thoughts.recheck(trouble)
