@@ -28,7 +28,7 @@ from aiopsd.detect.flatline import Flatline
 from aiopsd.detect.join import Join, JoinPolicy, Seen, seen
 from aiopsd.detect.maintenance import Maintenance
 from aiopsd.detect.online import Online
-from aiopsd.detect.signals import Signal, Signals
+from aiopsd.detect.signals import NAME, Signal, Signals
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.detect.threshold import Limits
 from aiopsd.errors import ConfigError, DecodeReason
@@ -446,6 +446,7 @@ class DetectStage:
                 service=self._service,
                 names=self._names,
                 after=self._no_data[bank.rule] if self._policies else None,
+                given_up=self._config.evict_after,
             )
             for n, change in enumerate(changes):
                 out.append(((r, _BOUNDARY, 0.0, 0, n), self._append(self._hush(change, now))))
@@ -746,7 +747,13 @@ class DetectStage:
             found.sort(key=lambda e: (e.service, e.metric, sorted(e.labels.items())))
             evidence = [msgspec.structs.replace(e, channel="no-data", onset=hush.onset) for e in found[:8]]
         what = "source" if not hush.service else "service"
-        count = f"{hush.told} series" if change.state == "firing" else "all series back"
+        if len(rows):
+            which = self._whose(rows) if hush.service else ""
+            count = f"{f' ({which})' if which else ''}, {hush.told} series"
+        elif now - hush.onset > self._config.evict_after:
+            count = ", not missed any more,"
+        else:
+            count = ", all series back,"
         return Anomaly(
             id=content_id("no-data", what, service, round(hush.onset)),
             service=service,
@@ -758,9 +765,23 @@ class DetectStage:
             score=0.75,
             revision=hush.revision,
             labels={"source": self.source},
-            summary=f"no data from {what} {service}, {count}, since {clock(hush.onset)}",
+            summary=f"no data from {what} {service}{count} since {clock(hush.onset)}",
             evidence=tuple(evidence),
         )
+
+    def _whose(self, rows: Rows) -> str:
+        """What these series of a service share and its others do not: the target that is down; "": all are silent."""
+        shared = set.intersection(*(set(self._index.labels(row).items()) for row in rows.tolist()))
+        others = self._known & (self._service == self._service[rows[0]])
+        others[rows] = False
+        own = set()
+        for row in np.flatnonzero(others).tolist():
+            labels = self._index.labels(row)
+            own |= {(name, value) for name, value in shared if labels.get(name) != value}
+            if len(own) == len(shared):
+                break
+        metric = [value for name, value in own if name == NAME]
+        return ", ".join([*metric, *sorted(f"{name}={value}" for name, value in own if name != NAME)])
 
     def _stuck(self, change: Change, now: float) -> Anomaly:
         hush = change.hush
