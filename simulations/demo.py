@@ -2,7 +2,7 @@
 
 A day of metrics of a simulated shop is pushed quickly; then the outage, its first six minutes within some twenty
 seconds. The daemon lives through them in a process of its own, with a fresh data folder and every default, on a clock
-that runs as fast as the story and waits for a slow machine (hurry.py): what it decides is what it would decide in six
+that runs as fast as the story and knows slow machines (hurry.py): what it decides is what it would decide in six
 minutes. Pages go to a receiver in this process. Without a terminal it ends by itself: 0 when an incident named the true
 cause, else 1.
 """
@@ -146,7 +146,7 @@ class Player:
         self.out.progress("a day of metrics", 1.0)
 
     def _go_on(self, ts: float) -> None:
-        """Wait for this time of the story; the daemon's clock, and ours, wait a step later for what is not sent yet."""
+        """Wait for this time of the story; the daemon's clock, and ours, hurry no further than to the next step."""
         self.daemon.say(self.clock.run(SPEED, max(ts, self.clock()) + self.world.scenario.step))
         while (left := ts - self.clock()) > 0:
             time.sleep(left / SPEED)

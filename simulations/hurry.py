@@ -1,9 +1,10 @@
 """The real daemon on a clock that can run faster than life, for who wants to see six minutes within twenty seconds.
 
 `python -m simulations hurry -c aiopsd.yaml --behind 400` is `aiopsd run` on a clock that is 400 s behind. Who started
-it sets that clock by lines on its standard input, and ends it by closing it. A clock that stands still at a given time
-until the next line makes a machine that is slow by seconds no slower in the story. The event loop sleeps by the same
-clock, so timers, waits and stamps are those of a daemon that lives through that time: nothing in aiopsd knows.
+it sets that clock by lines on its standard input, and ends it by closing it. The clock hurries to a given time and then
+goes as everybody's until the next line: seconds that a slow machine loses are seconds in the story, not minutes. The
+event loop sleeps by the same clock, so timers, waits and stamps are those of a daemon that lives through that time:
+nothing in aiopsd knows.
 """
 
 import argparse
@@ -23,11 +24,8 @@ from aiopsd.config import read
 SPEED = 20.0
 
 
-STANDING = 0.01  # s of life between two looks at a clock that stands still
-
-
 class Pace:
-    """UTC seconds on a clock that may run faster than life, and no further than it was told; it never goes back.
+    """UTC seconds on a clock that may run faster than life, as far as it was told; it never goes back.
 
     Args:
         behind: Seconds by which it shows less than the time at which it is made.
@@ -40,15 +38,17 @@ class Pace:
         self._since, self._shown = monotonic(), time.time() - behind
 
     def __call__(self) -> float:
-        return min(self._shown + (self._monotonic() - self._since) * self.speed, self.until)
+        passed = self._monotonic() - self._since
+        hurried = (self.until - self._shown) / self.speed  # s of life until it goes as life does
+        return self._shown + passed * self.speed if passed < hurried else self.until + passed - hurried
 
     @property
-    def stands(self) -> bool:
-        """Whether it has come as far as it was told to go."""
-        return self() >= self.until
+    def pace(self) -> float:
+        """Its seconds in one of life, at this moment."""
+        return self.speed if self() < self.until else 1.0
 
     def run(self, speed: float, until: float = math.inf) -> str:
-        """From now on so many times as fast as life, and no further than `until`; the line that sets another so."""
+        """From now on so many times as fast as life, until it shows `until`; the line that sets another so."""
         self._shown, self._since = self(), self._monotonic()
         self.speed, self.until = speed, max(until, self._shown)
         return f"{self._since!r} {self._shown!r} {self.speed!r} {self.until!r}\n"
@@ -61,14 +61,12 @@ class Pace:
 class _Selector(selectors.DefaultSelector):
     """Waits as long as the clock takes to show that `timeout` has passed."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, clock: Pace) -> None:
         super().__init__()
-        self._pace = pace
+        self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout:
-            timeout = max(timeout / self._pace.speed, STANDING if self._pace.stands else 0.0)
-        return super().select(timeout)
+        return super().select(timeout / self._clock.pace if timeout else timeout)
 
 
 class Loop(asyncio.SelectorEventLoop):
