@@ -90,7 +90,8 @@ class Grouper:
         if place.under:
             self.graph.see_hosts(vertex, place.under)
         name = name_of(alert)
-        self.memory.heed(name, alert.role)
+        if alert.role:
+            self.memory.heed(name, alert.role)
         # an anomaly began when its samples did, however long ago; a sender's word may be a wild clock's
         told = (alert.anomaly or self.s.now - BACKLOG < alert.starts_at) and alert.starts_at <= self.s.now + 60.0
         item = Waiting(

@@ -136,7 +136,7 @@ class Lessons:
         if trouble.echo_of < 0 and trouble.names:
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         drop_in(s.hot, trouble.vertex, trouble.id)
-        self.forest.crowds.update(trouble)
+        self.forest.crowds.drop(trouble)
 
 
 def whole_parts(likely: float) -> float:

@@ -89,7 +89,7 @@ class Second:
                 echo = self.odds.fires_again(item.onset, ended, s.groups[old.group])
                 if echo is not None:
                     self.odds.vote(votes, best, old, echo - passed + STICK, "again")
-        home = self.odds.best(votes)
+        home = self.odds.best(votes) if votes else ""
         return Look(near, votes, best, own, strange, home if home and votes[home] > own + STICK else "")
 
     def explain(self, item: Waiting, look: Look) -> Known:
@@ -125,10 +125,15 @@ class Second:
                 if item.firing:
                     first[item.fp] = min(first.get(item.fp, item.onset), item.onset)
             batch.sort(key=lambda w: (first.get(w.fp, s.second + 1.0), w.fp))
-        free = dict.fromkeys(w.told for w in batch if w.opened and w.told not in s.groups)
-        told = {w.fp: w.told for w in batch if w.firing}
-        said = {w.fp: w.said for w in batch if w.firing}
+        free: dict[str, None] = {}
+        told: dict[str, str] = {}
+        said: dict[str, str] = {}
         reasons: dict[str, str] = {}
+        for item in batch:
+            if item.firing:
+                told[item.fp], said[item.fp] = item.told, item.said
+                if item.opened and item.told not in s.groups:
+                    free[item.told] = None
         before = len(s.pending)
         self.forest.untold.clear()
         for item in batch:

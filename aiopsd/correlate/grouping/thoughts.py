@@ -33,10 +33,11 @@ class Thoughts:
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
         here = trouble.group
+        lives = trouble.ended < 0.0 and trouble.echoed < 0
         for other, link in self.graph.near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
             if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
                 continue
-            if self.odds.over_before(trouble, other):
+            if not lives and self.odds.over_before(trouble, other):
                 continue
             if other.vertex != trouble.vertex:
                 w, how = self.odds.weight(trouble.vertex, trouble.onset, other, link)
@@ -55,6 +56,9 @@ class Thoughts:
         if before is not None and not (before.group == here and self.forest.hangs_on(before, trouble)):
             company = self.odds.company(trouble, before) if ended else 0.0
             self.odds.vote(votes, best, before, trouble.echo + company, "again")
+        if not votes and trouble.parent < 0:
+            trouble.value = trouble.own
+            return  # nothing else explains it
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
             if here in best and best[here][1].id != trouble.parent:
