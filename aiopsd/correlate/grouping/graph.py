@@ -9,6 +9,7 @@ neighbours of each other, and an outage of it would cost the square of their num
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiopsd.correlate.grouping.began import Began
 from aiopsd.correlate.grouping.passages import Passages
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.topology import Topology, fold
@@ -54,6 +55,7 @@ class Graph:
         self.topology = topology
         self.passages = passages
         self.hops = hops
+        self.began = Began(s)
         self._version = topology.version
         self._spots: dict[str, Spot] = {}
         self._is_host: dict[str, bool] = {}
@@ -248,21 +250,31 @@ class Graph:
         callers_of = dict.fromkeys(topology.callers(vertex))
         return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links)
 
-    def near(self, vertex: str, index: Mapping[str, dict[int, None]], onset: float) -> list[tuple[Trouble, Link]]:
-        """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
+    def near(self, vertex: str, onset: float) -> list[tuple[Trouble, Link]]:
+        """Hot troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
 
         Of a node or zone only its own and those of what it stands on: all that runs there looks at it, not it at them.
         """
+        return self._near(vertex, (self.s.hot,), onset)
+
+    def near_kept(self, vertex: str, onset: float) -> list[tuple[Trouble, Link]]:
+        """The same of all troubles that are kept."""
+        return self._near(vertex, self.began.about(onset), onset)
+
+    def _near(
+        self, vertex: str, indexes: Iterable[Mapping[str, dict[int, None]]], onset: float
+    ) -> list[tuple[Trouble, Link]]:
         troubles = self.s.troubles
         looks = self.spot(vertex).looks
         low, high = onset - HORIZON, onset + HORIZON
         out: list[tuple[Trouble, Link]] = []
-        for other in index.keys() & looks.keys():
-            link = looks[other]
-            for tid in index[other]:
-                trouble = troubles[tid]
-                if low <= trouble.onset <= high:
-                    out.append((trouble, link))
+        for index in indexes:
+            for other in index.keys() & looks.keys():
+                link = looks[other]
+                for tid in index[other]:
+                    trouble = troubles[tid]
+                    if low <= trouble.onset <= high:
+                        out.append((trouble, link))
         if len(out) > 1:
             out.sort(key=birth)
         return out

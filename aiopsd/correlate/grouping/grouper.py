@@ -36,7 +36,6 @@ from aiopsd.correlate.grouping.state import (
     Trouble,
     Waiting,
     by_onset,
-    drop_in,
     set_timer,
 )
 from aiopsd.correlate.grouping.strangers import Strangers
@@ -195,7 +194,7 @@ class Grouper:
         elif kind == ENDED_TIMER:
             self.thoughts.after_end(trouble)
         elif 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
-            drop_in(self.s.kept, trouble.vertex, tid)
+            self.forest.let_go(trouble)
 
     @property
     def settling(self) -> bool:

@@ -47,7 +47,7 @@ class Lessons:
         if trouble.taught or not trouble.names or self._repeats(trouble) or self.graph.is_host(trouble.vertex):
             return
         trouble.taught = True
-        near = self.graph.near(trouble.vertex, self.s.kept, trouble.onset)
+        near = self.graph.near_kept(trouble.vertex, trouble.onset)
         self._how_it_came(trouble, near)
         self._where_it_stayed_away(trouble, {other.vertex for other, _ in near})
         self.passages.bound()

@@ -68,7 +68,7 @@ class Second:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
         own, strange = self.odds.alone_or_not(item.vertex, (item.name,), item.onset)
-        near = self.graph.near(item.vertex, s.hot, item.onset)
+        near = self.graph.near(item.vertex, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
         for other, link in near:
@@ -202,6 +202,7 @@ class Second:
         trouble.texts.setdefault(item.name, item.text)
         if item.onset < trouble.onset:
             trouble.onset, trouble.apart = item.onset, -1
+            self.graph.began.moved(trouble)
         if fresh:
             trouble.own, trouble.strange = self.odds.alone_or_not(trouble.vertex, trouble.names, trouble.onset)
         self.layers.counted(trouble)

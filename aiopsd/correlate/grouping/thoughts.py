@@ -34,7 +34,8 @@ class Thoughts:
         best: dict[str, tuple[float, Trouble, str]] = {}
         here = trouble.group
         lives = trouble.ended < 0.0 and trouble.echoed < 0
-        for other, link in self.graph.near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
+        near = self.graph.near_kept if ended else self.graph.near
+        for other, link in near(trouble.vertex, trouble.onset):
             if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
                 continue
             if not lives and self.odds.over_before(trouble, other):
@@ -91,12 +92,11 @@ class Thoughts:
 
     def after_end(self, trouble: Trouble) -> None:
         """What ended together belonged together: think again about this one and those around it that ended too."""
-        s = self.s
         if trouble.ended < 0.0 or self.s.now < trouble.ended + END_CHECK:
             return
         for part in self.forest.part_ways(trouble):
             self.recheck(part, ended=True)
-        around = self.graph.near(trouble.vertex, s.kept, trouble.onset)
+        around = self.graph.near_kept(trouble.vertex, trouble.onset)
         for other, link in around:
             if other is trouble or not (link.up or link.shared or other.parent == trouble.id):
                 continue
