@@ -5,10 +5,10 @@ They follow from the troubles that are hot, so a snapshot need not hold them. Wo
 sums of whole numbers do not depend on the order in which things came and went.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.graph import Graph, Spot
 from aiopsd.correlate.grouping.odds import SPAN
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 
@@ -107,6 +107,12 @@ class Crowds:
         if mark is not None:
             self._put_in(trouble.id, mark)
 
+    def drop(self, trouble: Trouble) -> None:
+        """It is not hot any more."""
+        old = self._marks.get(trouble.id)
+        if old is not None:
+            self._take_out(trouble.id, old)
+
     def _mark(self, trouble: Trouble) -> Mark | None:
         if not trouble.names or trouble.id not in self.s.hot.get(trouble.vertex, ()):
             return None
@@ -175,18 +181,22 @@ class Crowds:
             return []
         if trouble.apart == self.graph.topology.version:
             return list(mark.hosts)  # nothing near it is in trouble: no callee of it has another caller that is
-        graph = self.graph
+        spot = self.graph.spot(trouble.vertex)
         return [
             at
-            for at in graph.callees(trouble.vertex)
-            if len(callers := graph.callers(at)) > 1 and (graph.is_host(at) or self._several(callers, mark.slot))
+            for at in spot.callees
+            if (self._several(spot.common[at], mark.slot) if at in spot.common else self._carries(spot, at))
         ]
 
-    def _several(self, callers: Mapping[str, None], slot: int) -> bool:
+    def _carries(self, spot: Spot, at: str) -> bool:
+        """Whether a callee is a layer with others on it."""
+        return at in spot.hosts and len(self.graph.callers(at)) > 1
+
+    def _several(self, callers: Iterable[str], slot: int) -> bool:
         """Whether two or more of these began near enough to a slot for one fault."""
         hot, marks = self.s.hot, self._marks
         began = 0
-        for caller in hot.keys() & callers.keys():
+        for caller in hot.keys() & callers:
             for tid in hot[caller]:
                 mark = marks.get(tid)
                 if mark is not None and -SLOTS < mark.slot - slot < SLOTS:

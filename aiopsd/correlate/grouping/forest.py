@@ -94,7 +94,7 @@ class Forest:
 
     def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
         """A trouble without alerts at what several run on, in the incident of one of them."""
-        near = self.graph.near(vertex, self.s.hot, onset)
+        near = self.graph.near(vertex, onset)
         own = self.odds.own(vertex, (), onset)
         return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), near)
 
@@ -105,8 +105,22 @@ class Forest:
         del s.groups[trouble.group].troubles[trouble.id]
         self.unlink(trouble)
         drop_in(s.hot, trouble.vertex, trouble.id)
-        drop_in(s.kept, trouble.vertex, trouble.id)
+        self.let_go(trouble)
         self.crowds.update(trouble)
+
+    def keep(self, trouble: Trouble) -> None:
+        """It is company for what ends about when it does."""
+        kept = self.s.kept.get(trouble.vertex)
+        if kept is None:
+            self.s.kept[trouble.vertex] = {trouble.id: None}
+        else:
+            kept[trouble.id] = None
+        self.graph.began.put(trouble)
+
+    def let_go(self, trouble: Trouble) -> None:
+        """It ended so long ago that it is no company for what ends now."""
+        drop_in(self.s.kept, trouble.vertex, trouble.id)
+        self.graph.began.drop(trouble)
 
     def _add(self, trouble: Trouble, near: list[tuple[Trouble, Link]]) -> Trouble:
         """Give a trouble its number and its place among those near it."""
@@ -128,11 +142,8 @@ class Forest:
         group.changed = s.count
         if trouble.parent >= 0:
             s.troubles[trouble.parent].children[trouble.id] = None
-        for index in (s.hot, s.kept):
-            if vertex in index:
-                index[vertex][trouble.id] = None
-            else:
-                index[vertex] = {trouble.id: None}
+        s.hot.setdefault(vertex, {})[trouble.id] = None
+        self.keep(trouble)
         self.crowds.update(trouble)
         set_timer(s, s.now + CHECK, CHECK_TIMER, trouble.id)
         return trouble
@@ -291,7 +302,7 @@ class Forest:
         )
         s.troubles[other.id] = other
         s.groups[trouble.group].troubles[other.id] = None
-        s.kept.setdefault(trouble.vertex, {})[other.id] = None
+        self.keep(other)
         for fp in fps:
             del trouble.alerts[fp]
             other.alerts[fp] = None
@@ -308,6 +319,7 @@ class Forest:
         other.texts = {n: text for n, text in trouble.texts.items() if n in names}
         trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
         trouble.onset = min(trouble.names.values())
+        self.graph.began.moved(trouble)
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names, item.onset)
         self.crowds.update(trouble)
@@ -470,5 +482,5 @@ class Forest:
             for name in trouble.names:
                 drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
             drop_in(s.hot, trouble.vertex, tid)
-            drop_in(s.kept, trouble.vertex, tid)
+            self.let_go(trouble)
             self.crowds.update(trouble)

@@ -55,7 +55,7 @@ class Layers:
 
     def again(self, trouble: Trouble) -> None:
         """A while later: labels of others may have told where it runs, and others may have come."""
-        under = self.graph.hosts(trouble.vertex)
+        under = self.graph.spot(trouble.vertex).hosts
         if under != trouble.under:
             trouble.apart = -1
             trouble.under = under

@@ -30,13 +30,25 @@ class Memory:
         self.topology = topology
         self._version = -1
         self._spread = SPREAD
+        self._after = 0.0
 
     @property
     def spread(self) -> int:
         """Vertices that faults are spread over."""
         if self._version != self.topology.version:
-            self._version, self._spread = self.topology.version, max(SPREAD, len(self.topology))
+            self._anew()
         return self._spread
+
+    @property
+    def log_after(self) -> float:
+        """Log-rate of faults of a vertex just after one of another."""
+        if self._version != self.topology.version:
+            self._anew()
+        return self._after
+
+    def _anew(self) -> None:
+        self._version, self._spread = self.topology.version, max(SPREAD, len(self.topology))
+        self._after = math.log(ORIGIN + self.burst_rate(1))
 
     def read(self, counts: Mapping[str, Count], key: str) -> float:
         count = counts.get(key)
@@ -68,7 +80,7 @@ class Memory:
     def heed(self, name: str, role: str) -> None:
         """A rule pack gives this role to an alertname."""
         roles = self.s.roles
-        if role and roles.get(name) != role:
+        if roles.get(name) != role:
             if len(roles) >= ROLES:
                 del roles[next(iter(roles))]
             roles[name] = role

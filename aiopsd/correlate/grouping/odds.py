@@ -154,7 +154,7 @@ class Odds:
         memory, passed, name, n = self.memory, 0.0, "", 0
         burst = memory.burst(onset)
         own = math.log(ORIGIN + burst) if burst else _ORIGIN_LOG
-        after = math.log(ORIGIN + memory.burst_rate(1))
+        after = memory.log_after
         for name in names:
             origin, travels, _ = memory.shares_of(name)
             own += origin
@@ -220,8 +220,6 @@ class Odds:
         Only where an anomaly says when it began: its onset is read from samples, while the rule of an alert may wait
         for minutes and tell a cause after a symptom that is gone again.
         """
-        if trouble.ended < 0.0 and trouble.echoed < 0:
-            return False  # it goes on
         return 0.0 <= self.end(trouble) < other.onset and any(map(measured, other.names))
 
     def alone(self, group: Group) -> bool:
