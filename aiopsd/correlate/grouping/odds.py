@@ -69,7 +69,9 @@ class Odds:
         shares = self.memory.shares_of
         return sum(shares(name)[0] - shares(name)[1] for name in names)
 
-    def weight(self, vertex: str, onset: float, other: Trouble, link: Link) -> tuple[float, str]:
+    def weight(
+        self, vertex: str, names: Iterable[str], onset: float, other: Trouble, link: Link
+    ) -> tuple[float, str]:
         """(log-likelihood that a trouble of `vertex` that began at `onset` stems from `other`, how).
 
         The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far,
@@ -77,7 +79,7 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        d, u, shared = link
+        d, u, shared, ground = link
         if d or shared:
             since = max(other.onset, other.born - LATE)
             silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
@@ -92,6 +94,8 @@ class Odds:
             else:
                 z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
                 best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+            if ground:
+                best += self.fell(names)
             how = "climbed"
             if other.echo_of >= 0:
                 best += self.news(other)
@@ -157,17 +161,26 @@ class Odds:
             fault = high + math.log1p(math.exp(low - high))
         return fault - passed
 
+    def fell(self, names: Iterable[str]) -> float:
+        """Log-likelihood of names as those of what fell with its host, over that as passed-on symptoms.
+
+        What a caller sees of its callee is one of few things; a host that fails breaks what runs there, and that shows
+        whatever it shows when it is broken.
+        """
+        shares = self.memory.shares_of
+        return sum(shares(name)[2] - shares(name)[1] for name in names)
+
     def genuine(self, vertex: str, name: str) -> float:
         """Chance that what fires alone is a fault, and not what this pair does now and then."""
         fault = ORIGIN * math.exp(self.memory.shares_of(name)[0])
         return fault / (fault + self.memory.alone_rate(vertex, name))
 
     def strange(self, vertex: str, names: Iterable[str]) -> float:
-        """Log-likelihood ratio of an onset at any time within SPAN as a passed-on trouble, against one of its own.
+        """Log-likelihood ratio of an onset at any time within SPAN as one of its host, against one of its own.
 
         Faults come together, so it is not news that a second vertex has one just after the first.
         """
-        return -self._own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
+        return self.fell(names) - self._own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
 
     def together(self, trouble: Trouble, other: Trouble) -> float:
         """Log-likelihood ratio of how both ended, for one cause against two.

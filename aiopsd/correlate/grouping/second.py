@@ -75,7 +75,7 @@ class Second:
             if other.vertex == item.vertex:
                 w, how = self.odds.same(item.onset, (item.name,), other), "same"
             else:
-                w, how = self.odds.weight(item.vertex, item.onset, other, link)
+                w, how = self.odds.weight(item.vertex, (item.name,), item.onset, other, link)
             self.odds.vote(votes, best, other, w, how)
         spot = self.graph.spot(item.vertex)
         texts = {item.name: item.text}
@@ -175,7 +175,8 @@ class Second:
             self.forest.unquiet(group)
         for other, link in look.near:
             if other.group != trouble.group and other.vertex != item.vertex:
-                w, _ = self.odds.weight(other.vertex, other.onset, trouble, Link(link.up, link.down, link.shared))
+                back = Link(link.up, link.down, link.shared)
+                w, _ = self.odds.weight(other.vertex, other.names, other.onset, trouble, back)
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
         if how != "same":
@@ -200,6 +201,7 @@ class Second:
         if fresh:
             trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)
             trouble.strange = self.odds.strange(trouble.vertex, trouble.names)
+            trouble.fell = self.odds.fell(trouble.names)
         self.layers.counted(trouble)
         if fresh:
             self.thoughts.recheck(trouble)
