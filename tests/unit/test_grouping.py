@@ -228,6 +228,27 @@ def test_a_name_that_nobody_else_shows_does_not_travel() -> None:
     assert origin["Odd"] > 0.0 > origin["Slow"]
 
 
+def test_a_host_breaks_what_runs_there_in_any_way_and_a_callee_in_few() -> None:
+    """A name that only causes show speaks against a callee as its reason, and not against the node below."""
+    desk = Desk("cart>db cart>h1 web>h1", kinds={"h1": "node"})
+    desk.grouper.s.origin |= {name: Count(n, START) for name, n in (("Dead", 40.0), ("", 100.0))}
+    desk.grouper.s.passed |= {name: Count(n, START) for name, n in (("Slow", 300.0), ("", 300.0))}
+    desk.grouper.s.learned = START
+    for n, service in enumerate(("db", "h1")):
+        desk.fire(n, service, "Odd")
+    desk.until(10)
+    by_vertex = {t.vertex: t for t in desk.grouper.s.troubles.values()}
+
+    def over_own(name: str, below: str) -> float:
+        odds, link = desk.grouper.odds, desk.grouper.graph.around("cart")[below]
+        weight, _ = odds.weight("cart", (name,), START + 20, by_vertex[below], link)
+        return weight - odds.own("cart", (name,), START + 20)
+
+    by_call, by_host = (over_own("Slow", below) - over_own("Dead", below) for below in ("db", "h1"))
+    assert by_call > 6.0
+    assert by_host < 0.5 * by_call, by_host
+
+
 @pytest.mark.parametrize(("role", "passed"), [("cause", 0.1), ("", 0.5), ("symptom", 0.9)])
 def test_what_a_pack_says_of_a_name_decides_how_its_first_sighting_is_counted(role: str, passed: float) -> None:
     """Taken for a victim's, a name that is a cause's says little of what is passed on; one that says nothing, half."""

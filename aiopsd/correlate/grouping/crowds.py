@@ -26,6 +26,7 @@ class Mark(NamedTuple):
 
     slot: int
     worth: int
+    fell: int  # of its worth, what holds on a host only
     name: str
     free: bool
     hosts: tuple[str, ...]
@@ -74,13 +75,14 @@ class Crowd(NamedTuple):
                 names[name] = names.get(name, 0) + n
         return cls(size, explained, worth / 1000.0, names)
 
-    def without(self, others: Iterable[Trouble]) -> "Crowd":
-        """The same, when something else explains these of it."""
+    def without(self, others: Iterable[Trouble], *, fell: bool) -> "Crowd":
+        """The same, when something else explains these of it; `fell`: it is a host's."""
         size, explained, worth, names = self.size, self.explained, self.worth, dict(self.names)
         for other in others:
             name = next(iter(other.names))
             if names.get(name):
-                size, explained, worth = size - 1, explained + 1, worth - round(1000.0 * other.strange) / 1000.0
+                size, explained = size - 1, explained + 1
+                worth -= round(1000.0 * other.strange) / 1000.0 - (0.0 if fell else round(1000.0 * other.fell) / 1000.0)
                 less(names, name)
         return Crowd(size, explained, worth, names)
 
@@ -121,6 +123,7 @@ class Crowds:
         return Mark(
             int(trouble.onset // SLOT),
             round(1000.0 * trouble.strange),
+            round(1000.0 * trouble.fell),
             next(iter(trouble.names)),
             trouble.strange > 0.0 and (parent is None or claim >= 0 or self._shares(trouble, parent)),
             trouble.under,
@@ -244,8 +247,8 @@ class Crowds:
             if not here:
                 continue
             slot, tid, mark = min(here, key=lambda one: one[:2])
-            if all(mark.free for _, _, mark in here):
-                out.setdefault(slot, Slot()).add(tid, mark)
+            if all(mark.free and mark.worth > mark.fell for _, _, mark in here):
+                out.setdefault(slot, Slot()).add(tid, mark._replace(worth=mark.worth - mark.fell))
             else:
                 out.setdefault(slot, Slot()).explained += 1
         return out

@@ -44,6 +44,7 @@ class Look(NamedTuple):
     best: dict[str, tuple[float, Trouble, str]]
     own: float
     strange: float
+    fell: float
     home: str
 
 
@@ -85,6 +86,7 @@ class Forest:
                 texts={item.name: item.text},
                 own=look.own,
                 strange=look.strange,
+                fell=look.fell,
             ),
             look.near,
         )
@@ -296,6 +298,7 @@ class Forest:
             born=trouble.born,
             under=trouble.under,
             strange=trouble.strange,
+            fell=trouble.fell,
             fan=trouble.fan,
             deps=trouble.deps,
             followers=trouble.followers,

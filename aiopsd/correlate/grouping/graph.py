@@ -30,9 +30,10 @@ class Link(NamedTuple):
     down: int  # steps along the calls from this one to it; 0: not below
     up: int  # steps from it to this one
     shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
+    ground: bool = False  # this one stands on it: its trouble breaks what runs there, whatever that then shows
 
 
-HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, ()), Link(0, 1, ())
+HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, (), True), Link(0, 1, ())
 
 
 class Spot(NamedTuple):
@@ -242,7 +243,7 @@ class Graph:
                     if other != vertex:
                         shared.setdefault(other, []).append((callee, max(0, len(callers) - 2)))
         links = {
-            other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())))
+            other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())), other in hosts)
             for other in dict.fromkeys((*below, *above, *shared))
         }
         called = topology.callees(vertex)

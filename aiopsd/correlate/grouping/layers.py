@@ -87,7 +87,7 @@ class Layers:
     def _hand_over(self, caller: Trouble, cause: Trouble) -> None:
         """Hang a trouble on that of a callee, if that explains it."""
         link = self.graph.around(caller.vertex)[cause.vertex]
-        w, how = self.odds.weight(caller.vertex, caller.onset, cause, link)
+        w, how = self.odds.weight(caller.vertex, caller.names, caller.onset, cause, link)
         if w <= caller.own or caller.pinned or self.forest.hangs_on(cause, caller):
             return
         if caller.group == cause.group:
@@ -135,7 +135,7 @@ class Layers:
         """Log-odds of a fault of the host against faults of their own, of all that began on it in these slots."""
         crowd = self.crowds.crowd(host, first, last)
         if without:
-            crowd = crowd.without(without)
+            crowd = crowd.without(without, fell=self.graph.is_host(host))
         k = crowd.size
         if k < 2:
             return 0.0

@@ -67,7 +67,7 @@ class Lessons:
                 if edge:
                     self.passages.stayed(other.vertex, trouble.vertex, link.down == 1, WORD)
                 continue
-            w, _ = self.odds.weight(trouble.vertex, trouble.onset, other, link)
+            w, _ = self.odds.weight(trouble.vertex, trouble.names, trouble.onset, other, link)
             w += self.odds.together(trouble, other)
             weights.append(w)
             if edge:

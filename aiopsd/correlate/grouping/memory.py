@@ -16,7 +16,8 @@ ORIGIN = 3e-6  # 1/s; rate at which a vertex gets a fault of its own, before any
 NAMES = 8.0  # guess of how many alertnames there are, for the first hours
 DOUBT = 8.0  # sightings that what is usual for a name counts for
 FRESH = 0.02  # of all sightings; shares need not be worked out anew for fewer new ones
-LEAST = 0.002  # share that an unseen alertname may have: nothing is impossible
+LEAST = 0.0005  # share that an unseen alertname may have: nothing is impossible. With more, what is never passed on
+# would be told no better after a thousand sightings of others than after a hundred
 KNOWN = 1.0  # incidents that what a name says counts for: one is passed on or is not, few are in between
 ROLES = 20_000  # alertnames whose role is kept
 ROWS = 50_000  # counts of what fires alone, some 10 MB; beyond it the quarter seen least goes

@@ -70,7 +70,7 @@ class Odds:
         shares = self.memory.shares_of
         return sum(shares(name)[0] - shares(name)[1] for name in names)
 
-    def weight(self, vertex: str, onset: float, other: Trouble, link: Link) -> tuple[float, str]:
+    def weight(self, vertex: str, names: Iterable[str], onset: float, other: Trouble, link: Link) -> tuple[float, str]:
         """(log-likelihood that a trouble of `vertex` that began at `onset` stems from `other`, how).
 
         The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far,
@@ -78,7 +78,7 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        d, u, shared = link
+        d, u, shared, ground = link
         if d or shared:
             since = max(other.onset, other.born - LATE)
             silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
@@ -93,6 +93,8 @@ class Odds:
             else:
                 z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
                 best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+            if ground:
+                best += self.fell(names)
             how = "climbed"
             if other.echo_of >= 0:
                 best += self.news(other)
@@ -145,26 +147,36 @@ class Odds:
         """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
         return self.alone_or_not(vertex, names, onset)[0]
 
-    def alone_or_not(self, vertex: str, names: Iterable[str], onset: float) -> tuple[float, float]:
-        """(`own`, `strange`) of a trouble: what it is worth as one of its own, and as one that a fault below explains.
+    def alone_or_not(self, vertex: str, names: Iterable[str], onset: float) -> tuple[float, float, float]:
+        """(`own`, `strange`, `fell`) of a trouble: what it is worth as one of its own, and as one that others explain.
 
-        The latter is the log-likelihood ratio of an onset at any time within SPAN as a passed-on trouble, against one
-        of its own. Faults come together, so it is not news that a second vertex has one just after the first.
+        `strange`: the log-likelihood ratio of an onset at any time within SPAN as one of its host, against one of its
+        own. Faults come together, so it is not news that a second vertex has one just after the first.
         """
-        memory, passed, name, n = self.memory, 0.0, "", 0
+        memory, passed, usual, name, n = self.memory, 0.0, 0.0, "", 0
         burst = memory.burst(onset)
         own = math.log(ORIGIN + burst) if burst else _ORIGIN_LOG
         after = memory.log_after
         for name in names:
-            origin, travels, _ = memory.shares_of(name)
+            origin, travels, common = memory.shares_of(name)
             own += origin
             after += origin
             passed += travels
+            usual += common
             n += 1
         if n == 1:
             noise = math.log(memory.alone_rate(vertex, name))
             own, after = either(own, noise), either(after, noise)
-        return own - passed, passed - after - _SPAN_LOG
+        return own - passed, usual - after - _SPAN_LOG, usual - passed
+
+    def fell(self, names: Iterable[str]) -> float:
+        """Log-likelihood of names as those of what fell with its host, over that as passed-on symptoms.
+
+        What a caller sees of its callee is one of few things; a host that fails breaks what runs there, and that shows
+        whatever it shows when it is broken.
+        """
+        shares = self.memory.shares_of
+        return sum(shares(name)[2] - shares(name)[1] for name in names)
 
     def genuine(self, vertex: str, name: str) -> float:
         """Chance that what fires alone is a fault, and not what this pair does now and then."""

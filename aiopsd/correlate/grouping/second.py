@@ -67,7 +67,7 @@ class Second:
     def look(self, item: Waiting) -> Look:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
-        own, strange = self.odds.alone_or_not(item.vertex, (item.name,), item.onset)
+        own, strange, fell = self.odds.alone_or_not(item.vertex, (item.name,), item.onset)
         near = self.graph.near(item.vertex, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
@@ -75,7 +75,7 @@ class Second:
             if other.vertex == item.vertex:
                 w, how = self.odds.same(item.onset, (item.name,), other), "same"
             else:
-                w, how = self.odds.weight(item.vertex, item.onset, other, link)
+                w, how = self.odds.weight(item.vertex, (item.name,), item.onset, other, link)
             self.odds.vote(votes, best, other, w, how)
         spot = self.graph.spot(item.vertex)
         texts = {item.name: item.text}
@@ -90,7 +90,7 @@ class Second:
                 if echo is not None:
                     self.odds.vote(votes, best, old, echo - passed + STICK, "again")
         home = self.odds.best(votes) if votes else ""
-        return Look(near, votes, best, own, strange, home if home and votes[home] > own + STICK else "")
+        return Look(near, votes, best, own, strange, fell, home if home and votes[home] > own + STICK else "")
 
     def explain(self, item: Waiting, look: Look) -> Known:
         """Why this home, or none."""
@@ -180,7 +180,8 @@ class Second:
             self.forest.unquiet(group)
         for other, link in look.near:
             if other.group != trouble.group and other.vertex != item.vertex:
-                w, _ = self.odds.weight(other.vertex, other.onset, trouble, Link(link.up, link.down, link.shared))
+                back = Link(link.up, link.down, link.shared)
+                w, _ = self.odds.weight(other.vertex, other.names, other.onset, trouble, back)
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
         if how != "same":
@@ -204,7 +205,9 @@ class Second:
             trouble.onset, trouble.apart = item.onset, -1
             self.graph.began.moved(trouble)
         if fresh:
-            trouble.own, trouble.strange = self.odds.alone_or_not(trouble.vertex, trouble.names, trouble.onset)
+            trouble.own, trouble.strange, trouble.fell = self.odds.alone_or_not(
+                trouble.vertex, trouble.names, trouble.onset
+            )
         self.layers.counted(trouble)
         if fresh:
             self.thoughts.recheck(trouble)

@@ -68,7 +68,8 @@ class Trouble(msgspec.Struct):
     born: float = 0.0  # stamp of its first alert
     value: float = 0.0  # log-likelihood of where it is
     under: tuple[str, ...] = ()  # nodes and zones that its vertex ran on when it began
-    strange: float = 0.0  # nats by which a fault below it would explain its onset better than one of its own
+    strange: float = 0.0  # nats by which a fault of its host would explain its onset better than one of its own
+    fell: float = 0.0  # ... of which because such a fault shows anything, and not only what a callee's shows
     fan: int = 0  # how many depend on its vertex
     deps: int = 0  # how many its vertex depends on
     followers: int = 0  # how many of them are in trouble about as long

@@ -253,7 +253,7 @@ class Story:
         Of what is less likely than `least` it is enough to say so.
         """
         gap = onset - self.parts[other].onset
-        d, u, shared = link
+        d, u, shared, _ = link
         best, how = -99.0, ""
         steps, climbs = d or u, d > 0
         if steps:

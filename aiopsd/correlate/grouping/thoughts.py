@@ -41,7 +41,7 @@ class Thoughts:
             if not lives and self.odds.over_before(trouble, other):
                 continue
             if other.vertex != trouble.vertex:
-                w, how = self.odds.weight(trouble.vertex, trouble.onset, other, link)
+                w, how = self.odds.weight(trouble.vertex, trouble.names, trouble.onset, other, link)
             elif not ended:
                 continue
             else:
