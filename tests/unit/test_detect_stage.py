@@ -273,6 +273,50 @@ def test_one_dead_service_is_one_event() -> None:
     assert 49 < events[0][2] <= 55
 
 
+def test_a_dead_target_is_named() -> None:
+    """The event of a target, or of a series, says what tells it from the rest of its service; that of all does not."""
+
+    def summary(dead: Any) -> str:
+        rows = [
+            [
+                (series(metric, "pay", instance=at, job="app"), T0 + MINUTE * t, 1.0)
+                for metric in ("cpu", "rss")
+                for at in ("a:1", "b:1")
+                if t < 40 or not dead(metric, at)
+            ]
+            + [(series("up", f"s{s}"), T0 + MINUTE * t, 1.0) for s in range(5)]
+            for t in range(60)
+        ]
+        (event,) = [e for e in said(stage("detect: {no_data: 10m}").step(records(rows))) if e.signal == "no-data"]
+        return str(event.summary)
+
+    assert "no data from service pay (instance=b:1), 2 series since" in summary(lambda metric, at: at == "b:1")
+    assert "(cpu, instance=b:1), 1 series since" in summary(lambda metric, at: (metric, at) == ("cpu", "b:1"))
+    assert "no data from service pay, 4 series since" in summary(lambda metric, at: True)
+
+
+def test_who_stays_away_is_missed_for_as_long_as_configured() -> None:
+    """A series that was retired is no event for ever, and its end does not say that it is back."""
+    rows = fleet(400, lambda s, t: s != 3 or t < 40)
+    events = [
+        (e.state, (e.ts - T0) / MINUTE, e.summary)
+        for e in said(stage("detect: {no_data: 10m, evict_after: 2h}").step(records(rows)))
+        if e.signal == "no-data"
+    ]
+    assert [state for state, _, _ in events] == ["firing", "resolved"]
+    assert 39 + 10 + 120 < events[1][1] <= 39 + 10 + 120 + 5
+    assert "not missed any more" in events[1][2]
+
+
+def test_silence_is_told_where_a_source_speaks_once_an_hour() -> None:
+    """A source that delivers by the hour has no holes: who does not come three times is missed."""
+    rows = [
+        [(labels, T0 + 60 * (ts - T0), v) for labels, ts, v in group]
+        for group in fleet(40, lambda s, t: s != 3 or t < 20)
+    ]
+    assert [(service, state) for service, state, _ in no_data(rows)] == [("s3", "firing")]
+
+
 def test_our_own_lag_is_no_event() -> None:
     """A hole in the whole source, however long, is nobody's silence."""
     hole = fleet(40, lambda s, t: True)

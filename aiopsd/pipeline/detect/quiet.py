@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, Mask, RangeBank, Rows
 from aiopsd.detect.evidence import clock, from_view
 from aiopsd.detect.flatline import Flatline
+from aiopsd.detect.signals import NAME
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.model import Anomaly, Evidence, content_id
 from aiopsd.pipeline.detect.planned import Planned
@@ -22,10 +23,17 @@ TOLD = 8  # evidences attached to an event, as of the join
 
 
 class Quiet:
-    """Looks at the whole bank whenever the watermark passes a multiple of one of `steps`."""
+    """Looks at the whole bank whenever the watermark passes a multiple of one of `steps`.
 
-    def __init__(self, source: str, policies: Policies, roster: Roster, planned: Planned, bank: RangeBank) -> None:
+    Args:
+        given_up: seconds of silence after which nobody misses it any more.
+    """
+
+    def __init__(
+        self, source: str, policies: Policies, roster: Roster, planned: Planned, bank: RangeBank, given_up: float
+    ) -> None:
         self._source, self._roster, self._planned, self._bank = source, roster, planned, bank
+        self._given_up = given_up
         self._no_data = np.array(policies.no_data, np.float64) if policies else None
         self._still = np.array(policies.still, np.float64)
         self._silence = Silence(policies.no_data[0], policies.no_data[1:])
@@ -72,6 +80,7 @@ class Quiet:
             service=self._roster.service,
             names=self._roster.names,
             after=None if self._no_data is None else self._no_data[bank.rule],
+            given_up=self._given_up,
         )
         for change in changes:
             yield self._hush(change, now)
@@ -107,7 +116,13 @@ class Quiet:
         hush = change.hush
         service = hush.service or self._source
         what = "source" if not hush.service else "service"
-        count = f"{hush.told} series" if change.state == "firing" else "all series back"
+        if change.rows:
+            which = self._whose(np.array(change.rows, np.intp)) if hush.service else ""
+            count = f"{f' ({which})' if which else ''}, {hush.told} series"
+        elif now - hush.onset > self._given_up:
+            count = ", not missed any more,"
+        else:
+            count = ", all series back,"
         return Anomaly(
             id=content_id("no-data", what, service, round(hush.onset)),
             service=service,
@@ -119,9 +134,24 @@ class Quiet:
             score=0.75,
             revision=hush.revision,
             labels={"source": self._source},
-            summary=f"no data from {what} {service}, {count}, since {clock(hush.onset)}",
+            summary=f"no data from {what} {service}{count} since {clock(hush.onset)}",
             evidence=self._evidence(change, now, "no-data"),
         )
+
+    def _whose(self, rows: Rows) -> str:
+        """What these series of a service share and its others do not: the target that is down; "": all are silent."""
+        roster = self._roster
+        shared = set.intersection(*(set(roster.labels(row).items()) for row in rows.tolist()))
+        others = roster.known & (roster.service == roster.service[rows[0]])
+        others[rows] = False
+        own = set()
+        for row in np.flatnonzero(others).tolist():
+            labels = roster.labels(row)
+            own |= {(name, value) for name, value in shared if labels.get(name) != value}
+            if len(own) == len(shared):
+                break
+        metric = [value for name, value in own if name == NAME]
+        return ", ".join([*metric, *sorted(f"{name}={value}" for name, value in own if name != NAME)])
 
     def _stand(self, change: Change, now: float) -> Anomaly:
         hush = change.hush

@@ -70,7 +70,7 @@ class DetectStage:
             self._bank = RangeBank.resume(self._policy, _bank_of(resume), follow=True, others=others)
         self._roster = Roster(self._index, self._bank, Signals(d.signals), d.evict_after)
         self._planned = Planned(d.maintenance, self._roster)
-        self._quiet = Quiet(source, self._policies, self._roster, self._planned, self._bank)
+        self._quiet = Quiet(source, self._policies, self._roster, self._planned, self._bank, d.evict_after)
         self._drifting = Drifting(d.drift, self._roster, self._bank)
         self._limits = Limits(d.thresholds, d.resolve_after, self._roster.describe)
         self._online = Online(d.online, self._policy, budget=d.online_budget)
