@@ -2,8 +2,8 @@
 
 Decoded columns go through the bank in rounds; the few samples that left their envelope, the hours that ended and the
 breaches of fixed limits go, in the order of the log, through small state machines. The only time is that of the
-samples: the watermark is the newest sample time that can be believed, and every timer is due when a record moves it
-past.
+samples: the watermark is the newest sample time that can be believed (none later than its record was received), and
+every timer is due when a record moves it past.
 
 Batch invariance, bit for bit: what concerns one series is elementwise in its samples; what crosses series happens in
 the order of (record, sample), or at a record that moves the watermark past a boundary. Row numbers differ with the way
@@ -372,6 +372,8 @@ class DetectStage:
         good = (ts >= 0) & (ts < LAST_TIME) & (ts <= bound[record])
         newest = np.full(len(records), -np.inf)
         np.maximum.at(newest, record[good], ts[good])
+        # a sender whose clock is ahead must not make all others late
+        newest = np.minimum(newest, np.where(stamps > 0, stamps, np.inf))
         marks = np.maximum.accumulate(np.concatenate(([self._watermark], newest)))[1:]
         before = np.concatenate(([self._watermark], marks[:-1]))
         leaping = (stamps <= 0) & (newest > before + LEAP) & np.isfinite(before)
