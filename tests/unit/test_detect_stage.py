@@ -414,7 +414,7 @@ def come_and_go(away: Sequence[int], others: int = 40, absent: range = range(6, 
 
 def known_for(s: DetectStage, service: str) -> float:
     """Samples that the stage remembers of the one series of a service."""
-    return float(s._bank.count[np.flatnonzero(s._known & (s._service == s._ids[service]))[0]])
+    return float(s._bank.count[s._roster.rows_of([service], s.watermark)[0]])
 
 
 def test_who_comes_back_finds_its_history_while_there_is_room() -> None:
@@ -433,7 +433,7 @@ def test_who_is_away_for_a_month_is_forgotten() -> None:
     s.step(records([[(series("cpu", f"s{k}"), T0, 1.0) for k in range(20)]]))
     for day in range(40):
         s.step(records([[(series("cpu", f"s{k}"), T0 + 86400 * day + 3600, 1.0) for k in range(19)]], first=1 + day))
-        assert ("s19" in s._ids) == (day <= 30)
+        assert s.knows(["s19"]) == (day <= 30)
 
 
 def test_a_series_that_waits_makes_no_noise() -> None:
@@ -501,8 +501,8 @@ def test_eviction_forgets_services_too() -> None:
                 [[(series("cpu", f"job-{hour}"), T0 + 3600 * hour + 300 * t, 1.0)] for t in range(12)], first=12 * hour
             )
         )
-    assert len(s._names) <= 4
-    assert len(s._ids) == s.series
+    assert len(s._roster.names) <= 4
+    assert sum(s.knows([f"job-{hour}"]) for hour in range(10)) == s.series
 
 
 def test_evidence_on_demand() -> None:

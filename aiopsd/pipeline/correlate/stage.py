@@ -67,7 +67,7 @@ from aiopsd.services import ServiceMapper
 from aiopsd.silences import SilenceBook
 from aiopsd.topology import EXPIRED, Diff, Topology
 
-VERSION = 7
+VERSION = 8
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
@@ -223,7 +223,6 @@ class CorrelateStage:
             meta={
                 **self._ledger.snapshot(),
                 **self._causes.snapshot(),
-                **self._life.snapshot(),
                 "ends": dict(self._ends),
                 "topology": self.topology.snapshot(),
                 "grouper": self.grouper.snapshot(),
