@@ -329,7 +329,7 @@ class Online:
         )
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:
-        """Counters as rates; the first sample of a counter, and what is not newer than its last, is NaN."""
+        """Counters as rates; the first sample of a counter or after a reset, and what is not newer, is NaN."""
         if not self._counters:
             return values
         out = values.copy()
@@ -342,7 +342,7 @@ class Online:
                 self._counters[row] = (t, v)
                 if memory is not None:
                     last, was = memory
-                    out[k] = (v if v < was else v - was) / (t - last)
+                    out[k] = math.nan if v < was else (v - was) / (t - last)  # a reset says nothing: `bank.admit`
         return out
 
     # ------------------------------------------------------------------ snapshots

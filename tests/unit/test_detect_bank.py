@@ -110,10 +110,11 @@ def test_direction_of_harm() -> None:
 
 
 def test_counters_become_rates_and_resets_are_no_drop() -> None:
-    """A counter is scored by its increase per second; after a reset what it shows is the increase."""
+    """A counter is scored by its increase per second; the sample after a reset says nothing, be it small or large."""
     rate = 5 + 0.2 * noise(9, 600)
     counter = np.cumsum(np.maximum(rate, 0) * 300)
-    counter[400:] -= counter[399]  # a restart between two scrapes loses only the old count
+    counter[400:] -= counter[400]  # a restart right before a scrape
+    counter[450:] -= 0.3 * counter[449]  # a sum of counters, one of which was reset
     counter[550:] += 100 * 300  # and one burst
     bank = RangeBank()
     bank.mark(np.array([0]), counter=True)

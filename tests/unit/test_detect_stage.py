@@ -357,6 +357,20 @@ def test_a_clock_far_ahead_poisons_nothing() -> None:
     assert s.samples == 30 * 6
 
 
+def test_a_clock_a_little_ahead_makes_nobody_late() -> None:
+    """A sender whose clock is fifty minutes ahead is heard, and everybody else is not missed for that."""
+    rows = fleet(90, lambda s, t: True)
+    log = records(rows)
+    for i in range(40, 90):
+        labels = series("temp", "sensor")
+        log[i] = records([[*rows[i], (labels, T0 + MINUTE * (i + 50), 1.0)]], first=i)[0]
+        log[i] = msgspec.structs.replace(log[i], stamp=T0 + MINUTE * i + 1)
+    s = stage("detect: {no_data: 10m}")
+    assert said(s.step(log)) == []
+    assert s.watermark == T0 + 89 * MINUTE + 1
+    assert s.samples == 90 * 100 + 50
+
+
 def test_without_receipt_times_a_leap_needs_witnesses() -> None:
     """One record far ahead is refused; three in a row are believed, for a replay may have a hole of days."""
     rows = shop(10)

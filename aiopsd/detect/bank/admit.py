@@ -14,7 +14,12 @@ LAST_TIME = 4.2e9  # s; later than this is not a sample time (year 2103, and it 
 def admit(
     store: Store, run: Run, pos: Rows, rows: Rows, ts: F64, v: F64, learn: bool, skip: Mask | None
 ) -> Taken | None:
-    """Those samples that say something: finite, newer than what their rows have, and no counter's first."""
+    """Those samples that say something: finite, newer than what their rows have, and of a counter not the first.
+
+    Nor its first after a reset. What it counted before it went is not known: what it shows now is the least that it can
+    have been (Prometheus' rate takes it for all), and a restart would be a fall of the traffic. Of a sum of counters,
+    one of which was reset, it would be a rise to all that they ever counted.
+    """
     at = place(rows)
     last = store.d[0][at]
     finite = np.isfinite(v)
@@ -46,15 +51,12 @@ def admit(
         counter = (flags & COUNTER) != 0
         known = np.isfinite(dt)
         gain = v - store.d[1][at]
-        # a counter below its previous value was reset: what it shows now came since (Prometheus' rate)
-        rate = np.where(gain < 0, v, gain) / np.where(known, dt, 1.0)
-        v = np.where(counter, rate, v)
-        use = ~counter | known
+        v = np.where(counter, gain / np.where(known, dt, 1.0), v)
+        use = ~counter | (known & (gain >= 0))
         if learn:
             store.d[0][at] = ts
             store.d[1][at] = raw
         if not use.all():
-            # the first sample of a counter says nothing yet
             run.used[pos] = True
             pos, rows, ts, v, dt = pos[use], rows[use], ts[use], v[use], dt[use]
             flags, raw = flags[use], raw[use]

@@ -39,6 +39,8 @@ class Watermark:
         good = (ts >= 0) & (ts < LAST_TIME) & (ts <= bound[record])
         newest = np.full(len(stamps), -np.inf)
         np.maximum.at(newest, record[good], ts[good])
+        # a sender whose clock is ahead must not make all others late
+        newest = np.minimum(newest, np.where(stamps > 0, stamps, np.inf))
         after = np.maximum.accumulate(np.concatenate(([self.at], newest)))[1:]
         before = np.concatenate(([self.at], after[:-1]))
         leaping = (stamps <= 0) & (newest > before + LEAP) & np.isfinite(before)
