@@ -59,8 +59,8 @@ def test_a_percentage_stays_one() -> None:
         assert np.nanmax(worse.fault.values[:, 1::2]) == most
 
 
-def seen(right: bool, lead: float) -> confidence.Seen:
-    signs = tuple(1.0 if name == "constant" else lead if name == "lead" else 0.0 for name in SIGNS)
+def seen(right: bool | None, lead: float) -> confidence.Seen:
+    signs = tuple(1.0 if name == "constant" else lead if name == "gap" else 0.0 for name in SIGNS)
     return confidence.Seen("made", "end", (Candidate(service="a", signs=signs),), right)
 
 
@@ -68,10 +68,39 @@ def test_a_fit_gives_what_it_sees() -> None:
     """Of looks that are right in 90 and 30 of 100, by their lead, the fitted confidence says .9 and .3."""
     looks = [seen(i < 90, 2.0) for i in range(100)] + [seen(i < 30, 0.5) for i in range(100)]
 
-    figures = confidence.table("made", looks, confidence.given(looks, confidence.fit([looks])))
+    figures = confidence.table("made", looks, confidence.given(looks, confidence.fit({"made": looks})))
 
     assert figures["ece"] < 0.05
     assert [b["n"] for b in figures["bins"]] == [100, 100]
+
+
+def test_a_generator_that_turns_a_sign_round_has_no_say() -> None:
+    """Where a larger lead is right less often, the lead counts for nothing: confidence never falls with it."""
+    looks = [seen(i < 90, 0.5) for i in range(100)] + [seen(i < 30, 2.0) for i in range(100)]
+
+    assert confidence.fit({"made": looks})[SIGNS.index("gap")] == 0.0
+
+
+def test_generators_weigh_alike() -> None:
+    """Of one 90 % are right, of another, seen ten times as often, 30 %: what is given to both is half way between."""
+    right, wrong = [seen(True, 1.0)], [seen(False, 1.0)]
+    few, many = right * 2_700 + wrong * 300, right * 9_000 + wrong * 21_000
+
+    said = confidence.given(right, confidence.fit({"one:a": few, "other:b": many}))
+
+    assert said[0] == pytest.approx(0.6, abs=0.03)
+
+
+def test_noise_is_shown_apart() -> None:
+    """What has no root to be right about is counted and its mean given, and moves no other figure."""
+    looks = [seen(i < 5, 1.0) for i in range(10)]
+    noise = [seen(None, 1.0) for _ in range(30)]
+
+    with_noise = confidence.table("made", looks + noise, [0.5] * 10 + [0.9] * 30)
+
+    assert (with_noise["noise"], with_noise["noise_given"]) == (30, pytest.approx(0.9))
+    assert with_noise["ece"] == 0.0
+    assert with_noise | {"noise": 0, "noise_given": None} == confidence.table("made", looks, [0.5] * 10)
 
 
 def test_a_stream_is_looked_at_when_its_page_is_due_and_at_the_end(tmp_path: Path) -> None:

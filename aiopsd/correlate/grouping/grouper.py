@@ -275,6 +275,7 @@ class Grouper:
             causes={v: c.read(s.now) for v, c in s.causes.items()},
             hosted=self.graph.hosted,
             local={n: self._local(n) for n in wanted if len(s.places.get(n, ())) >= PLACES},
+            travels={n: self.memory.travels(n) for n in wanted},
         )
 
     def _local(self, name: str) -> float:

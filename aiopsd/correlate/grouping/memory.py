@@ -95,7 +95,7 @@ class Memory:
         """
         s, now = self.s, self.s.now
         for name in names:
-            share = 1.0 if fell else self._travels(name) if passed else 0.0
+            share = 1.0 if fell else self.travels(name) if passed else 0.0
             for counts, part in ((s.passed, share), (s.origin, 1.0 - share)):
                 if part:
                     count(counts, name, now, part)
@@ -107,7 +107,7 @@ class Memory:
             s.worked_out = every
             s.shares.clear()
 
-    def _travels(self, name: str) -> float:
+    def travels(self, name: str) -> float:
         """Chance that a name is one that is passed on: in incidents of several vertices, do others show it, too?"""
         common, lone = self.read(self.s.common, name), self.read(self.s.lone, name)
         return (common + KNOWN * travels(self.s.roles.get(name, ""), name)) / (common + lone + KNOWN)

@@ -9,7 +9,8 @@ and zones, whose members all show what elsewhere is a cause's.)
 import re
 from functools import lru_cache
 
-EVEN = 0.5
+from aiopsd.correlate.rootcause.knowledge import EVEN
+
 TRAVELS = {
     "symptom": 0.9,  # callers see it, too
     "saturation": 0.4,  # full of its own doing, or because what is below is slow

@@ -5,29 +5,26 @@ from collections.abc import Mapping, Sequence
 
 from aiopsd.correlate.place import name_of
 from aiopsd.correlate.rootcause.graph import Graph
-from aiopsd.correlate.rootcause.knowledge import Knowledge
+from aiopsd.correlate.rootcause.knowledge import EVEN, Knowledge
 from aiopsd.correlate.rootcause.symptoms import Vertex
 from aiopsd.model import Candidate
 
 # Chance that the first is right: weights of its SIGNS, a logistic regression on two generators of storms, which weigh
-# alike, and fourteen simulated worlds with metrics; judged on other seeds and on recordings: `python -m simulations
-# confidence`, with the sources that docs/explanation/correlation.md lists.
-CONFIDENCE = (0.009, 0.631, 0.242, -0.174, 0.049, 1.863, -0.247, 0.217, -0.583, -0.395, -1.144, -0.454)
+# alike, and a few simulated worlds with metrics; judged on a third generator, on each of these by the others and on
+# recordings: `python -m simulations confidence --fit`, with the sources that docs/explanation/correlation.md lists.
+CONFIDENCE = (3.659, 0.214, 0.515, 0.215, -5.267, -0.656, -2.334, -2.611, -0.733)
 
 # What is known of the first candidate, in the order of the weights of CONFIDENCE.
 SIGNS = (
     "constant",
-    "lead",  # logarithm of its score over the second's
     "gap",  # its score minus the second's
-    "share",  # logit of its share of the scores of the first five
     "heard",  # metrics speak for it
-    "heard lead",
     "heard gap",
-    "origin",  # log-odds that its most telling alert stands at an origin
-    "silent",  # it says nothing itself
-    "explains",  # logarithm of how many it explains, directly or not
     "foreign",  # share of the others in trouble that it does not explain
     "below",  # logarithm of how many of its callees say nothing: one of them may be it
+    "travels",  # chance that its most local alertname is one that is passed on; 0 where metrics speak
+    "shatter",  # share of the incidents here that turned out to be pieces of others
+    "company",  # logarithm of how many other incidents opened shortly before: pieces of one come together
 )
 
 
@@ -39,34 +36,27 @@ def signs_of(
     known: Knowledge,
 ) -> tuple[float, ...]:
     """The SIGNS of the first candidate."""
-    scores = [max(1e-3, c.score) for c in found[:5]]
-    top, second = scores[0], scores[1] if len(scores) > 1 else 0.1 * scores[0]
-    lead, gap = min(3.0, math.log(top / second)), min(5.0, top - second)
-    share = min(0.98, max(0.02, top / sum(scores)))
+    scores = [max(1e-3, c.score) for c in found[:2]]
+    gap = min(5.0, scores[0] - (scores[1] if len(scores) > 1 else 0.1 * scores[0]))
     name = found[0].service
     vertex = vertices.get(name)
-    names = [known.origin.get(name_of(a), 0.0) for a in vertex.alerts] if vertex is not None else []
+    shown = [known.travels.get(name_of(a), EVEN) for a in vertex.alerts] if vertex is not None else []
     reached, front = {name}, [name]
     while front:
         front = [u for c in front for u, f in callers.get(c, ()) if f > 0.05 and u not in reached]
         reached.update(front)
     others = [n for n, v in vertices.items() if v.symptoms and n != name]
-    foreign = sum(n not in reached for n in others) / len(others) if others else 0.0
-    below = sum(map(graph.silent, graph.suspects(name)))
-    heard = float(bool(found[0].evidence))
+    heard = bool(found[0].evidence)
     return (
         1.0,
-        lead,
         gap,
-        math.log(share / (1.0 - share)),
-        heard,
-        heard * lead,
+        float(heard),
         heard * gap,
-        max(-4.0, min(4.0, max(names, default=0.0))),
-        float(vertex is None),
-        math.log(len(reached)),
-        foreign,
-        math.log1p(below),
+        sum(n not in reached for n in others) / len(others) if others else 0.0,
+        math.log1p(sum(map(graph.silent, graph.suspects(name)))),
+        0.0 if heard else min(shown, default=EVEN),
+        known.shatter,
+        math.log1p(known.company),
     )
 
 

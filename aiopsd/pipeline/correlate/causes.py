@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping import Grouper
+from aiopsd.correlate.pieces import Pieces
 from aiopsd.correlate.place import name_of
-from aiopsd.correlate.rootcause import Heard, rank
+from aiopsd.correlate.rootcause import Heard, Knowledge, rank
 from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts
 from aiopsd.evidence import joined
@@ -53,6 +54,7 @@ class Causes:
         grouper: Grouper,
         verdicts: Verdicts,
         trust: Trust,
+        pieces: Pieces,
     ) -> None:
         self.config = config
         self.changes: dict[str, ChangeEvent] = {}
@@ -63,6 +65,7 @@ class Causes:
         self._grouper = grouper
         self._verdicts = verdicts
         self._trust = trust
+        self._pieces = pieces
         self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
         self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
         self._asked: dict[str, int] = {}  # incident -> number of services at the last question
@@ -128,7 +131,7 @@ class Causes:
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
-                feedback=replace(self._grouper.knowledge(map(name_of, alerts)), trust=self._trust.shift),
+                feedback=self._knowledge(incident, alerts),
                 elsewhere=lambda vertex: self._grouper.elsewhere(vertex, incident_id),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
@@ -153,6 +156,15 @@ class Causes:
             )
         if not over:
             self._pages.tell(incident_id, NotifyReason.ROOT_CHANGED if changed and before is not None else None)
+
+    def _knowledge(self, incident: Incident, alerts: Iterable[Alert]) -> Knowledge:
+        """What names, operators and the lot of other incidents here say of this one."""
+        return replace(
+            self._grouper.knowledge(map(name_of, alerts)),
+            trust=self._trust.shift,
+            shatter=self._pieces.share,
+            company=self._pieces.company(incident.opened_at),
+        )
 
     def named(self) -> dict[str, str]:
         """Incidents whose cause is as good as certain since the last call, each with that cause."""

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from aiopsd import incidents as lifecycle
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping import Placement, Revision
+from aiopsd.correlate.pieces import Pieces
 from aiopsd.incidents import IllegalMove, Move
 from aiopsd.model import AckIncident, Alert, AlertState, Incident, IncidentState, NotifyReason, ResolveIncident
 from aiopsd.pipeline.correlate.causes import Causes
@@ -20,11 +21,12 @@ MANUAL = "resolved by an operator"
 class Incidents:
     """The life of every incident, as grouping, operators and time would have it."""
 
-    def __init__(self, config: CorrelateConfig, ledger: Ledger, pages: Pages, causes: Causes) -> None:
+    def __init__(self, config: CorrelateConfig, ledger: Ledger, pages: Pages, causes: Causes, pieces: Pieces) -> None:
         self.config = config
         self._ledger = ledger
         self._pages = pages
         self._causes = causes
+        self._pieces = pieces
 
     # ------------------------------------------------------------------ alerts in
 
@@ -73,6 +75,7 @@ class Incidents:
     def _opened(self, incident_id: str, started: float, late: bool = False) -> Incident:
         now = self._ledger.now
         key = f"aiopsd-{incident_id}"
+        self._pieces.opened(now)
         return Incident(id=incident_id, dedup_key=key, started_at=started, opened_at=now, updated_at=now, late=late)
 
     def _has_page(self, incident: Incident) -> bool:
@@ -150,6 +153,8 @@ class Incidents:
         for alert in ledger.members(source):
             if alert.incident == source_id:
                 ledger.keep(replace(alert, incident=target_id, group_reason=f"merged: {reason}"))
+        if source.state in ACTIVE:  # else its end has been counted
+            self._pieces.ended(merged=True)
         started = min(source.started_at, target.started_at)
         state = target.state
         if state is IncidentState.RESOLVED and source.firing:
@@ -204,6 +209,7 @@ class Incidents:
         ledger = self._ledger
         ledger.put(replace(incident, state=lifecycle.move(incident.state, what), resolved_at=ledger.now))
         self._causes.settled(incident.id)
+        self._pieces.ended(merged=False)
         ledger.timer(ledger.now + self.config.retention, FORGET_INCIDENT, incident.id)
         ledger.audit(incident.id, "resolved", "incident resolved", reason=reason, actor=actor)
         self._pages.tell(incident.id, NotifyReason.ALL_RESOLVED)

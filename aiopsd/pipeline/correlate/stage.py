@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Grouper, Placement
+from aiopsd.correlate.pieces import Pieces
 from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.maintenance import MaintenanceBook
@@ -91,6 +92,7 @@ class CorrelateStage:
         retraining: Retraining,
         verdicts: Verdicts,
         trust: Trust,
+        pieces: Pieces,
         trainers: Sequence[str],
         resume: dict[str, Any] | None,
     ) -> None:
@@ -105,13 +107,21 @@ class CorrelateStage:
         self.retraining = retraining
         self.verdicts = verdicts
         self.trust = trust
+        self.pieces = pieces
         self.trainers = tuple(trainers)
         self._ledger = ledger = Ledger()
         self._pages = Pages(ledger, dispatcher)
         self._causes = Causes(
-            config.correlate, ledger, self._pages, topology=topology, grouper=grouper, verdicts=verdicts, trust=trust
+            config.correlate,
+            ledger,
+            self._pages,
+            topology=topology,
+            grouper=grouper,
+            verdicts=verdicts,
+            trust=trust,
+            pieces=pieces,
         )
-        self._life = Incidents(config.correlate, ledger, self._pages, self._causes)
+        self._life = Incidents(config.correlate, ledger, self._pages, self._causes, pieces)
         self._ends: dict[str, float] = {}  # alert -> due of its one live end timer; others in the heap are stale
         self._handlers: dict[type, Callable[[Any], None]] = {
             AlertBatch: self._on_alerts,
@@ -232,6 +242,7 @@ class CorrelateStage:
                 "retraining": self.retraining.snapshot(),
                 "verdicts": self.verdicts.snapshot(),
                 "trust": self.trust.snapshot(),
+                "pieces": self.pieces.snapshot(),
             },
         )
 
@@ -597,6 +608,7 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
         retraining=Retraining(config.retraining, meta.get("retraining")),
         verdicts=Verdicts(meta.get("verdicts")),
         trust=Trust(meta.get("trust")),
+        pieces=Pieces(meta.get("pieces")),
         trainers=[f"{kind}[{index}]" for kind, index, _, _ in trainers(config)],
         resume=meta or None,
     )
