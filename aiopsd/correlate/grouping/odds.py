@@ -69,9 +69,7 @@ class Odds:
         shares = self.memory.shares_of
         return sum(shares(name)[0] - shares(name)[1] for name in names)
 
-    def weight(
-        self, vertex: str, names: Iterable[str], onset: float, other: Trouble, link: Link
-    ) -> tuple[float, str]:
+    def weight(self, vertex: str, names: Iterable[str], onset: float, other: Trouble, link: Link) -> tuple[float, str]:
         """(log-likelihood that a trouble of `vertex` that began at `onset` stems from `other`, how).
 
         The chance that it crosses one more edge counts how many callers followed and how many stayed silent so far,
