@@ -300,13 +300,11 @@ class DetectConfig(Section, frozen=True, kw_only=True):
 
 class CorrelateConfig(Section, frozen=True, kw_only=True):
     resolve_timeout: Duration = Duration(300.0)  # Alertmanager's default, for alerts without endsAt
-    window: Duration = Duration(180.0)  # how far apart two related alerts may start
     hops: int = 2  # graph distance that joins
     resolve_after: Duration = Duration(300.0)  # an incident resolves when nothing fired for so long
     reopen_within: Duration = Duration(900.0)  # the same trouble again within this reopens instead of opening
     retention: Duration = Duration(86400.0)  # of resolved alerts and incidents in the stage's memory
     change_window: Duration = Duration(3600.0)  # a change so long before the onset is a candidate cause
-    open_on_anomaly: bool = True  # an anomaly that joins nothing opens an incident (that pages only by policy)
 
 
 class RetrainingConfig(Section, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from aiopsd.errors import AiopsdError
-from aiopsd.model import Alert, Candidate, IncidentState
+from aiopsd.model import Alert, Candidate, Evidence, IncidentState
 
 SEVERITIES = ("info", "none", "warning", "error", "critical", "page")  # ascending; unknown words rank as warning
 
@@ -82,6 +82,15 @@ def worst(severities: Iterable[str]) -> str:
     return max(severities, key=lambda w: (rank_of(w), w), default="warning")
 
 
+def _words(e: Evidence) -> str:
+    """What is wrong with a signal; its direction says nothing where the trouble is that there is no value, or one."""
+    if e.channel == "no-data":
+        return "no data"
+    if e.channel == "flatline":
+        return f"{e.metric} does not move"
+    return f"{e.metric} {e.direction}" if e.direction in ("low", "high") else e.metric
+
+
 def title(alerts: Iterable[Alert], services: tuple[str, ...], root: Candidate | None) -> str:
     """One line that an operator reads first: the probable cause and how far the trouble reaches.
 
@@ -91,7 +100,7 @@ def title(alerts: Iterable[Alert], services: tuple[str, ...], root: Candidate | 
     what = first.labels.get("alertname", "alert") if first else "alert"
     if first is not None and first.anomaly and first.evidence:
         told = max(first.evidence, key=lambda e: e.score)
-        what = f"{told.metric} {told.direction}" if told.direction in ("low", "high") else told.metric
+        what = _words(told)
     where = (first.service or first.labels.get("instance", "")) if first else ""
     if root is not None:
         others = len([s for s in services if s != root.service])

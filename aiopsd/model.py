@@ -29,11 +29,8 @@ def content_id(*parts: object) -> str:
     >>> content_id("incident", 3) == content_id("incident", 3)
     True
     """
-    h = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        h.update(str(part).encode())
-        h.update(b"\xff")
-    return h.hexdigest()
+    told = b"".join([str(part).encode() + b"\xff" for part in parts])
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:
@@ -104,11 +101,10 @@ class Checked(Noun, frozen=True, kw_only=True):
 
 
 class Direction(StrEnum):
-    """Which way a signal left its normal range, or which way it harms."""
+    """Which way a signal left its normal range."""
 
     HIGH = "high"
     LOW = "low"
-    BOTH = "both"
 
 
 class Evidence(Noun, frozen=True, kw_only=True):
@@ -448,6 +444,7 @@ class Incident(Noun, frozen=True, kw_only=True, tag="incident"):
     started_at: float  # earliest onset
     opened_at: float
     updated_at: float
+    quiet_since: float = 0.0  # when the last of its alerts ended; 0 while one fires
     resolved_at: float = 0.0
     acked_at: float = 0.0
     acked_by: str = ""

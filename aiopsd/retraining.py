@@ -2,9 +2,12 @@
 
 Enters: confirmed drifts with the stamp at which they arrived. Leaves: a request, or the reason why there is none. A
 drift that must wait is not lost: it is kept with its subject, and goes out with that subject's next request, at the
-latest when the cooldown or the budget frees it (`wake_at`, `due`). Who trains, and how, is not known here.
+latest when the cooldown or the budget frees it (`wake_at`, `due`). One change is one request, however many drifts it
+shows in: a day of another shape breaks the level within hours and is known as another season days later, and what many
+inputs of a model do together is confirmed of each in its own time. Who trains, and how, is not known here.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +17,7 @@ from aiopsd.config import RetrainingConfig
 from aiopsd.model import DriftDetected, RetrainRequest, content_id
 
 DAY = 86400.0  # s; the budget's window slides, so that midnight frees nothing
+KNOWN = 30 * DAY  # s of sample time; no change takes longer to be seen by another name: that of a week takes three
 EVIDENCE_LIMIT = 20  # drifts in one request: the first one and the newest; a trainer reads a reason, not a log
 
 
@@ -29,14 +33,17 @@ class Retraining:
         self._cooldown = float(config.cooldown)
         self._budget = config.budget
         self._asked: dict[str, float] = dict(state.get("asked", {}))  # subject -> stamp of its last request
+        self._until: dict[str, float] = dict(state.get("until", {}))  # subject -> newest drift of its last request
         self._spent: list[float] = list(state.get("spent", []))  # stamps of requests within the last day
         self._waiting: dict[str, list[DriftDetected]] = msgspec.convert(
             state.get("waiting", {}), dict[str, list[DriftDetected]]
         )
 
     def decide(self, drift: DriftDetected, stamp: float) -> tuple[RetrainRequest | None, str]:
-        """(the request that this drift makes now or None, why): requested, cooldown, budget or duplicate."""
+        """(the request that this drift makes now or None, why): requested, known, cooldown, budget or duplicate."""
         subject = drift.model or drift.subject
+        if self._known(subject, drift):
+            return None, "known"
         held = self._waiting.setdefault(subject, [])
         if any(d.id == drift.id for d in held):
             return None, "duplicate"
@@ -65,9 +72,17 @@ class Retraining:
     def snapshot(self) -> dict[str, Any]:
         return {
             "asked": dict(self._asked),
+            "until": dict(self._until),
             "spent": list(self._spent),
             "waiting": msgspec.to_builtins(self._waiting),
         }
+
+    def _known(self, subject: str, drift: DriftDetected) -> bool:
+        """Whether the change behind a drift had begun when its subject was last asked for: that training has seen it.
+
+        Errors are no such change: a model that errs on after a training needs another.
+        """
+        return drift.kind != "error-rate" and drift.since < self._until.get(subject, -math.inf)
 
     def _hindrance(self, subject: str, stamp: float) -> str:
         """Why this subject must wait; "" when it need not."""
@@ -83,6 +98,9 @@ class Retraining:
         self._spent = [*self._spent[-self._budget :], stamp]
         for old in [s for s, at in self._asked.items() if at + self._cooldown <= stamp]:
             del self._asked[old]  # out of its cooldown: as if never asked
+        newest = max(d.ts for d in drifts)
+        self._until = {s: at for s, at in self._until.items() if at + KNOWN > newest}
+        self._until[subject] = newest
         key = content_id("retrain", subject, *(d.id for d in drifts))
         last = drifts[-1]
         return RetrainRequest(

@@ -153,7 +153,7 @@ class Others:
         own = stage._join
         self._bank = stage._bank
         policies = [msgspec.structs.replace(own.policy, threshold=t) for t in thresholds]
-        self._joins = [Join(policy, stage._describe) for policy in policies]
+        self._joins = [Join(policy, stage._roster.describe) for policy in policies]
         self._kept = [Kept(shifts) for _ in thresholds]
         for name in ("appear", "vanish", "recount"):
             setattr(own, name, self._with(getattr(own, name), [getattr(j, name) for j in self._joins]))

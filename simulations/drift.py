@@ -5,8 +5,9 @@ in an hour: the streams of a seed begin at a minute of its own. A detection befo
 drift, is a false alarm; the first one after it is a hit. Error streams (0 or 1) are declared as the errors of a model
 each; river's ADWIN on the same bits stands beside, and on the squared errors of an exponential mean where the spread
 doubles or halves. The shapes are days and weeks that change for good on the fourth Friday of six weeks, or do not: of
-these only drifts of season count. The wanderers are six weeks each of what looks like drift and is none: long memory,
-weekly seasons, batch jobs, incidents, bursts.
+these only drifts of season count, while `requests` are what the drifts of any kind come to. The wanderers are six weeks
+each of what looks like drift and is none: long memory, weekly seasons, batch jobs, incidents, bursts. `--still` plays
+nothing but the six weeks without a drift, shapes and wanderers, and tells their drifts by kind.
 
 `--data` adds real metrics (a JumpStarter folder): drifts per series-week, and how many of the confirmed changes of
 level lasted, that is, the median day of the week after lies outside of all days of the week before.
@@ -23,7 +24,10 @@ from numpy.typing import NDArray
 from river.drift import ADWIN
 from scipy.signal import lfilter
 
-from aiopsd.config import Config, DetectConfig, DriftConfig, ModelRule
+from aiopsd.config import Config, DetectConfig, DriftConfig, ModelRule, RetrainingConfig
+from aiopsd.detect.drift import KINDS
+from aiopsd.model import DriftDetected
+from aiopsd.retraining import Retraining
 from simulations import datasets, detection, jumpstarter
 
 F64 = NDArray[np.float64]
@@ -33,6 +37,7 @@ START = 1_704_067_200.0  # a Monday, 00:00 UTC
 
 
 LONG, RESHAPED = 42 * DAY, 25 * DAY + 100
+SHIFTED = ("none: +2 sigma", "none: variance x2")  # among the shapes: these do drift, but not in season
 
 
 def _ar1(rng: np.random.Generator, phi: float, n: int = N) -> F64:
@@ -189,6 +194,17 @@ def lasted(values: F64, at: int) -> bool | None:
     return bool(level < was.min() or level > was.max())
 
 
+def requests(drifts: list[DriftDetected]) -> list[float]:
+    """Times (UTC seconds) at which these drifts of a subject ask for its retraining, by the shipped cooldown."""
+    policy = Retraining(RetrainingConfig(budget=len(drifts)))
+    asked: list[float] = []
+    for drift in drifts:
+        asked += [request.requested_at for request in policy.due(drift.ts)]
+        request, _ = policy.decide(drift, drift.ts)
+        asked += [] if request is None else [request.requested_at]
+    return asked
+
+
 def summary(drifting: bool, hits: list[list[int]], length: int = N, change: int = CHANGE) -> dict[str, Any]:
     """False alarms per 10,000 stationary samples; share of drifts found and their median delay in samples.
 
@@ -227,13 +243,18 @@ def suite(
     ]
     out = detection.play(subjects, config, sweep=False)
     hits: list[list[int]] = [[] for _ in streams]
+    found: list[list[DriftDetected]] = [[] for _ in streams]
     for i, at, d in out.drifts:
+        found[i].append(d)
         if kind in ("", d.kind):
             hits[i].append(round((at - starts[i]) / STEP))
-    return {
-        streams[k][0]: summary(streams[k][2], [hits[i] for i in range(k, len(streams), per)], length, change)
-        for k in range(per)
-    }, out
+    asked = [sum(at >= starts[i] + change * STEP for at in requests(drifts)) for i, drifts in enumerate(found)]
+    figures = {}
+    for k in range(per):
+        mine = range(k, len(streams), per)
+        figures[streams[k][0]] = summary(streams[k][2], [hits[i] for i in mine], length, change)
+        figures[streams[k][0]]["requests_after_change"] = float(np.mean([asked[i] for i in mine]))
+    return figures, out
 
 
 def told(make: Any, seeds: range, out: detection.Output) -> list[dict[str, Any]]:
@@ -270,6 +291,25 @@ def made(seeds: range, alarms: Path | None) -> dict[str, Any]:
     }
 
 
+def still(seeds: range) -> dict[str, Any]:
+    """Drifts a series-week of the six weeks without one, by stream and kind; ten seeds at a time, for memory's sake."""
+    ts: F64 = np.arange(LONG, dtype=np.float64) * STEP
+    kinds: dict[str, Counter[str]] = {}
+    for first in range(0, len(seeds), 10):
+        subjects: list[detection.Input] = []
+        for seed in seeds[first : first + 10]:
+            rng = np.random.default_rng(seed)
+            for name, xs, drifts in (*shapes(rng), *wanderers(rng)):
+                if not drifts and name not in SHIFTED:
+                    labels = {"__name__": "value", "model": f"m{len(subjects)}"}
+                    subjects.append(detection.Input(name, (labels,), begin(seed) + ts, xs[None, :]))
+                    kinds.setdefault(name, Counter())
+        for i, _, drift in detection.play(subjects, sweep=False).drifts:
+            kinds[subjects[i].subject][drift.kind] += 1
+    weeks = len(seeds) * LONG * STEP / detection.WEEK
+    return {name: {kind: found[kind] / weeks for kind in KINDS} for name, found in kinds.items()}
+
+
 def recorded(services: datasets.Services) -> dict[str, Any]:
     """Figures of real metrics: drifts a series-week by kind, and how many of the changes of level lasted."""
     real = detection.play(jumpstarter.inputs(services), sweep=False)
@@ -297,12 +337,13 @@ def recorded(services: datasets.Services) -> dict[str, Any]:
 
 def table(title: str, part: dict[str, Any]) -> None:
     """Print the figures of a suite."""
-    print(f"{title:30s} {'false/10k':>9s} {'found':>6s} {'delay':>6s} {'reports':>8s}")
+    print(f"{title:30s} {'false/10k':>9s} {'found':>6s} {'delay':>6s} {'reports':>8s} {'requests':>8s}")
     for name, f in part.items():
         found = "" if f["found"] is None else f"{f['found']:.2f}"
         delay = "" if f["median_delay"] is None else f"{f['median_delay']:.0f}"
         reports = "" if f["reports_after_change"] is None else f"{f['reports_after_change']:.2f}"
-        print(f"{name:30s} {f['false_per_10k']:9.2f} {found:>6s} {delay:>6s} {reports:>8s}")
+        asked = f"{f['requests_after_change']:.2f}" if reports and "requests_after_change" in f else ""
+        print(f"{name:30s} {f['false_per_10k']:9.2f} {found:>6s} {delay:>6s} {reports:>8s} {asked:>8s}")
     print()
 
 
@@ -313,13 +354,23 @@ def main(argv: list[str]) -> int:
     p.add_argument("--data", type=Path, metavar="DIR", help="JumpStarter folder: drifts on real metrics")
     p.add_argument("--first", type=int, default=0, metavar="SEED", help="seed of the first stream of each kind")
     p.add_argument("--alarms", type=Path, metavar="FILE", help="write one JSON line per drift of the streams")
+    p.add_argument("--still", action="store_true", help="only six weeks without a drift, of each seed: drifts by kind")
     args = p.parse_args(argv)
+    seeds = range(args.first, args.first + args.seeds)
+    if args.still:
+        figures = still(seeds)
+        if args.json:
+            return detection.finish(figures, True, "", "")
+        print(f"{'drifts a series-week':30s} " + " ".join(f"{kind:>8s}" for kind in KINDS))
+        for name, of in figures.items():
+            print(f"{name:30s} " + " ".join(f"{of[kind]:8.4f}" for kind in KINDS))
+        return 0
     try:
         services = datasets.jumpstarter(args.data) if args.data else None
     except OSError as e:
         print(f"cannot read {args.data}: {e}")
         return 2
-    result = made(range(args.first, args.first + args.seeds), args.alarms)
+    result = made(seeds, args.alarms)
     if services:
         result |= recorded(services)
     if args.json:

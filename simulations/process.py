@@ -70,7 +70,9 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
         self._kept = threading.local()
         with log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
+            )
 
     @property
     def cpu(self) -> float:
@@ -151,6 +153,12 @@ class Service:
 
     def json(self, path: str, body: bytes) -> None:
         self.push(path, body, Content_Type="application/json")
+
+    def say(self, line: str) -> None:
+        """A line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode())
+        self.process.stdin.flush()
 
     def get(self, path: str) -> Any:
         status, body = self.request("GET", path)

@@ -28,10 +28,14 @@ MOST = 50_000  # alerts whose place is kept
 
 
 class Place(NamedTuple):
-    """`vertex` is the name in the graph ("" when nothing tells); `under` the node and zone it shares with others."""
+    """`vertex` is the name in the graph ("" when nothing tells); `under` the node and zone it shares with others.
+
+    `grounds` are the node and the zone that its labels name, each with its kind; the vertex may be one of them.
+    """
 
     vertex: str
     under: tuple[str, ...]
+    grounds: tuple[tuple[str, str], ...]
 
 
 def place_of(alert: Alert, topology: Topology) -> Place:
@@ -66,17 +70,10 @@ def _placed(alert: Alert, topology: Topology) -> Place:
                 vertex = host  # the job and instance are those of an exporter
         vertex = vertex or topology.resolve(_first(labels, ZONES))  # a probe of a whole zone
     if _UNDER.isdisjoint(labels):
-        return Place(vertex, ())
-    told = (topology.resolve(_first(labels, keys)) for keys in (HOSTS, ZONES))
-    return Place(vertex, tuple(name for name in told if name and name != vertex))
-
-
-def grounds_of(alert: Alert, topology: Topology) -> dict[str, str]:
-    """The node and the zone that its labels name, each with its kind; the vertex of the alert may be one of them."""
-    if _UNDER.isdisjoint(alert.labels):
-        return {}
-    told = ((topology.resolve(_first(alert.labels, keys)), kind) for keys, kind in ((HOSTS, "node"), (ZONES, "zone")))
-    return {name: kind for name, kind in told if name}
+        return Place(vertex, (), ())
+    told = ((topology.resolve(_first(labels, keys)), kind) for keys, kind in ((HOSTS, "node"), (ZONES, "zone")))
+    grounds = tuple((name, kind) for name, kind in told if name)
+    return Place(vertex, tuple(name for name, _ in grounds if name != vertex), grounds)
 
 
 def _first(labels: Mapping[str, str], keys: Iterable[str]) -> str:

@@ -66,7 +66,7 @@ class DailyShape:
     week: int8[7, rows]               the mean of each of the last seven days
     f: float32[3, rows]               hours seen, their mean distance from what is usual, that of the farthest day
     g: float16[6, rows]               days compared, what they usually come to, its deviation, sum, excursions
-    at: uint32[2, rows]               the last hour, the day at which the sum left zero
+    at: uint32[2, rows]               the last hour, the day since which days were alike when the sum left zero
     """
 
     def __init__(self, capacity: int = 0) -> None:
@@ -118,8 +118,9 @@ class DailyShape:
     def _end(self, at: Rows, rows: Rows, day: F64, passed: F64) -> Reshaped:
         """The day ended, and so many passed since it began."""
         today, yesterday = self.today[:, rows], self.yesterday[:, rows]
-        alike, judged = _alike(today, yesterday)
-        alike += self._week(rows, today, day, passed)
+        by_day, judged = _alike(today, yesterday)
+        by_week = self._week(rows, today, day, passed)
+        began = day - np.where(by_week > by_day, 7, 1)  # what is alike is so since the earlier of the two days
         size = _size(today) * _PI * self.f[_SCALE, rows]
         # what an odd day taught the hours of day is missed on the days after, alike on each: but it is less
         farthest = np.maximum(self.f[_FARTHEST, rows] * FORGET, size)
@@ -127,7 +128,7 @@ class DailyShape:
         self.f[_FARTHEST, rows] = farthest
         self.yesterday[:, rows] = np.where(passed == 1, today, UNKNOWN)
         self.today[:, rows] = UNKNOWN
-        spoke, sums, limits = self._sum(rows, alike * share * share, judged, day)
+        spoke, sums, limits = self._sum(rows, (by_day + by_week) * share * share, judged, began)
         told = rows[spoke]
         return Reshaped(
             at=at[spoke],
@@ -155,8 +156,8 @@ class DailyShape:
         out: F32 = np.where(heard & (ago != UNKNOWN) & (days >= MOST_OF_A_WEEK), like, 0).astype(np.float32)
         return out
 
-    def _sum(self, rows: Rows, alike: F32, judged: Mask, day: F64) -> tuple[Rows, F32, F32]:
-        """Which rows' sums pass their limits with this day; the sums, the limits."""
+    def _sum(self, rows: Rows, alike: F32, judged: Mask, began: F64) -> tuple[Rows, F32, F32]:
+        """Which rows' sums pass their limits with this day; sums, limits. `began`: since when they are alike."""
         g = self.g[:, rows].astype(np.float32)
         days, usual, dev, total, top, peak = g
         days = np.where(judged, np.minimum(days + 1, np.float32(2000)), days)
@@ -164,7 +165,7 @@ class DailyShape:
         push = np.minimum(np.maximum((alike - usual) / scale, -MOST), MOST)
         to = np.maximum(np.where(push < 0, LEAK * total, total) + push - SLACK, 0)
         to = np.where(judged & (days > YOUNG), to, total)
-        self.at[_SINCE, rows] = np.where((total == 0) & (to > 0), day - 1, self.at[_SINCE, rows])
+        self.at[_SINCE, rows] = np.where((total == 0) & (to > 0), began, self.at[_SINCE, rows])
         over = (top > 0) & (to <= np.float32(0.5) * top)  # an excursion is over when half of it is gone
         peak = np.where(judged, FADE * peak, peak)
         peak = np.where(over, np.maximum(peak, top), peak)

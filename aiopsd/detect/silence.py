@@ -1,10 +1,12 @@
 """Series that fell silent, measured against the newest sample of their own source and never against a clock.
 
 So our own lag is no event at all, a hole in the whole source suspends the judgement until it has caught up, a service
-whose series stopped is one event, and when more than half of the partition is silent that is one event too.
+whose series stopped is one event, and when more than half of the partition is silent that is one event too. Who stays
+away for good was retired: a silence is missed for as long as its owner says, then its event ends.
 What enters is the bank's times of last samples at a watermark; what leaves is which services are silent.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,6 +103,7 @@ class Silence:
         service: NDArray[np.int32],
         names: list[str],
         after: F64 | None = None,
+        given_up: float = math.inf,
     ) -> list[Change]:
         """What changed at the watermark `now`, which was `before` until this record; arrays have an element per row.
 
@@ -108,16 +111,21 @@ class Silence:
             last: time of each row's last sample. count, age: samples seen and seconds between the first and the last.
             live: rows that hold a series which has not said goodbye (a staleness marker) and is not under maintenance.
             after: seconds of silence that count, per row, 0: none; None: the same for all.
+            given_up: seconds for which a silence that counts is missed.
         """
+        heard = now >= self.suspended
         if now - before > max(2 * self.step, self.after):
-            self.suspended = now + self.after  # the source itself had a hole: let everybody speak first
-        if now < self.suspended:
+            # the source had a hole, or speaks once an hour: until everybody could speak again, what was is judged
+            self.suspended = now + self.after
+            now = before
+        if not heard:
             return []
         interval = age / np.maximum(count - 1, 1)
         judged = live & (count >= _SAMPLES)
         if after is not None:
             judged &= after > 0
-        silent = judged & (now - last > np.maximum(self.after if after is None else after, _INTERVALS * interval))
+        late = now - last - np.maximum(self.after if after is None else after, _INTERVALS * interval)
+        silent = judged & (late > 0) & (late <= given_up)
         rows = np.flatnonzero(silent)
         out: list[Change] = []
         whole = 2 * len(rows) > int(judged.sum()) and len(set(service[rows].tolist())) > 1

@@ -30,7 +30,6 @@ SECTION_LIMIT = 3000
 FIELD_LIMIT = 2000
 FIELDS_LIMIT = 10
 FALLBACK_LIMIT = 4000  # characters of `text`, by Slack's advice
-TOTAL_LIMIT = 12_000  # characters of all blocks, below the 13.2k at which msg_blocks_too_long begins
 LISTED = 10  # alerts by line; the incident's page has them all
 EVENT_TYPE = "aiopsd_incident"  # of the metadata by which a parent is found again
 PAGE, PAGES = 100, 5  # messages looked through for a lost parent

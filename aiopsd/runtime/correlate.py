@@ -57,7 +57,12 @@ class CorrelateHost:
         self._snapshot_at = 0.0
         self._ahead = False  # the stage took records whose decisions are not committed: no state to save
         self._stopped = False
-        self._graph_shown = -1  # version of the graph whose figures are on /metrics
+        for gauge, figure in (
+            (metrics.topology_version, lambda: self.stage.topology.version),
+            (metrics.topology_nodes, lambda: len(self.stage.topology)),
+            (metrics.topology_edges, lambda: self.stage.topology.edges),
+        ):
+            gauge.set_function(figure)  # as the API shows it: both ask the graph of the moment
 
     # ------------------------------------------------------------------ recovery
 
@@ -221,12 +226,6 @@ class CorrelateHost:
                     log(entry.kind, incident=entry.incident, text=entry.text, reason=entry.reason, offset=entry.offset)
         if lines > LOG_LINES:
             self._log.info("more decisions in this step: see the audit", count=lines - LOG_LINES)
-        graph = self.stage.topology
-        if graph.version != self._graph_shown:
-            self._graph_shown = graph.version
-            self.metrics.topology_version.set(graph.version)
-            self.metrics.topology_nodes.set(len(graph))
-            self.metrics.topology_edges.set(graph.edges)
         counts = self.projection.figures()
         for state, n in counts["incidents"].items():
             self.metrics.incidents.labels(state).set(n)

@@ -24,14 +24,14 @@ HEAD = "<!-- made by `python -m aiopsd.testing.reference`; edit the code, not th
 
 
 def comments(cls: type) -> dict[str, str]:
-    """Field -> the comment behind it (or its continuation lines), from the source of the class."""
+    """Field -> the comment behind it (or its continuation lines), from the source of the class and of its bases."""
+    found = {k: v for base in cls.__bases__ if issubclass(base, Section) for k, v in comments(base).items()}
     source = inspect.getsource(cls)
     by_line = {
         token.start[0]: token.string.lstrip("# ").strip()
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    found: dict[str, str] = {}
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # a class
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
@@ -132,6 +132,9 @@ def configuration() -> str:
             options: type[msgspec.Struct] | None = getattr(plugins.load(kind, name), "Config", None)
             if options is not None:
                 lines += section(options, f"`{key.format(name)}`")
+                for field in msgspec.structs.fields(options):
+                    if isinstance(field.default, Section):
+                        lines += section(type(field.default), f"`{key.format(name)}.{field.encode_name}`")
     return HEAD + "\n".join(lines).rstrip() + "\n"
 
 

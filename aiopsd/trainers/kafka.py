@@ -6,7 +6,6 @@ producer is idempotent with acks=all, so that a retry inside the client writes o
 writes again, with the same key and the same `ce_id`: consumers dedupe by them, and a compacted topic does it by itself.
 """
 
-import ssl
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -16,50 +15,20 @@ from aiokafka import errors as kafka_errors
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError
 
-from aiopsd.config import Secret, Section
 from aiopsd.errors import DeliveryError, DeliveryReason
+from aiopsd.kafka import NOT_ALLOWED, REFUSED, ClusterConfig, client_options
 from aiopsd.model import RetrainRequest
 from aiopsd.outgoing import CLOUDEVENTS, json_body
 from aiopsd.protocols import Session
 from aiopsd.trainers.webhook import event
 
-_AUTH = (
-    kafka_errors.AuthenticationFailedError,
-    kafka_errors.SaslAuthenticationFailed,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-)
 
-
-class TrainerTlsConfig(Section, frozen=True, kw_only=True):
-    """The same keys as a Kafka source's `tls`."""
-
-    ca_file: str = ""  # PEM; "": the system's authorities
-    cert_file: str = ""  # PEM of the client certificate, when the broker asks for one
-    key_file: str = ""  # PEM of its key; "": inside cert_file
-    check_hostname: bool = True
-
-
-class KafkaTrainerConfig(Section, frozen=True, kw_only=True):
+class KafkaTrainerConfig(ClusterConfig, frozen=True, kw_only=True):
     """Options of one Kafka trainer; where a key is a Kafka source's too, it means the same."""
 
-    bootstrap_servers: tuple[str, ...]
-    topic: str
+    client_id: str = "aiopsd-trainer"
     mode: Literal["binary", "structured"] = "structured"
     source: str = "aiopsd"  # CloudEvents source: a URI that names this daemon
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    sasl_username: str = ""
-    sasl_password: Secret | None = None
-    tls: TrainerTlsConfig = TrainerTlsConfig()
-    client_id: str = "aiopsd-trainer"
-
-    def __post_init__(self) -> None:
-        if not self.bootstrap_servers:
-            raise ValueError("`bootstrap_servers` is empty")
-        if self.security_protocol.startswith("SASL") and (not self.sasl_username or self.sasl_password is None):
-            raise ValueError(f"{self.security_protocol} needs `sasl_username` and `sasl_password`")
 
 
 class KafkaTrainer:
@@ -103,7 +72,7 @@ class KafkaTrainer:
 
     async def _started(self) -> aiokafka.AIOKafkaProducer:
         if self._producer is None:
-            options = self._options()
+            options = client_options(self.config)
             producer = aiokafka.AIOKafkaProducer(
                 bootstrap_servers=list(self.config.bootstrap_servers), enable_idempotence=True, acks="all", **options
             )
@@ -122,32 +91,12 @@ class KafkaTrainer:
         for host, port, _ in collect_hosts(list(self.config.bootstrap_servers)):
             (await create_conn(host, port, **options)).close()
 
-    def _options(self) -> dict[str, Any]:
-        c = self.config
-        options: dict[str, Any] = {
-            "client_id": c.client_id,
-            "security_protocol": c.security_protocol,
-        }
-        if c.security_protocol.startswith("SASL"):
-            options |= {
-                "sasl_mechanism": c.sasl_mechanism,
-                "sasl_plain_username": c.sasl_username,
-                "sasl_plain_password": c.sasl_password.reveal() if c.sasl_password is not None else "",
-            }
-        if c.security_protocol.endswith("SSL"):
-            context = ssl.create_default_context(cafile=c.tls.ca_file or None)
-            if c.tls.cert_file:
-                context.load_cert_chain(c.tls.cert_file, c.tls.key_file or None)
-            context.check_hostname = c.tls.check_hostname
-            options["ssl_context"] = context
-        return options
-
 
 def _error(e: KafkaError) -> DeliveryError:
     """Too large and not allowed are final; everything else is worth another try."""
     name = f"kafka: {type(e).__name__}"
     if isinstance(e, kafka_errors.MessageSizeTooLargeError):
         return DeliveryError(DeliveryReason.TOO_LARGE, name, retry=False)
-    if isinstance(e, _AUTH):
+    if isinstance(e, REFUSED + NOT_ALLOWED):
         return DeliveryError(DeliveryReason.AUTH, name, retry=False)
     return DeliveryError(DeliveryReason.NETWORK, name, retry=True)

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import uuid
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -23,6 +24,7 @@ from aiopsd.projection import LIVE
 from aiopsd.web import drawing
 from aiopsd.web.api.incidents import alerts_of, command, deliveries_of, find_incident, timeline_of
 from aiopsd.web.api.maintenance import windows
+from aiopsd.web.api.views import resolves_at
 from aiopsd.web.site import SITE, Problem, Site, moment
 
 HERE = Path(__file__).parent
@@ -166,6 +168,7 @@ async def index(request: web.Request) -> web.Response:
     return render(
         request,
         "index.html",
+        resolves_at=partial(resolves_at, site),
         live=live[:MOST_OPEN],
         opened=len(live),
         done=done[:15],
@@ -208,6 +211,7 @@ async def incident(request: web.Request) -> web.Response:
         request,
         "incident.html",
         item=item,
+        resolves_at=resolves_at(site, item),
         open=item.state in LIVE,
         root=item.root,
         alerts=alerts,

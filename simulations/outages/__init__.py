@@ -1,7 +1,7 @@
 """Alert streams in which trouble follows from physics: who alerts is computed from load, queues and thresholds.
 
 The other kind of generator lets trouble hop from service to service with a chance and a delay. Here faults are put into
-a simulated world (simulations/world.py) and what follows is worked out: latency adds up along calls, errors climb
+a simulated world (simulations/world) and what follows is worked out: latency adds up along calls, errors climb
 unless a call can be done without, retries and batch jobs send load down, a node's processor slows down all that run
 there. Rules with limits and waiting times of their own decide who says what and when: a caller may well alert before
 the cause does, or alone.

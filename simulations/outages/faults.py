@@ -23,7 +23,7 @@ REST = 900.0  # s; a target is left alone for so long after its fault
 
 
 def build(weather: Weather, services: int, shape: np.random.Generator, rng: np.random.Generator, seed: int) -> World:
-    """Services as simulations/world.py makes them, what others run below some, lags, one replica here and there."""
+    """Services as simulations/world makes them, what others run below some, lags, one replica here and there."""
     outside = max(2, services // 40)
     specs = list(generate(TopologySpec(size=services - outside), shape))
     users: dict[int, list[str]] = {}

@@ -252,7 +252,7 @@ async def test_journal_reads_what_left_its_memory(tmp_path: Path) -> None:
 
 async def test_log_reads_what_left_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is behind the log's memory gets everything in order, from the disk and then from memory."""
-    monkeypatch.setattr("aiopsd.streams.local.TAIL_BYTES", 500)
+    monkeypatch.setattr("aiopsd.streams.local.log.TAIL_BYTES", 500)
     log, ledger = LocalLog(tmp_path / "log", 2, ManualClock()), Ledger()
     given = entries(60, 2)
     async with reading(log, ledger):

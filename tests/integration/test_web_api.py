@@ -84,6 +84,22 @@ async def test_an_incident_tells_all(shop: TestSite) -> None:
     assert (found["started_at"], found["resolved_at"]) == ("2026-09-21T14:13:20Z", None)
 
 
+async def test_an_incident_in_which_nothing_fires_says_when_it_resolves(shop: TestSite) -> None:
+    """Open, `quiet_since` and `resolves_at` are set from the end of its last alert on; of any other they are null."""
+    incident, _ = shop_incident()
+
+    async def said(**change: Any) -> tuple[str | None, str | None]:
+        await shop.door.keep([Upsert(item=replace(incident, **change))])
+        found = await shop.json(f"/api/v1/incidents/{SHOP}")
+        (listed,) = (await shop.json("/api/v1/incidents"))["incidents"]
+        assert (listed["quiet_since"], listed["resolves_at"]) == (found["quiet_since"], found["resolves_at"])
+        return found["quiet_since"], found["resolves_at"]
+
+    assert await said() == (None, None)
+    assert await said(firing=0, quiet_since=START + 60) == ("2026-09-21T14:14:20Z", "2026-09-21T14:19:20Z")
+    assert await said(firing=0, quiet_since=START + 60, state=IncidentState.RESOLVED) == (None, None)
+
+
 async def test_the_list_filters(shop: TestSite) -> None:
     """By state, several at once, and by affected service; a wrong state is refused by name."""
     incident, _ = shop_incident()

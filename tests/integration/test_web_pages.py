@@ -112,6 +112,17 @@ async def test_the_head_says_whether_a_page_arrived(shop: TestSite) -> None:
     assert "opened 14:13:40 · paged" in (await page(shop, f"/incidents/{SHOP}")).text
 
 
+async def test_an_open_incident_says_that_nothing_fires_any_more(shop: TestSite) -> None:
+    """Since when, and when it resolves unless something comes back: on its page and in the list."""
+    incident, _ = shop_incident()
+    assert "nothing fires" not in (await page(shop, "/")).text.lower()
+    await shop.door.keep([Upsert(item=replace(incident, firing=0, quiet_since=START + 60))])
+
+    told = "Nothing fires since 14:14:20 ; resolves at 14:19:20 unless something comes back."
+    assert told.replace(" ;", ";") in (await page(shop, f"/incidents/{SHOP}")).text.replace(" ;", ";")
+    assert "nothing fires since 14:14:20, resolves at 14:19:20" in (await page(shop, "/")).text
+
+
 async def test_a_resolved_incident_has_no_buttons(shop: TestSite) -> None:
     """What cannot be taken any more offers nothing but to say whether it was right, and does not refresh."""
     incident, _ = shop_incident()

@@ -273,6 +273,50 @@ def test_one_dead_service_is_one_event() -> None:
     assert 49 < events[0][2] <= 55
 
 
+def test_a_dead_target_is_named() -> None:
+    """The event of a target, or of a series, says what tells it from the rest of its service; that of all does not."""
+
+    def summary(dead: Any) -> str:
+        rows = [
+            [
+                (series(metric, "pay", instance=at, job="app"), T0 + MINUTE * t, 1.0)
+                for metric in ("cpu", "rss")
+                for at in ("a:1", "b:1")
+                if t < 40 or not dead(metric, at)
+            ]
+            + [(series("up", f"s{s}"), T0 + MINUTE * t, 1.0) for s in range(5)]
+            for t in range(60)
+        ]
+        (event,) = [e for e in said(stage("detect: {no_data: 10m}").step(records(rows))) if e.signal == "no-data"]
+        return str(event.summary)
+
+    assert "no data from service pay (instance=b:1), 2 series since" in summary(lambda metric, at: at == "b:1")
+    assert "(cpu, instance=b:1), 1 series since" in summary(lambda metric, at: (metric, at) == ("cpu", "b:1"))
+    assert "no data from service pay, 4 series since" in summary(lambda metric, at: True)
+
+
+def test_who_stays_away_is_missed_for_as_long_as_configured() -> None:
+    """A series that was retired is no event for ever, and its end does not say that it is back."""
+    rows = fleet(400, lambda s, t: s != 3 or t < 40)
+    events = [
+        (e.state, (e.ts - T0) / MINUTE, e.summary)
+        for e in said(stage("detect: {no_data: 10m, evict_after: 2h}").step(records(rows)))
+        if e.signal == "no-data"
+    ]
+    assert [state for state, _, _ in events] == ["firing", "resolved"]
+    assert 39 + 10 + 120 < events[1][1] <= 39 + 10 + 120 + 5
+    assert "not missed any more" in events[1][2]
+
+
+def test_silence_is_told_where_a_source_speaks_once_an_hour() -> None:
+    """A source that delivers by the hour has no holes: who does not come three times is missed."""
+    rows = [
+        [(labels, T0 + 60 * (ts - T0), v) for labels, ts, v in group]
+        for group in fleet(40, lambda s, t: s != 3 or t < 20)
+    ]
+    assert [(service, state) for service, state, _ in no_data(rows)] == [("s3", "firing")]
+
+
 def test_our_own_lag_is_no_event() -> None:
     """A hole in the whole source, however long, is nobody's silence."""
     hole = fleet(40, lambda s, t: True)
@@ -356,7 +400,7 @@ def come_and_go(away: Sequence[int], others: int = 40, absent: range = range(6, 
 
 def known_for(s: DetectStage, service: str) -> float:
     """Samples that the stage remembers of the one series of a service."""
-    return float(s._bank.count[np.flatnonzero(s._known & (s._service == s._ids[service]))[0]])
+    return float(s._bank.count[s._roster.rows_of([service], s.watermark)[0]])
 
 
 def test_who_comes_back_finds_its_history_while_there_is_room() -> None:
@@ -375,7 +419,7 @@ def test_who_is_away_for_a_month_is_forgotten() -> None:
     s.step(records([[(series("cpu", f"s{k}"), T0, 1.0) for k in range(20)]]))
     for day in range(40):
         s.step(records([[(series("cpu", f"s{k}"), T0 + 86400 * day + 3600, 1.0) for k in range(19)]], first=1 + day))
-        assert ("s19" in s._ids) == (day <= 30)
+        assert s.knows(["s19"]) == (day <= 30)
 
 
 def test_a_series_that_waits_makes_no_noise() -> None:
@@ -443,8 +487,8 @@ def test_eviction_forgets_services_too() -> None:
                 [[(series("cpu", f"job-{hour}"), T0 + 3600 * hour + 300 * t, 1.0)] for t in range(12)], first=12 * hour
             )
         )
-    assert len(s._names) <= 4
-    assert len(s._ids) == s.series
+    assert len(s._roster.names) <= 4
+    assert sum(s.knows([f"job-{hour}"]) for hour in range(10)) == s.series
 
 
 def test_evidence_on_demand() -> None:

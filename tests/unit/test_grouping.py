@@ -58,23 +58,25 @@ def test_what_fires_alone_is_counted_for_so_many_pairs_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "vertex", "under"),
+    ("given", "vertex", "under", "grounds"),
     [
-        (alert("cart"), "cart", ()),
-        (alert("CART"), "cart", ()),
-        (alert(pod="cart-7d9f8b6c5-x2x4z", node="h1", zone="z"), "cart", ("h1", "z")),
-        (alert(node="h1"), "h1", ()),
-        (alert(zone="z"), "z", ()),
-        (alert("unheard-of"), "unheard-of", ()),
-        (alert("unheard-of", job="cart"), "cart", ()),
-        (alert(), "", ()),
+        (alert("cart"), "cart", (), ()),
+        (alert("CART"), "cart", (), ()),
+        (alert(pod="cart-7d9f8b6c5-x2x4z", node="h1", zone="z"), "cart", ("h1", "z"), (("h1", "node"), ("z", "zone"))),
+        (alert(node="h1"), "h1", (), (("h1", "node"),)),
+        (alert(zone="z"), "z", (), (("z", "zone"),)),
+        (alert("unheard-of"), "unheard-of", (), ()),
+        (alert("unheard-of", job="cart"), "cart", (), ()),
+        (alert(), "", (), ()),
     ],
 )
-def test_where_an_alert_sits(given: Alert, vertex: str, under: tuple[str, ...]) -> None:
-    """The service if the graph knows it, else the first label that it knows, else the raw name."""
+def test_where_an_alert_sits(
+    given: Alert, vertex: str, under: tuple[str, ...], grounds: tuple[tuple[str, str], ...]
+) -> None:
+    """The service if the graph knows it, else the first label that it knows, else the raw name; what it stands on."""
     topology = Desk("cart>db", kinds={"h1": "node"}).topology
 
-    assert place_of(given, topology) == (vertex, under)
+    assert place_of(given, topology) == (vertex, under, grounds)
 
 
 def test_a_reason_names_the_edge_and_the_delay() -> None:

@@ -24,6 +24,15 @@ def test_an_anomaly_is_named_after_the_metric_that_left_its_range_furthest() -> 
     assert title([odd], ("db", "web"), cause) == "db: free_bytes low, 1 more service affected"
 
 
+def test_silence_and_standstill_are_named_so() -> None:
+    """Who is paged for silence reads that there is no data, not which way the last sample of some metric leaned."""
+    for channel, words in (("no-data", "no data"), ("flatline", "cpu does not move")):
+        silent = Evidence(service="db", metric="cpu", channel=channel, direction="low")
+        odd = alert(labels={"alertname": "AiopsdAnomaly"}, anomaly=True, evidence=(silent,))
+
+        assert title([odd], ("db",), None) == f"{words} on db"
+
+
 def test_an_alert_is_named_as_its_sender_names_it() -> None:
     """The alertname stands, whatever evidence hangs on it."""
     down = alert(labels={"alertname": "Down"}, evidence=(Evidence(service="db", metric="cpu", level=1.0),))

@@ -48,6 +48,20 @@ def test_within_the_cooldown_drift_waits_and_is_not_lost() -> None:
     assert r.wake_at() is None
 
 
+def test_one_change_is_one_request_however_late_it_is_seen_in_full() -> None:
+    """What began before the last request was made is the same change; what began after it, and errors, are not."""
+    r = policy()
+    assert "requested" == r.decide(drift(1, since=8 * HOUR, ts=12 * HOUR), 12 * HOUR)[1]
+
+    season = drift(2, kind="season", since=0.0, ts=100 * HOUR)
+    assert (None, "known") == r.decide(season, 100 * HOUR)
+    assert r.wake_at() is None
+    assert "requested" == r.decide(drift(3, kind="error-rate", since=9 * HOUR, ts=101 * HOUR), 101 * HOUR)[1]
+    assert (None, "known") == r.decide(drift(4, since=100 * HOUR, ts=110 * HOUR), 110 * HOUR)
+    assert "requested" == r.decide(drift(5, since=101 * HOUR, ts=120 * HOUR), 120 * HOUR)[1]
+    assert "requested" == r.decide(drift(6, "other", since=0.0, ts=121 * HOUR), 121 * HOUR)[1]
+
+
 def test_subjects_do_not_wait_for_each_other() -> None:
     """The cooldown is per subject; drifts of one model's series share the model's."""
     r = policy()

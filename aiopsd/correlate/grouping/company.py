@@ -4,7 +4,7 @@ Counted when a trouble has settled, with decay. Bounded: ROWS pairs, each with P
 the partners the one seen least goes first, of the pairs the quarter seen least.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from aiopsd.correlate.grouping.state import Count, State, Trouble
 
@@ -23,6 +23,8 @@ class Company:
         """Count a settled trouble with those of its incident that are strangers to it, nearest first."""
         met, now = self.s.met, self.s.now
         others = [f"{mate.vertex}|{name}" for mate in mates for name in mate.names][:PARTNERS]
+        if not met and not others:
+            return
         for name in trouble.names:
             pair = f"{trouble.vertex}|{name}"
             if not others and pair not in met:
@@ -38,12 +40,15 @@ class Company:
             for pair in often[3 * ROWS // 4 :]:
                 del met[pair]
 
-    def friends(self, vertex: str, names: Iterable[str]) -> set[str]:
+    def friends(self, vertex: str, names: Iterable[str]) -> Set[str]:
         """Vertices that these pairs were seen with; for membership only."""
         met = self.s.met
-        if not met:
-            return set()
-        return {key.partition("|")[0] for name in names for key in met.get(f"{vertex}|{name}", ())}
+        out: set[str] = set()
+        for name in names if met else ():
+            row = met.get(f"{vertex}|{name}")
+            if row is not None:
+                out.update(key.partition("|")[0] for key in row)
+        return out
 
     def chance(self, vertex: str, names: Iterable[str], other: Trouble) -> float:
         """Chance by history that an incident of `other` has `vertex` in it as well, with one of these names."""

@@ -8,10 +8,12 @@ sums of whole numbers do not depend on the order in which things came and went.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from aiopsd.correlate.grouping.graph import Graph
+from aiopsd.correlate.grouping.graph import Graph, Spot
+from aiopsd.correlate.grouping.odds import SPAN
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 
 SLOT = 30.0  # s; grain of the counts
+SLOTS = round(SPAN / SLOT)  # what one fault brings begins within as many
 EVERYWHERE = ""  # key of the counts over all hosts
 
 
@@ -100,26 +102,32 @@ class Crowds:
     def update(self, trouble: Trouble) -> None:
         """Count a trouble as it is now, while it is hot."""
         old, mark = self._marks.get(trouble.id), self._mark(trouble)
-        if old == mark:
+        if old is mark or old == mark:
             return
         if old is not None:
             self._take_out(trouble.id, old)
         if mark is not None:
             self._put_in(trouble.id, mark)
 
+    def drop(self, trouble: Trouble) -> None:
+        """It is not hot any more."""
+        old = self._marks.get(trouble.id)
+        if old is not None:
+            self._take_out(trouble.id, old)
+
     def _mark(self, trouble: Trouble) -> Mark | None:
         if not trouble.names or trouble.id not in self.s.hot.get(trouble.vertex, ()):
             return None
-        parent = self.s.troubles.get(trouble.parent)
+        parent = self.s.troubles.get(trouble.parent) if trouble.parent >= 0 else None
         claim = parent.id if parent is not None and not parent.names else -1
         return Mark(
-            slot=int(trouble.onset // SLOT),
-            worth=round(1000.0 * trouble.strange),
-            fell=round(1000.0 * trouble.fell),
-            name=next(iter(trouble.names)),
-            free=trouble.strange > 0.0 and (parent is None or claim >= 0 or self._shares(trouble, parent)),
-            hosts=trouble.under,
-            claim=claim,
+            int(trouble.onset // SLOT),
+            round(1000.0 * trouble.strange),
+            round(1000.0 * trouble.fell),
+            next(iter(trouble.names)),
+            trouble.strange > 0.0 and (parent is None or claim >= 0 or self._shares(trouble, parent)),
+            trouble.under,
+            claim,
         )
 
     def _shares(self, trouble: Trouble, parent: Trouble) -> bool:
@@ -153,7 +161,13 @@ class Crowds:
             self._tidy(host, mark.slot)
 
     def _slot(self, host: str, slot: int) -> Slot:
-        return self._slots.setdefault(host, {}).setdefault(slot, Slot())
+        slots = self._slots.get(host)
+        if slots is None:
+            slots = self._slots[host] = {}
+        known = slots.get(slot)
+        if known is None:
+            known = slots[slot] = Slot()
+        return known
 
     def _tidy(self, host: str, slot: int) -> None:
         slots = self._slots[host]
@@ -170,12 +184,28 @@ class Crowds:
             return []
         if trouble.apart == self.graph.topology.version:
             return list(mark.hosts)  # nothing near it is in trouble: no callee of it has another caller that is
-        hot, graph = self.s.hot.keys(), self.graph
+        spot = self.graph.spot(trouble.vertex)
         return [
             at
-            for at in graph.callees(trouble.vertex)
-            if len(graph.callers(at)) > 1 and (graph.is_host(at) or len(hot & graph.callers(at).keys()) > 1)
+            for at in spot.callees
+            if (self._several(spot.common[at], mark.slot) if at in spot.common else self._carries(spot, at))
         ]
+
+    def _carries(self, spot: Spot, at: str) -> bool:
+        """Whether a callee is a layer with others on it."""
+        return at in spot.hosts and len(self.graph.callers(at)) > 1
+
+    def _several(self, callers: Iterable[str], slot: int) -> bool:
+        """Whether two or more of these began near enough to a slot for one fault."""
+        hot, marks = self.s.hot, self._marks
+        began = 0
+        for caller in hot.keys() & callers:
+            for tid in hot[caller]:
+                mark = marks.get(tid)
+                if mark is not None and -SLOTS < mark.slot - slot < SLOTS:
+                    began += 1
+                    break
+        return began > 1
 
     def __len__(self) -> int:
         """How many troubles are counted."""

@@ -43,6 +43,8 @@ class Look(NamedTuple):
     votes: dict[str, float]
     best: dict[str, tuple[float, Trouble, str]]
     own: float
+    strange: float
+    fell: float
     home: str
 
 
@@ -73,16 +75,30 @@ class Forest:
 
     def new(self, item: Waiting, gid: str, parent: int, look: Look) -> Trouble:
         """A trouble for an alert that is no further symptom of another one."""
-        trouble = self._add(item.vertex, item.onset, gid, parent, look.own, (item.name,), look.near)
-        trouble.texts[item.name] = item.text
+        trouble = self._add(
+            Trouble(
+                id=0,
+                vertex=item.vertex,
+                onset=item.onset,
+                group=gid,
+                parent=parent,
+                names={item.name: item.onset},
+                texts={item.name: item.text},
+                own=look.own,
+                strange=look.strange,
+                fell=look.fell,
+            ),
+            look.near,
+        )
         self.s.begun = [*self.s.begun[1 - LATEST :], trouble.id]
         self.take_alert(trouble, item)
         return trouble
 
     def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
         """A trouble without alerts at what several run on, in the incident of one of them."""
-        near = self.graph.near(vertex, self.s.hot, onset)
-        return self._add(vertex, onset, member.group, -1, self.odds.own(vertex, (), onset), (), near)
+        near = self.graph.near(vertex, onset)
+        own = self.odds.own(vertex, (), onset)
+        return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), near)
 
     def dismiss(self, trouble: Trouble) -> None:
         """A silent trouble on which nothing hangs any more is none."""
@@ -91,47 +107,45 @@ class Forest:
         del s.groups[trouble.group].troubles[trouble.id]
         self.unlink(trouble)
         drop_in(s.hot, trouble.vertex, trouble.id)
-        drop_in(s.kept, trouble.vertex, trouble.id)
+        self.let_go(trouble)
         self.crowds.update(trouble)
 
-    def _add(
-        self,
-        vertex: str,
-        onset: float,
-        gid: str,
-        parent: int,
-        own: float,
-        names: tuple[str, ...],
-        near: list[tuple[Trouble, Link]],
-    ) -> Trouble:
-        s, spot = self.s, self.graph.spot(vertex)
+    def keep(self, trouble: Trouble) -> None:
+        """It is company for what ends about when it does."""
+        kept = self.s.kept.get(trouble.vertex)
+        if kept is None:
+            self.s.kept[trouble.vertex] = {trouble.id: None}
+        else:
+            kept[trouble.id] = None
+        self.graph.began.put(trouble)
+
+    def let_go(self, trouble: Trouble) -> None:
+        """It ended so long ago that it is no company for what ends now."""
+        drop_in(self.s.kept, trouble.vertex, trouble.id)
+        self.graph.began.drop(trouble)
+
+    def _add(self, trouble: Trouble, near: list[tuple[Trouble, Link]]) -> Trouble:
+        """Give a trouble its number and its place among those near it."""
+        s, spot, vertex = self.s, self.graph.spot(trouble.vertex), trouble.vertex
         s.count += 1
-        trouble = Trouble(
-            id=s.count,
-            vertex=vertex,
-            onset=onset,
-            group=gid,
-            parent=parent,
-            names=dict.fromkeys(names, onset),
-            own=own,
-            value=own,
-            born=s.now,
-            under=spot.hosts,
-            strange=self.odds.strange(vertex, names) if names else 0.0,
-            fell=self.odds.fell(names),
-            fan=self.graph.fan(vertex) if spot.is_host else len(spot.callers),
-            deps=len(spot.callees),
-            followers=self._followers(spot, onset, near),
-            apart=-1 if near else self.graph.topology.version,
-        )
+        trouble.id = s.count
+        trouble.value = trouble.own
+        trouble.born = s.now
+        trouble.under = spot.hosts
+        trouble.fan = self.graph.fan(vertex) if spot.is_host else len(spot.callers)
+        trouble.deps = len(spot.callees)
+        if near or spot.is_host:
+            trouble.followers = self._followers(spot, trouble.onset, near)
+        if not near:
+            trouble.apart = self.graph.topology.version
         s.troubles[trouble.id] = trouble
-        group = s.groups[gid]
+        group = s.groups[trouble.group]
         group.troubles[trouble.id] = None
         group.changed = s.count
-        if parent >= 0:
-            s.troubles[parent].children[trouble.id] = None
+        if trouble.parent >= 0:
+            s.troubles[trouble.parent].children[trouble.id] = None
         s.hot.setdefault(vertex, {})[trouble.id] = None
-        s.kept.setdefault(vertex, {})[trouble.id] = None
+        self.keep(trouble)
         self.crowds.update(trouble)
         set_timer(s, s.now + CHECK, CHECK_TIMER, trouble.id)
         return trouble
@@ -291,7 +305,7 @@ class Forest:
         )
         s.troubles[other.id] = other
         s.groups[trouble.group].troubles[other.id] = None
-        s.kept.setdefault(trouble.vertex, {})[other.id] = None
+        self.keep(other)
         for fp in fps:
             del trouble.alerts[fp]
             other.alerts[fp] = None
@@ -308,6 +322,7 @@ class Forest:
         other.texts = {n: text for n, text in trouble.texts.items() if n in names}
         trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
         trouble.onset = min(trouble.names.values())
+        self.graph.began.moved(trouble)
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names, item.onset)
         self.crowds.update(trouble)
@@ -470,5 +485,5 @@ class Forest:
             for name in trouble.names:
                 drop_in(s.pairs, f"{trouble.vertex}|{name}", tid)
             drop_in(s.hot, trouble.vertex, tid)
-            drop_in(s.kept, trouble.vertex, tid)
+            self.let_go(trouble)
             self.crowds.update(trouble)

@@ -9,6 +9,7 @@ neighbours of each other, and an outage of it would cost the square of their num
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiopsd.correlate.grouping.began import Began
 from aiopsd.correlate.grouping.passages import Passages
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.topology import Topology, fold
@@ -42,6 +43,7 @@ class Spot(NamedTuple):
     hosts: tuple[str, ...]  # all that it runs on: its nodes, their zones
     callees: dict[str, None]  # what it depends on: what it calls, what it runs on
     callers: dict[str, None]  # what depends on it: who calls it, what runs on it
+    common: dict[str, Sequence[str]]  # of what it calls, layers apart, what others call, too -> all its callers
     links: dict[str, Link]  # everything that may pass trouble to it or share a cause with it, itself included
     looks: dict[str, Link]  # of those the ones whose troubles it is weighed against; a host waits for its members
 
@@ -54,6 +56,7 @@ class Graph:
         self.topology = topology
         self.passages = passages
         self.hops = hops
+        self.began = Began(s)
         self._version = topology.version
         self._spots: dict[str, Spot] = {}
         self._is_host: dict[str, bool] = {}
@@ -219,7 +222,13 @@ class Graph:
         members = self._members(host)
         looks = {host: HERE, **dict.fromkeys(hosts, BELOW)}
         links = {**looks, **dict.fromkeys(members, ABOVE)}
-        return Spot(True, tuple(hosts), dict.fromkeys((*self.topology.callees(host), *hosts)), members, links, looks)
+        called = self.topology.callees(host)
+        callees = dict.fromkeys((*called, *hosts))
+        return Spot(True, tuple(hosts), callees, members, self._common(called), links, looks)
+
+    def _common(self, called: Sequence[str]) -> dict[str, Sequence[str]]:
+        callers = {callee: self.topology.callers(callee) for callee in called if not self.is_host(callee)}
+        return {callee: theirs for callee, theirs in callers.items() if len(theirs) > 1}
 
     def _call_spot(self, vertex: str) -> Spot:
         topology, hosts = self.topology, self._layers(vertex)
@@ -237,24 +246,36 @@ class Graph:
             other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())), other in hosts)
             for other in dict.fromkeys((*below, *above, *shared))
         }
-        callees = dict.fromkeys((*topology.callees(vertex), *hosts))
-        return Spot(False, tuple(hosts), callees, dict.fromkeys(topology.callers(vertex)), links, links)
+        called = topology.callees(vertex)
+        callees = dict.fromkeys((*called, *hosts))
+        callers_of = dict.fromkeys(topology.callers(vertex))
+        return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links)
 
-    def near(self, vertex: str, index: Mapping[str, dict[int, None]], onset: float) -> list[tuple[Trouble, Link]]:
-        """Troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
+    def near(self, vertex: str, onset: float) -> list[tuple[Trouble, Link]]:
+        """Hot troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
 
         Of a node or zone only its own and those of what it stands on: all that runs there looks at it, not it at them.
         """
+        return self._near(vertex, (self.s.hot,), onset)
+
+    def near_kept(self, vertex: str, onset: float) -> list[tuple[Trouble, Link]]:
+        """The same of all troubles that are kept."""
+        return self._near(vertex, self.began.about(onset), onset)
+
+    def _near(
+        self, vertex: str, indexes: Iterable[Mapping[str, dict[int, None]]], onset: float
+    ) -> list[tuple[Trouble, Link]]:
         troubles = self.s.troubles
         looks = self.spot(vertex).looks
         low, high = onset - HORIZON, onset + HORIZON
         out: list[tuple[Trouble, Link]] = []
-        for other in index.keys() & looks.keys():
-            link = looks[other]
-            for tid in index[other]:
-                trouble = troubles[tid]
-                if low <= trouble.onset <= high:
-                    out.append((trouble, link))
+        for index in indexes:
+            for other in index.keys() & looks.keys():
+                link = looks[other]
+                for tid in index[other]:
+                    trouble = troubles[tid]
+                    if low <= trouble.onset <= high:
+                        out.append((trouble, link))
         if len(out) > 1:
             out.sort(key=birth)
         return out

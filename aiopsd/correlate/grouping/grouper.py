@@ -36,7 +36,6 @@ from aiopsd.correlate.grouping.state import (
     Trouble,
     Waiting,
     by_onset,
-    drop_in,
     set_timer,
 )
 from aiopsd.correlate.grouping.strangers import Strangers
@@ -90,7 +89,8 @@ class Grouper:
         if place.under:
             self.graph.see_hosts(vertex, place.under)
         name = name_of(alert)
-        self.memory.heed(name, alert.role)
+        if alert.role:
+            self.memory.heed(name, alert.role)
         # an anomaly began when its samples did, however long ago; a sender's word may be a wild clock's
         told = (alert.anomaly or self.s.now - BACKLOG < alert.starts_at) and alert.starts_at <= self.s.now + 60.0
         item = Waiting(
@@ -194,7 +194,7 @@ class Grouper:
         elif kind == ENDED_TIMER:
             self.thoughts.after_end(trouble)
         elif 0.0 <= self.odds.end(trouble) <= due - KEEP_ENDED:
-            drop_in(self.s.kept, trouble.vertex, tid)
+            self.forest.let_go(trouble)
 
     @property
     def settling(self) -> bool:

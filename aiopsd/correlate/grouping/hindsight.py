@@ -68,7 +68,7 @@ class Hindsight:
         worth: dict[str, bool] = {}  # other group -> whether something is new since one of us looked at the other
         for tid in group.troubles:
             trouble = s.troubles[tid]
-            others = [other for other, _ in self.graph.near(trouble.vertex, s.kept, trouble.onset)]
+            others = [other for other, _ in self.graph.near_kept(trouble.vertex, trouble.onset)]
             if trouble.parent < 0:  # incidents without a path between them are compared at their roots
                 spot = self.graph.spot(trouble.vertex)
                 strangers = self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, s.over, spot)

@@ -15,7 +15,7 @@ of its vertex, however many run there, and a look at the callers of its other ca
 import math
 from collections.abc import Mapping, Sequence
 
-from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, Crowds
+from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, SLOTS, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
 from aiopsd.correlate.grouping.graph import Graph, Link
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
@@ -25,7 +25,6 @@ from aiopsd.correlate.grouping.reasons import why
 from aiopsd.correlate.grouping.state import State, Trouble
 from aiopsd.correlate.grouping.thoughts import Thoughts
 
-SLOTS = round(SPAN / SLOT)
 FOLLOWS, STAYS = 1.2, 1.8  # weights of a Beta prior: how many of what runs on a host follow it into trouble
 RAISE = 2.0  # nats by which a fault of the host must be likelier than faults of their own
 
@@ -50,12 +49,13 @@ class Layers:
             slot = int(trouble.onset // SLOT)
             for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
                 self.thoughts.recheck(member)
-        self._take_over(trouble, near)
+        if near:
+            self._take_over(trouble, near)
         self._rise(trouble)
 
     def again(self, trouble: Trouble) -> None:
         """A while later: labels of others may have told where it runs, and others may have come."""
-        under = self.graph.hosts(trouble.vertex)
+        under = self.graph.spot(trouble.vertex).hosts
         if under != trouble.under:
             trouble.apart = -1
             trouble.under = under
@@ -97,6 +97,8 @@ class Layers:
         caller.value = w
 
     def _rise(self, trouble: Trouble) -> None:
+        if not trouble.under and trouble.apart == self.graph.topology.version:
+            return  # it runs on nothing, and nothing near it is in trouble: as nearly always
         slot = int(trouble.onset // SLOT)
         parent = self.s.troubles.get(trouble.parent)
         best, where, last = RAISE, "", 0

@@ -47,7 +47,7 @@ class Lessons:
         if trouble.taught or not trouble.names or self._repeats(trouble) or self.graph.is_host(trouble.vertex):
             return
         trouble.taught = True
-        near = self.graph.near(trouble.vertex, self.s.kept, trouble.onset)
+        near = self.graph.near_kept(trouble.vertex, trouble.onset)
         self._how_it_came(trouble, near)
         self._where_it_stayed_away(trouble, {other.vertex for other, _ in near})
         self.passages.bound()
@@ -136,7 +136,7 @@ class Lessons:
         if trouble.echo_of < 0 and trouble.names:
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         drop_in(s.hot, trouble.vertex, trouble.id)
-        self.forest.crowds.update(trouble)
+        self.forest.crowds.drop(trouble)
 
 
 def whole_parts(likely: float) -> float:

@@ -15,7 +15,8 @@ _NUMBER = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*(?:[.,:][0-9]+)*", re.IGNORECASE)
 
 def template_of(alert: Alert, name: str) -> str:
     """The alert's name and summary (or description), with its labels' values and all numbers taken out."""
-    text = alert.annotations.get("summary") or alert.annotations.get("description") or ""
+    told = alert.annotations
+    text = told and (told.get("summary") or told.get("description"))
     if not text:
         return name.casefold()
     text = text[: 2 * LONGEST]

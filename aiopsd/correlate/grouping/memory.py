@@ -29,6 +29,27 @@ class Memory:
     def __init__(self, s: State, topology: Topology) -> None:
         self.s = s
         self.topology = topology
+        self._version = -1
+        self._spread = SPREAD
+        self._after = 0.0
+
+    @property
+    def spread(self) -> int:
+        """Vertices that faults are spread over."""
+        if self._version != self.topology.version:
+            self._anew()
+        return self._spread
+
+    @property
+    def log_after(self) -> float:
+        """Log-rate of faults of a vertex just after one of another."""
+        if self._version != self.topology.version:
+            self._anew()
+        return self._after
+
+    def _anew(self) -> None:
+        self._version, self._spread = self.topology.version, max(SPREAD, len(self.topology))
+        self._after = math.log(ORIGIN + self.burst_rate(1))
 
     def read(self, counts: Mapping[str, Count], key: str) -> float:
         count = counts.get(key)
@@ -60,7 +81,7 @@ class Memory:
     def heed(self, name: str, role: str) -> None:
         """A rule pack gives this role to an alertname."""
         roles = self.s.roles
-        if role and roles.get(name) != role:
+        if roles.get(name) != role:
             if len(roles) >= ROLES:
                 del roles[next(iter(roles))]
             roles[name] = role
@@ -94,15 +115,17 @@ class Memory:
     def fault_rate(self, onset: float, counted: bool) -> float:
         """Rate (1/s) of faults of one vertex about `onset`; `counted`: its incident is among the recent ones itself."""
         near = sum(1 for at in self.s.bursts if abs(at - onset) <= BURST_SPAN) - counted
-        return ORIGIN + (BURST_KNOWN / BURST_SPAN / max(SPREAD, len(self.topology)) if near > 0 else 0.0)
+        return ORIGIN + (BURST_KNOWN / BURST_SPAN / self.spread if near > 0 else 0.0)
 
     def alone_rate(self, vertex: str, name: str) -> float:
         """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
         alone, now = self.s.alone, self.s.now
         span = max(3600.0, min(now - self.s.began, HALF_LIFE))
-        keys = ("", f"v|{vertex}", f"n|{name}", f"{vertex}|{name}")
-        total, at_vertex, of_name, of_pair = [c.read(now) if (c := alone.get(key)) else 0.0 for key in keys]
-        usual = (total + 3.0) / max(SPREAD, len(self.topology))
+        total, at_vertex, of_name, of_pair = [
+            c.value * math.exp2((c.at - now) / HALF_LIFE) if (c := alone.get(key)) is not None else 0.0  # Count.read
+            for key in ("", f"v|{vertex}", f"n|{name}", f"{vertex}|{name}")
+        ]
+        usual = (total + 3.0) / self.spread
         expected = (at_vertex * at_vertex + usual) / (at_vertex + 1.0)
         share = (of_name + 0.5) / (total + 4.0)
         return 1e-7 + (expected * share + of_pair) / (2.0 * span)
@@ -130,7 +153,7 @@ class Memory:
 
     def burst_rate(self, recent: int) -> float:
         """That rate (1/s) after so many."""
-        return BURST * recent / BURST_SPAN / max(SPREAD, len(self.topology))
+        return BURST * recent / BURST_SPAN / self.spread
 
 
 def _log_share(seen: float, total: float, usual: float) -> float:

@@ -31,6 +31,7 @@ FLAPS = 0.3  # chance that an end was not the last one
 _SAME_LOG = math.log(SAME)
 _FIRST_LOG = math.log((1.0 - SILENT) / LATE)
 _SPAN_LOG = math.log(SPAN)
+_ORIGIN_LOG = math.log(ORIGIN)
 _DOWN_LOG = math.log(DOWN)
 _STILL_LOG = math.log(FLAPS)
 _ASTRAY_LOG = math.log(ASTRAY)
@@ -144,20 +145,29 @@ class Odds:
 
     def own(self, vertex: str, names: Iterable[str], onset: float) -> float:
         """Log-likelihood that a trouble has no parent, over that of its names as passed-on symptoms."""
-        return self._own(vertex, names, self.memory.burst(onset))
+        return self.alone_or_not(vertex, names, onset)[0]
 
-    def _own(self, vertex: str, names: Iterable[str], burst: float) -> float:
-        fault, passed, name, n = math.log(ORIGIN + burst), 0.0, "", 0
+    def alone_or_not(self, vertex: str, names: Iterable[str], onset: float) -> tuple[float, float, float]:
+        """(`own`, `strange`, `fell`) of a trouble: what it is worth as one of its own, and as one that others explain.
+
+        `strange`: the log-likelihood ratio of an onset at any time within SPAN as one of its host, against one of its
+        own. Faults come together, so it is not news that a second vertex has one just after the first.
+        """
+        memory, passed, usual, name, n = self.memory, 0.0, 0.0, "", 0
+        burst = memory.burst(onset)
+        own = math.log(ORIGIN + burst) if burst else _ORIGIN_LOG
+        after = memory.log_after
         for name in names:
-            shares = self.memory.shares_of(name)
-            fault += shares[0]
-            passed += shares[1]
+            origin, travels, common = memory.shares_of(name)
+            own += origin
+            after += origin
+            passed += travels
+            usual += common
             n += 1
         if n == 1:
-            noise = math.log(self.memory.alone_rate(vertex, name))
-            high, low = (fault, noise) if fault > noise else (noise, fault)
-            fault = high + math.log1p(math.exp(low - high))
-        return fault - passed
+            noise = math.log(memory.alone_rate(vertex, name))
+            own, after = either(own, noise), either(after, noise)
+        return own - passed, usual - after - _SPAN_LOG, usual - passed
 
     def fell(self, names: Iterable[str]) -> float:
         """Log-likelihood of names as those of what fell with its host, over that as passed-on symptoms.
@@ -172,13 +182,6 @@ class Odds:
         """Chance that what fires alone is a fault, and not what this pair does now and then."""
         fault = ORIGIN * math.exp(self.memory.shares_of(name)[0])
         return fault / (fault + self.memory.alone_rate(vertex, name))
-
-    def strange(self, vertex: str, names: Iterable[str]) -> float:
-        """Log-likelihood ratio of an onset at any time within SPAN as one of its host, against one of its own.
-
-        Faults come together, so it is not news that a second vertex has one just after the first.
-        """
-        return self.fell(names) - self._own(vertex, names, self.memory.burst_rate(1)) - _SPAN_LOG
 
     def together(self, trouble: Trouble, other: Trouble) -> float:
         """Log-likelihood ratio of how both ended, for one cause against two.
@@ -233,6 +236,9 @@ class Odds:
 
     def alone(self, group: Group) -> bool:
         """Whether all of an incident is one alert that comes and goes."""
+        if len(group.troubles) == 1:
+            (tid,) = group.troubles
+            return len(self.s.troubles[tid].names) <= 1
         if len(group.troubles) > 24:
             return False
         kind: tuple[str, str] | None = None
@@ -258,8 +264,7 @@ class Odds:
             best[gid] = (w, other, how)
             return
         sofar = votes[gid]
-        high, low = (w, sofar) if w > sofar else (sofar, w)
-        votes[gid] = high + math.log1p(math.exp(low - high))
+        votes[gid] = either(w, sofar)
         if w > have[0]:
             best[gid] = (w, other, how)
 
@@ -271,6 +276,12 @@ class Odds:
             if gid != without and (w > value or (w == value and groups[gid].order < order)):
                 out, value, order = gid, w, groups[gid].order
         return out
+
+
+def either(one: float, other: float) -> float:
+    """Log-likelihood of the one or the other."""
+    high, low = (one, other) if one > other else (other, one)
+    return high + math.log1p(math.exp(low - high))
 
 
 def delay(gap: float, mean: float, scale: float) -> float:

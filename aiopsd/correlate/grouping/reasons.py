@@ -8,6 +8,7 @@ from aiopsd.correlate.grouping.state import HALF_LIFE, Trouble, Waiting
 
 CHRONIC = 4.0  # firings alone (decayed) that make a pair chronic ...
 CHRONIC_RATE = 0.5 / 3600.0  # ... at this rate or above, 1/s
+NOTHING = "nothing near it is in trouble"
 
 
 def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> str:
@@ -61,7 +62,7 @@ def alone_reason(memory: Memory, item: Waiting, votes: Mapping[str, float]) -> t
         return False, "it names nothing that the topology knows, and nothing else fits"
     if votes:
         return False, "what is in trouble near it does not explain it"
-    return False, "nothing near it is in trouble"
+    return False, NOTHING
 
 
 def _usually(graph: Graph, other: Trouble, vertex: str, steps: int, *, up: bool = True) -> str:

@@ -67,8 +67,8 @@ class Second:
     def look(self, item: Waiting) -> Look:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
-        own = self.odds.own(item.vertex, (item.name,), item.onset)
-        near = self.graph.near(item.vertex, s.hot, item.onset)
+        own, strange, fell = self.odds.alone_or_not(item.vertex, (item.name,), item.onset)
+        near = self.graph.near(item.vertex, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
         for other, link in near:
@@ -89,8 +89,8 @@ class Second:
                 echo = self.odds.fires_again(item.onset, ended, s.groups[old.group])
                 if echo is not None:
                     self.odds.vote(votes, best, old, echo - passed + STICK, "again")
-        home = self.odds.best(votes)
-        return Look(near, votes, best, own, home if home and votes[home] > own + STICK else "")
+        home = self.odds.best(votes) if votes else ""
+        return Look(near, votes, best, own, strange, fell, home if home and votes[home] > own + STICK else "")
 
     def explain(self, item: Waiting, look: Look) -> Known:
         """Why this home, or none."""
@@ -125,10 +125,15 @@ class Second:
                 if item.firing:
                     first[item.fp] = min(first.get(item.fp, item.onset), item.onset)
             batch.sort(key=lambda w: (first.get(w.fp, s.second + 1.0), w.fp))
-        free = dict.fromkeys(w.told for w in batch if w.opened and w.told not in s.groups)
-        told = {w.fp: w.told for w in batch if w.firing}
-        said = {w.fp: w.said for w in batch if w.firing}
+        free: dict[str, None] = {}
+        told: dict[str, str] = {}
+        said: dict[str, str] = {}
         reasons: dict[str, str] = {}
+        for item in batch:
+            if item.firing:
+                told[item.fp], said[item.fp] = item.told, item.said
+                if item.opened and item.told not in s.groups:
+                    free[item.told] = None
         before = len(s.pending)
         self.forest.untold.clear()
         for item in batch:
@@ -198,10 +203,11 @@ class Second:
         trouble.texts.setdefault(item.name, item.text)
         if item.onset < trouble.onset:
             trouble.onset, trouble.apart = item.onset, -1
+            self.graph.began.moved(trouble)
         if fresh:
-            trouble.own = self.odds.own(trouble.vertex, trouble.names, trouble.onset)
-            trouble.strange = self.odds.strange(trouble.vertex, trouble.names)
-            trouble.fell = self.odds.fell(trouble.names)
+            trouble.own, trouble.strange, trouble.fell = self.odds.alone_or_not(
+                trouble.vertex, trouble.names, trouble.onset
+            )
         self.layers.counted(trouble)
         if fresh:
             self.thoughts.recheck(trouble)

@@ -131,8 +131,11 @@ class Count(msgspec.Struct):
         return self.value * math.exp2((self.at - now) / HALF_LIFE) if now > self.at else self.value
 
     def add(self, now: float, amount: float = 1.0) -> None:
-        self.value = self.read(now) + amount
-        self.at = max(self.at, now)
+        if now > self.at:
+            self.value = self.value * math.exp2((self.at - now) / HALF_LIFE) + amount
+            self.at = now
+        else:
+            self.value += amount
 
 
 class Tally(msgspec.Struct):
@@ -198,8 +201,9 @@ def count(counts: dict[str, Count], key: str, now: float, n: float = 1.0) -> Non
     """Count `n` more of `key`."""
     known = counts.get(key)
     if known is None:
-        known = counts[key] = Count()
-    known.add(now, n)
+        counts[key] = Count(n, max(0.0, now))
+    else:
+        known.add(now, n)
 
 
 def drop_in(table: dict[str, Any], key: str, item: int) -> None:

@@ -7,7 +7,7 @@ two were in one incident before. All of it is a chance, and weighed against a fa
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from heapq import nsmallest
 
 from aiopsd.correlate.grouping.company import PARTNERS, Company
@@ -22,6 +22,8 @@ REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not 
 REPEATS = 0.95  # chance that what it does there is what it did here, else it is any symptom that is passed on: so near
 # to one that two who say different things are two problems, until they have ended together or come together before
 MANY = 256  # troubles of one incident above which it says of no two that they belong together
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 class Strangers:
@@ -43,19 +45,31 @@ class Strangers:
         onset: float,
         among: Sequence[int],
         spot: Spot,
-    ) -> Iterator[tuple[Trouble, float, str]]:
+    ) -> Iterable[tuple[Trouble, float, str]]:
         """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
 
         Where the graph knows both, those that history knows, and one of each incident, the likeliest: its members are
         no witnesses to an edge that is not there, however many they are.
         """
-        troubles, topology, links, hosts = self.s.troubles, self.topology, spot.links, spot.hosts
-        known = vertex in topology
-        friends = self.company.friends(vertex, texts) if known else set()
+        known = vertex in self.topology
+        friends = self.company.friends(vertex, texts) if known else _NOBODY
         if known and not friends and among is self.s.begun and not self._lacks():
-            return  # as nearly always, where the graph is whole
+            return ()  # as nearly always, where the graph is whole
+        return self._near(vertex, texts, onset, among, spot, known, friends)
+
+    def _near(
+        self,
+        vertex: str,
+        texts: Mapping[str, str],
+        onset: float,
+        among: Sequence[int],
+        spot: Spot,
+        known: bool,
+        friends: Set[str],
+    ) -> Iterator[tuple[Trouble, float, str]]:
+        troubles, topology, links, hosts = self.s.troubles, self.topology, spot.links, spot.hosts
         others = [other for tid in among if (other := troubles.get(tid)) is not None]
-        outside = topology.lacks([other.vertex for other in others]) if known else friends
+        outside = topology.lacks([other.vertex for other in others]) if known else _NOBODY
         if known and not outside and not friends:
             return
         best: dict[str, tuple[Trouble, float, str]] = {}
@@ -127,6 +141,9 @@ class Strangers:
     def learn(self, trouble: Trouble, group: Group, spot: Spot) -> None:
         """A settled trouble: which strangers were in its incident."""
         if len(group.troubles) > MANY:
+            return
+        if len(group.troubles) == 1:
+            self.company.learn(trouble, ())
             return
         mates = [
             (abs(other.onset - trouble.onset), tid)

@@ -33,10 +33,12 @@ class Thoughts:
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
         here = trouble.group
-        for other, link in self.graph.near(trouble.vertex, s.kept if ended else s.hot, trouble.onset):
+        lives = trouble.ended < 0.0 and trouble.echoed < 0
+        near = self.graph.near_kept if ended else self.graph.near
+        for other, link in near(trouble.vertex, trouble.onset):
             if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
                 continue
-            if self.odds.over_before(trouble, other):
+            if not lives and self.odds.over_before(trouble, other):
                 continue
             if other.vertex != trouble.vertex:
                 w, how = self.odds.weight(trouble.vertex, trouble.names, trouble.onset, other, link)
@@ -55,6 +57,9 @@ class Thoughts:
         if before is not None and not (before.group == here and self.forest.hangs_on(before, trouble)):
             company = self.odds.company(trouble, before) if ended else 0.0
             self.odds.vote(votes, best, before, trouble.echo + company, "again")
+        if not votes and trouble.parent < 0:
+            trouble.value = trouble.own
+            return  # nothing else explains it
         if trouble.parent >= 0:
             stay = votes.get(here, -99.0)
             if here in best and best[here][1].id != trouble.parent:
@@ -87,12 +92,11 @@ class Thoughts:
 
     def after_end(self, trouble: Trouble) -> None:
         """What ended together belonged together: think again about this one and those around it that ended too."""
-        s = self.s
         if trouble.ended < 0.0 or self.s.now < trouble.ended + END_CHECK:
             return
         for part in self.forest.part_ways(trouble):
             self.recheck(part, ended=True)
-        around = self.graph.near(trouble.vertex, s.kept, trouble.onset)
+        around = self.graph.near_kept(trouble.vertex, trouble.onset)
         for other, link in around:
             if other is trouble or not (link.up or link.shared or other.parent == trouble.id):
                 continue

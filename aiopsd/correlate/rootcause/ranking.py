@@ -18,6 +18,8 @@ AGAIN = 0.6  # worth of a symptom on the page's own call paths: in part it is th
 CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score by so much
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
+INFERRED = 0.3  # a vertex that only ever stands for the far end of a call is seldom a cause of its own
+Reasons = dict[str, dict[str, tuple[float, str]]]  # symptom vertex -> cause -> (share, kind of signal)
 
 
 def rank(
@@ -48,19 +50,37 @@ def rank(
     heard = evidence if isinstance(evidence, Heard) else Heard(evidence)
     began = began_of(heard, topology, page, onset)
     vertices, under, grounds, traffic = collect(alerts, heard, topology, page, known, began, onset)
-    onset = began
     _leave_to_others(vertices, alerts, topology, elsewhere)
     if not vertices:
         return ()
     graph = Graph(topology, under, grounds, known.hosted, vertices, traffic)
     where = place_of(page, topology).vertex if page is not None else ""
-    paths = topology.below(where, DEEP) if where in vertices else {}
+    total, why, sent = _blamed(vertices, graph, traffic, where, known)
+    _add_own(total, vertices, sent)
+    near = changes_before(changes, topology, began)
+    for name in total:
+        total[name] = _weighed(total[name], name, near, known, topology)
+    order = _ordered(total, vertices)
+    for name in order[:limit]:
+        if name in vertices:
+            vertices[name].evidence.sort(key=lambda item: (-item[0], signature(item[1])))
+            fill_first(vertices[name], heard)
+    return candidates(order[:limit], order, total, vertices, why, near, topology, graph, began, page, known)
+
+
+def _blamed(
+    vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float], where: str, known: Knowledge
+) -> tuple[dict[str, float], Reasons, dict[str, tuple[str, float]]]:
+    """Blame flows from symptoms to causes, one kind of signal after the other; `where` is the page's vertex.
+
+    (blame of each vertex, who explains whom, vertex -> who sends it the load and what part of its trouble that is).
+    """
     names = sorted(vertices)
     total = dict.fromkeys(names, 0.0)
     sent: dict[str, tuple[str, float]] = {}
-    why: dict[str, dict[str, tuple[float, str]]] = {}  # symptom vertex -> cause -> (share, kind)
-    kinds = sorted({k for v in vertices.values() for k in v.symptoms})
-    for kind in kinds:
+    why: Reasons = {}
+    paths = graph.topology.below(where, DEEP) if where in vertices else {}
+    for kind in sorted({k for v in vertices.values() for k in v.symptoms}):
         blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
         if kind != ALERT and where in blame:
             blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
@@ -74,6 +94,11 @@ def rank(
             for c, f in parts.items():
                 if f > why.setdefault(u, {}).get(c, (0.0, ""))[0]:
                     why[u][c] = (f, kind)
+    return total, why, sent
+
+
+def _add_own(total: dict[str, float], vertices: Mapping[str, Vertex], sent: Mapping[str, tuple[str, float]]) -> None:
+    """What speaks of a vertex itself: its resources, what is weak of it, and names that usually stand at origins."""
     for name, vertex in vertices.items():
         if vertex.own is not None:
             total[name] += vertex.own.strength
@@ -81,19 +106,6 @@ def rank(
         sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
         total[name] += ORIGIN_WORTH * max(0.0, vertex.passes) * (1.0 - share)
         total[sender] += ORIGIN_WORTH * max(0.0, vertex.passes) * share
-    near = changes_before(changes, topology, onset)
-    for name in total:
-        if name in near:
-            total[name] *= 1.0 + CHANGE_WORTH * near[name][0]
-        if name in known.causes:
-            total[name] *= math.exp(0.5 * max(-2.0, min(2.0, known.causes[name])))
-        total[name] *= _prior(name, topology)
-    order = _ordered(total, vertices)
-    for name in order[:limit]:
-        if name in vertices:
-            vertices[name].evidence.sort(key=lambda item: (-item[0], signature(item[1])))
-            fill_first(vertices[name], heard)
-    return candidates(order[:limit], order, total, vertices, why, near, topology, graph, onset, page, known)
 
 
 def _leave_to_others(
@@ -121,10 +133,18 @@ def _ordered(total: Mapping[str, float], vertices: Mapping[str, Vertex]) -> list
     return order
 
 
-def _prior(name: str, topology: Topology) -> float:
-    """A vertex that only ever stands for the far end of a call is seldom a cause of its own."""
+def _weighed(
+    blame: float, name: str, near: Mapping[str, tuple[float, object]], known: Knowledge, topology: Topology
+) -> float:
+    """Blame by what else is known: a change just before the onset, operators' verdicts, what kind of vertex it is."""
+    if name in near:
+        blame *= 1.0 + CHANGE_WORTH * near[name][0]
+    if name in known.causes:
+        blame *= math.exp(0.5 * max(-2.0, min(2.0, known.causes[name])))
     node = topology.node(name)
-    return 0.3 if node is not None and node.labels.get("inferred") == "true" else 1.0
+    if node is not None and node.labels.get("inferred") == "true":
+        blame *= INFERRED
+    return blame
 
 
 def changes_before(

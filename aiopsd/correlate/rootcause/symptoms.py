@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
-from aiopsd.correlate.place import grounds_of, name_of, place_of
+from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.evidence import RATES, harm_of, harmful, rejudged
 from aiopsd.model import Alert, Evidence
@@ -195,7 +195,7 @@ def collect(
             named.add((place.vertex, name))
             vertex.passes += max(-4.0, min(4.0, known.origin.get(name, 0.0)))
         vertex.alerts.append(alert)
-        grounds.update(grounds_of(alert, topology))
+        grounds.update(place.grounds)
         if place.under:
             under.setdefault(place.vertex, {}).update(dict.fromkeys(place.under))
         told += [(topology.resolve(e.service) or place.vertex, e) for e in alert.evidence]

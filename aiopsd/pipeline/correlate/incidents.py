@@ -25,7 +25,6 @@ class Incidents:
         self._ledger = ledger
         self._pages = pages
         self._causes = causes
-        self._last_fired: dict[str, float] = {}  # incident -> stamp of the last move from firing to none
 
     # ------------------------------------------------------------------ alerts in
 
@@ -188,8 +187,9 @@ class Incidents:
     def _settle(self, incident_id: str) -> None:
         """Start the quiet period of an incident in which nothing fires any more."""
         ledger = self._ledger
-        if not ledger.incidents[incident_id].firing:
-            self._last_fired[incident_id] = ledger.now
+        incident = ledger.incidents[incident_id]
+        if not incident.firing:
+            ledger.put(replace(incident, quiet_since=ledger.now))
             ledger.timer(ledger.now + self.config.resolve_after, QUIET, incident_id)
 
     def on_quiet(self, incident_id: str) -> None:
@@ -197,7 +197,7 @@ class Incidents:
         incident = self._ledger.incidents.get(incident_id)
         if incident is None or incident.firing or incident.state not in ACTIVE:
             return
-        if self._last_fired.get(incident_id, 0.0) + self.config.resolve_after <= self._ledger.now:
+        if incident.quiet_since + self.config.resolve_after <= self._ledger.now:
             self._close(incident, Move.QUIET, "nothing fired for correlate.resolve_after")
 
     def _close(self, incident: Incident, what: Move, reason: str, actor: str = "") -> None:
@@ -223,7 +223,6 @@ class Incidents:
 
     def forget(self, incident_id: str) -> Incident:
         """It leaves the stage's memory; the incident that it was."""
-        self._last_fired.pop(incident_id, None)
         self._causes.forget(incident_id)
         return self._ledger.forget(incident_id)
 
@@ -282,13 +281,18 @@ class Incidents:
 
     # ------------------------------------------------------------------ snapshot
 
-    def snapshot(self) -> dict[str, Any]:
-        """Plain data for `resume`."""
-        return {"last_fired": dict(self._last_fired)}
-
     def resume(self, meta: dict[str, Any]) -> None:
-        """Take over what `snapshot` returned."""
-        self._last_fired = dict(meta["last_fired"])
+        """The ledger has its incidents again: a quiet period may be longer or shorter by now than when it began."""
+        ledger = self._ledger
+        for incident_id, since in meta.get("last_fired", {}).items():  # up to version 7 it stood beside the incidents
+            incident = ledger.incidents.get(incident_id)
+            if incident is not None and not incident.firing:
+                ledger.incidents[incident_id] = replace(incident, quiet_since=since)
+        set_ = set(ledger.timers)
+        for incident in ledger.incidents.values():
+            timer = (incident.quiet_since + self.config.resolve_after, QUIET, incident.id)
+            if incident.quiet_since and incident.state in ACTIVE and timer not in set_:
+                ledger.timer(*timer)
 
 
 def name(alert: Alert) -> str:

@@ -143,6 +143,7 @@ class Ledger:
             alerts=fps,
             services=services,
             firing=sum(firing.values()),
+            quiet_since=0.0 if firing else incident.quiet_since,
             severity=lifecycle.worst(firing) if firing else incident.severity,
             title=lifecycle.title((a for fp in fps if (a := self.alerts.get(fp)) is not None), services, incident.root),
             runbook=runbook,

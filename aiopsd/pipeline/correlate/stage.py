@@ -223,7 +223,6 @@ class CorrelateStage:
             meta={
                 **self._ledger.snapshot(),
                 **self._causes.snapshot(),
-                **self._life.snapshot(),
                 "ends": dict(self._ends),
                 "topology": self.topology.snapshot(),
                 "grouper": self.grouper.snapshot(),

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from aiopsd.model import Alert, AuditEntry, Candidate, ChangeEvent, Evidence, Incident, Labels, Notification
+from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
 from aiopsd.topology import Change as TopologyChange
 from aiopsd.web.site import Site, View, moment
@@ -86,7 +87,11 @@ class CauseView(View, frozen=True, kw_only=True):
 
 
 class IncidentView(View, frozen=True, kw_only=True):
-    """One problem, as a list shows it."""
+    """One problem, as a list shows it.
+
+    Once nothing of it fires any more, `quiet_since` says since when, and `resolves_at` when it resolves unless
+    something comes back.
+    """
 
     id: str
     dedup_key: str
@@ -100,6 +105,8 @@ class IncidentView(View, frozen=True, kw_only=True):
     started_at: datetime | None
     opened_at: datetime | None
     updated_at: datetime | None
+    quiet_since: datetime | None
+    resolves_at: datetime | None
     resolved_at: datetime | None
     acked_at: datetime | None
     acked_by: str
@@ -274,8 +281,14 @@ def candidate_view(c: Candidate) -> CandidateView:
     )
 
 
+def resolves_at(site: Site, i: Incident) -> float:
+    """When an open incident in which nothing fires any more resolves unless something comes back; 0 for any other."""
+    quiet = i.state in LIVE and not i.firing and i.quiet_since > 0
+    return i.quiet_since + site.config.correlate.resolve_after if quiet else 0.0
+
+
 def incident_fields(site: Site, i: Incident) -> dict[str, Any]:
-    root = i.root
+    root, ends = i.root, resolves_at(site, i)
     return {
         "id": i.id,
         "dedup_key": i.dedup_key,
@@ -297,6 +310,8 @@ def incident_fields(site: Site, i: Incident) -> dict[str, Any]:
         "started_at": moment(i.started_at),
         "opened_at": moment(i.opened_at),
         "updated_at": moment(i.updated_at),
+        "quiet_since": moment(i.quiet_since if ends else 0.0),
+        "resolves_at": moment(ends),
         "resolved_at": moment(i.resolved_at),
         "acked_at": moment(i.acked_at),
         "acked_by": i.acked_by,

@@ -1,8 +1,4 @@
-"""A topic of Apache Kafka as a `Stream`: raw records out, our records and dead letters in.
-
-Enters: a `KafkaConfig` and an `Owner` that holds the positions. Leaves: `LogRecord`s, in offset order per partition.
-It refuses to know what a record means. Offsets belong to the owner's store: what is committed to Kafka is only there
-for lag tools and is never read back.
+"""The stream: a group membership that reads, positions that are the owner's, and what we write beside it.
 
 Hand-over. aiokafka calls its rebalance listener from its own background task. A revocation waits there until the
 owner has finished (Kafka keeps the group waiting meanwhile, at most `rebalance_timeout`); an assignment is only noted
@@ -11,124 +7,28 @@ take its time to load a snapshot. Records that were fetched before the owner sai
 """
 
 import asyncio
-import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka_errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.metadata import MetadataRequest
 
-from aiopsd.config import Duration, Secret, Section
 from aiopsd.errors import OffsetLost, StreamError
+from aiopsd.kafka import NOT_ALLOWED
 from aiopsd.model import Entry, LogRecord, SourcePos
 from aiopsd.protocols import Clock, Owner
+from aiopsd.streams.kafka.broker import TOPIC_NOT_ALLOWED, UNKNOWN_TOPIC, Away, Broker
+from aiopsd.streams.kafka.config import KafkaConfig
+from aiopsd.streams.kafka.dead import DeadLetters, Refused
+from aiopsd.streams.kafka.writer import FORMAT_HEADER, Writer, format_header
 
 log = structlog.get_logger(__name__)
 
-FORMAT_HEADER = "aiopsd-format"
-_UNKNOWN_TOPIC, _TOPIC_NOT_ALLOWED = 3, 29  # https://kafka.apache.org/protocol#protocol_error_codes
 _COMMIT_EVERY = 1.0  # s; a round trip to the coordinator that only lag tools profit from
-_WINDOW = 60  # s; the rate limit of dead letters is per minute
-_AUTH_ERRORS = (
-    kafka_errors.AuthenticationFailedError,
-    kafka_errors.SaslAuthenticationFailed,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.IllegalSaslStateError,
-)
-_NOT_ALLOWED = (
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.GroupAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-)
-
-
-class TlsConfig(Section, frozen=True, kw_only=True):
-    ca_file: str = ""  # PEM; "" = the system's authorities
-    cert_file: str = ""  # PEM of the client certificate, when the broker asks for one
-    key_file: str = ""  # PEM of its key; "" = inside cert_file
-    check_hostname: bool = True
-
-
-class KafkaConfig(Section, frozen=True, kw_only=True):
-    """Where a topic is and how to read it. `Stream` options `name`, `format`, `on_offset_lost` are the source's own."""
-
-    bootstrap_servers: tuple[str, ...]
-    topic: str
-    group_id: str = ""  # "" = aiopsd-<source>: sources in one group would rebalance each other
-    group_instance_id: str = ""  # set: static membership, a restart within session_timeout moves no partition
-    client_id: str = "aiopsd"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    sasl_username: str = ""
-    sasl_password: Secret | None = None
-    tls: TlsConfig = TlsConfig()
-    isolation_level: Literal["read_uncommitted", "read_committed"] = "read_committed"  # aborted records are not input
-    start_at: Literal["earliest", "latest"] = "earliest"  # where a partition begins that our store does not know
-    session_timeout: Duration = Duration(10.0)  # a dead member's partitions move after this
-    rebalance_timeout: Duration = Duration(60.0)  # how long the group waits for a member to finish its step
-    request_timeout: Duration = Duration(30.0)
-    fetch_max_bytes: int = 50 * 1024 * 1024
-    max_partition_fetch_bytes: int = 1024 * 1024
-    max_poll_records: int = 20_000  # upper bound of one poll, whatever its caller asks
-    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"  # of what we write
-    max_request_bytes: int = 1024 * 1024  # largest record that we write; the broker's default limit
-    create_topic: bool = False  # create a missing topic instead of refusing to start
-    create_partitions: int = 4
-    dead_letter_topic: str = ""  # "" = <topic>.dead; created when the first dead letter needs it
-    dead_letter_rate: int = 60  # a minute; beyond it, and beyond the share below, the source stops
-    dead_letter_share: float = 0.5  # of the records read in the last minute: this many refused is no bad record
-
-    def __post_init__(self) -> None:
-        if not self.bootstrap_servers:
-            raise ValueError("`bootstrap_servers` is empty")
-        if not self.topic:
-            raise ValueError("`topic` is empty")
-        if self.security_protocol.startswith("SASL") and (not self.sasl_username or self.sasl_password is None):
-            raise ValueError(f"{self.security_protocol} needs `sasl_username` and `sasl_password`")
-        if self.dead_letter_topic == self.topic:
-            raise ValueError("`dead_letter_topic` is the topic itself")
-
-    @property
-    def dead_letters(self) -> str:
-        return self.dead_letter_topic or f"{self.topic}.dead"
-
-
-class DeadLetterBudget:
-    """Decides when refusing records one by one has to end: too many a minute, and too large a share of what is read.
-
-    Counts live in one-second buckets of the last minute. `now` is any clock in seconds that does not go back.
-    """
-
-    def __init__(self, rate: int, share: float) -> None:
-        self.rate, self.share = rate, share
-        self.read = self.refused = 0  # within the window
-        self._buckets: deque[list[int]] = deque()  # [second, read, refused]
-
-    def count(self, now: float, *, read: int = 0, refused: int = 0) -> None:
-        second = int(now)
-        if not self._buckets or self._buckets[-1][0] != second:
-            self._buckets.append([second, 0, 0])
-            while self._buckets[0][0] <= second - _WINDOW:
-                _, old_read, old_refused = self._buckets.popleft()
-                self.read -= old_read
-                self.refused -= old_refused
-        self._buckets[-1][1] += read
-        self._buckets[-1][2] += refused
-        self.read += read
-        self.refused += refused
-
-    def exceeded(self, more: int) -> bool:
-        """True when `more` dead letters on top of the window's would be beyond both the rate and the share."""
-        refused = self.refused + more
-        return refused > self.rate and refused > self.share * self.read
 
 
 class KafkaStream:
@@ -159,13 +59,12 @@ class KafkaStream:
         self._away = ""  # what `waiting` says because the broker went away while we were reading
         self.stopped = ""
         self.gaps: list[OffsetLost] = []
-        self._budget = DeadLetterBudget(config.dead_letter_rate, config.dead_letter_share)
+        self._broker = Broker(config, name)
+        self._writer = Writer(self._broker)
+        self._dead = DeadLetters(self._broker, self._writer, format, clock)
         self._stop_error: StreamError | None = None
         self._owner: Owner | None = None
         self._consumer: AIOKafkaConsumer | None = None
-        self._producer: AIOKafkaProducer | None = None
-        self._producer_lock = asyncio.Lock()
-        self._dead_letters_exist = False
         # hand-over; the lock is held while the owner is asked or told
         self._lock = asyncio.Lock()
         self._arrived = asyncio.Event()  # an assignment came since the last revocation
@@ -208,111 +107,27 @@ class KafkaStream:
         backoff = 0.1
         while True:
             try:
-                topics = await self._describe([self.config.topic])
+                topics = await self._broker.describe([self.config.topic])
                 break
-            except _Away as e:
+            except Away as e:
                 if self.waiting != str(e):
                     log.warning("kafka.waiting", source=self.name, reason=str(e))
                 self.waiting = str(e)
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, 5.0)
         code, partitions = topics[self.config.topic]
-        if code == _UNKNOWN_TOPIC:
+        if code == UNKNOWN_TOPIC:
             if not self.config.create_topic:
                 raise StreamError(
-                    f"{self.name}: topic `{self.config.topic}` does not exist on {self._brokers()};"
+                    f"{self.name}: topic `{self.config.topic}` does not exist on {self._broker.addresses};"
                     " create it, or set create_topic: true"
                 )
-            await self._create(self.config.topic, self.config.create_partitions)
-        elif code == _TOPIC_NOT_ALLOWED:
-            raise StreamError(f"{self.name}: {self._user()} may not describe topic `{self.config.topic}`")
+            await self._broker.create(self.config.topic, self.config.create_partitions)
+        elif code == TOPIC_NOT_ALLOWED:
+            raise StreamError(f"{self.name}: {self._broker.user} may not describe topic `{self.config.topic}`")
         elif not partitions:
             raise StreamError(f"{self.name}: topic `{self.config.topic}`: {kafka_errors.for_code(code).__name__}")
         self.waiting = ""
-
-    def _brokers(self) -> str:
-        return ",".join(self.config.bootstrap_servers)
-
-    def _user(self) -> str:
-        return f"user `{self.config.sasl_username}`" if self.config.sasl_username else "an anonymous client"
-
-    async def _describe(self, topics: list[str]) -> dict[str, tuple[int, list[Any]]]:
-        """(error code, partitions) by topic, by a request of our own that creates nothing.
-
-        aiokafka's clients ask in a way that lets brokers auto-create the topic, and report every obstacle as "Unable
-        to bootstrap"; a single connection says what it is.
-
-        Raises:
-            _Away: nobody answered; why.
-            StreamError: credentials or certificate refused: trying again cannot help.
-        """
-        obstacle = ""
-        for host, port, _ in collect_hosts(list(self.config.bootstrap_servers)):
-            where = f"{host}:{port}"
-            try:
-                conn = await create_conn(host, port, **{**self._client_options(), "request_timeout_ms": 10_000})
-                try:
-                    answer = await conn.send(MetadataRequest(topics, allow_auto_topic_creation=False))
-                finally:
-                    conn.close()
-                return {topic: (code, partitions) for code, topic, _, partitions in answer.topics}
-            except _AUTH_ERRORS as e:
-                raise StreamError(
-                    f"{self.name}: {where} refuses {self._user()} by {self.config.sasl_mechanism}: credentials? ({e})",
-                    retry=False,
-                ) from None
-            except ssl.SSLCertVerificationError as e:
-                raise StreamError(
-                    f"{self.name}: the certificate of {where} is not trusted: {e.verify_message}; tls.ca_file?",
-                    retry=False,
-                ) from None
-            except (OSError, TimeoutError, KafkaError) as e:
-                hint = ""
-                if isinstance(e, (KafkaError, ssl.SSLError)):
-                    hint = " (credentials? security_protocol?)"
-                obstacle = f"broker {where}: {e or type(e).__name__}{hint}"
-        raise _Away(obstacle)
-
-    def _client_options(self) -> dict[str, Any]:
-        """What every client of aiokafka is told alike."""
-        c = self.config
-        options: dict[str, Any] = {
-            "client_id": c.client_id,
-            "request_timeout_ms": int(c.request_timeout * 1000),
-            "security_protocol": c.security_protocol,
-        }
-        if c.security_protocol in ("SSL", "SASL_SSL"):
-            try:
-                context = ssl.create_default_context(cafile=c.tls.ca_file or None)
-                if c.tls.cert_file:
-                    context.load_cert_chain(c.tls.cert_file, c.tls.key_file or None)
-            except OSError as e:
-                files = ", ".join(f for f in (c.tls.ca_file, c.tls.cert_file, c.tls.key_file) if f)
-                raise StreamError(f"{self.name}: cannot load {files}: {e}", retry=False) from None
-            context.check_hostname = c.tls.check_hostname
-            options["ssl_context"] = context
-        if c.security_protocol.startswith("SASL"):
-            assert c.sasl_password is not None  # checked by the config
-            options["sasl_mechanism"] = c.sasl_mechanism
-            options["sasl_plain_username"] = c.sasl_username
-            options["sasl_plain_password"] = c.sasl_password.reveal()
-        return options
-
-    async def _create(self, topic: str, partitions: int) -> None:
-        """Create a topic with as many replicas as there are brokers, three at most."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=list(self.config.bootstrap_servers), **self._client_options())
-        try:
-            await admin.start()
-            brokers = len((await admin.describe_cluster())["brokers"])
-            answer = await admin.create_topics([NewTopic(topic, partitions, min(3, brokers))])
-            error = kafka_errors.for_code(answer.topic_errors[0][1])
-            if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
-                raise StreamError(f"{self.name}: cannot create topic `{topic}`: {error.__name__}")
-        except KafkaError as e:
-            raise StreamError(f"{self.name}: cannot create topic `{topic}`: {e}") from e
-        finally:
-            await admin.close()
-        log.info("kafka.topic_created", source=self.name, topic=topic, partitions=partitions)
 
     # --------------------------------------------------------------------- the group
 
@@ -338,16 +153,16 @@ class KafkaStream:
             partition_assignment_strategy=(type("Sticky", (StickyPartitionAssignor,), {}),),
             fetch_max_bytes=c.fetch_max_bytes,
             max_partition_fetch_bytes=c.max_partition_fetch_bytes,
-            **self._client_options(),
+            **self._broker.options(),
         )
         consumer.subscribe([c.topic], listener=_Listener(self))
         self._consumer = consumer
         try:
             await consumer.start()
             await self._arrived.wait()
-        except _NOT_ALLOWED as e:
+        except NOT_ALLOWED as e:
             await self._leave()
-            raise StreamError(f"{self.name}: {self._user()} may not join group `{self.group_id}`: {e}") from e
+            raise StreamError(f"{self.name}: {self._broker.user} may not join group `{self.group_id}`: {e}") from e
         except BaseException:
             await self._leave()
             raise
@@ -568,7 +383,7 @@ class KafkaStream:
                 )
             self._next[partition] = messages[-1].offset + 1
         if out:
-            self._budget.count(self.clock(), read=len(out))
+            self._dead.read(len(out))
         return out
 
     async def _out_of_range(self, error: kafka_errors.OffsetOutOfRangeError) -> None:
@@ -606,8 +421,9 @@ class KafkaStream:
             StreamError: a right is missing or a record is corrupt: somebody has to act.
         """
         self._rewind()
-        if isinstance(error, _NOT_ALLOWED):
-            raise StreamError(f"{self.name}: {self._user()} lost a right: {type(error).__name__}: {error}") from error
+        if isinstance(error, NOT_ALLOWED):
+            lost = f"{type(error).__name__}: {error}"
+            raise StreamError(f"{self.name}: {self._broker.user} lost a right: {lost}") from error
         if isinstance(error, kafka_errors.CorruptRecordException):
             raise StreamError(f"{self.name}: {error}; positions {dict(sorted(self._next.items()))}") from error
         log.warning("kafka.trouble", source=self.name, error=f"{type(error).__name__}: {error}")
@@ -656,12 +472,12 @@ class KafkaStream:
         """The broker did not answer while we were reading: find out why, for `waiting`."""
         try:
             async with asyncio.timeout(5.0):
-                await self._describe([self.config.topic])
+                await self._broker.describe([self.config.topic])
             return  # it does answer: slow, or back again
-        except (_Away, StreamError) as e:
+        except (Away, StreamError) as e:
             why = str(e)
         except TimeoutError:
-            why = f"broker {self._brokers()}: no answer within 5 s"
+            why = f"broker {self._broker.addresses}: no answer within 5 s"
         if self.waiting in ("", self._away):
             if why != self._away:
                 log.warning("kafka.waiting", source=self.name, reason=why)
@@ -701,79 +517,15 @@ class KafkaStream:
         Raises:
             StreamError: the broker is away or refuses; `retry` says whether trying again can help.
         """
-        metadata = await self._send(
-            self.config.topic,
-            [
-                (e.value, e.key, e.partition, e.headers if e.format == self.format else (*e.headers, _format(e.format)))
-                for e in entries
-            ],
-        )
+
+        def headers(e: Entry) -> Sequence[tuple[str, bytes]]:
+            return e.headers if e.format == self.format else (*e.headers, format_header(e.format))
+
+        items = [(e.value, e.key, e.partition, headers(e)) for e in entries]
+        metadata = await self._writer.send(self.config.topic, items)
         return [SourcePos(source=self.name, partition=m.partition, offset=m.offset) for m in metadata]
 
-    async def _send(
-        self, topic: str, items: Sequence[tuple[bytes, bytes | None, int | None, Sequence[tuple[str, bytes]]]]
-    ) -> list[Any]:
-        if not items:
-            return []
-        producer: AIOKafkaProducer | None = None
-        try:
-            async with asyncio.timeout(self.config.request_timeout):
-                producer = await self._producing()
-                futures = [
-                    await producer.send(topic, value, key, partition, headers=list(headers))
-                    for value, key, partition, headers in items
-                ]
-                done = await asyncio.gather(*futures, return_exceptions=True)
-            for result in done:
-                if isinstance(result, BaseException):
-                    raise result
-            return done
-        except kafka_errors.MessageSizeTooLargeError as e:
-            raise StreamError(f"{self.name}: {topic}: {e}", retry=False) from e
-        except _NOT_ALLOWED as e:
-            raise StreamError(f"{self.name}: {self._user()} may not write to `{topic}`", retry=False) from e
-        except (KafkaError, TimeoutError, AssertionError) as e:
-            # a failed batch leaves a hole in the producer's sequence numbers: the next append gets a new producer
-            if producer is not None:
-                await self._drop_producer(producer)
-            text = str(e) or f"no answer within {self.config.request_timeout:g} s"
-            raise StreamError(f"{self.name}: cannot write to `{topic}` on {self._brokers()}: {text}") from e
-
-    async def _producing(self) -> AIOKafkaProducer:
-        async with self._producer_lock:
-            if self._producer is None:
-                compression = None if self.config.compression_type == "none" else self.config.compression_type
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=list(self.config.bootstrap_servers),
-                    enable_idempotence=True,
-                    acks="all",
-                    compression_type=compression,
-                    max_request_size=self.config.max_request_bytes,
-                    max_batch_size=64 * 1024,
-                    **self._client_options(),
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._producer = producer
-            return self._producer
-
-    async def _drop_producer(self, producer: AIOKafkaProducer) -> None:
-        if self._producer is producer:
-            self._producer = None
-        try:
-            async with asyncio.timeout(2.0):
-                await producer.stop()
-        except (KafkaError, TimeoutError) as e:
-            log.info("kafka.producer_dropped", source=self.name, error=str(e) or type(e).__name__)
-
-    async def dead_letter(self, record: LogRecord, reason: str, detail: str) -> None:
-        """`dead_letters` for one record."""
-        await self.dead_letters([(record, reason, detail)])
-
-    async def dead_letters(self, refused: Sequence[tuple[LogRecord, str, str]]) -> None:
+    async def dead_letters(self, refused: Sequence[Refused]) -> None:
         """Write refused records, with (reason, detail), to the dead-letter topic; safe when this returns.
 
         Key, value and headers are the original's, with headers aiopsd-reason, -detail, -source, -topic, -partition,
@@ -784,52 +536,12 @@ class KafkaStream:
                 `dead_letter_share` of all records are refused: that is a wrong format or a wrong topic, not a bad
                 record. None of `refused` is written then, and the source stays stopped.
         """
-        now = self.clock()
-        self._budget.count(now)
-        if self._budget.exceeded(len(refused)):
-            record, reason, detail = refused[-1]
-            self._stop(
-                StreamError(
-                    f"{self.name} stopped: {self._budget.refused + len(refused)} of {self._budget.read} records of the"
-                    f" last minute were refused, the last one {record.pos} as {reason}: {detail};"
-                    f" is {self.config.topic} really {self.format}? (limit: {self.config.dead_letter_rate} a minute)",
-                    retry=False,
-                )
-            )
+        error = self._dead.too_many(refused)
+        if error is not None:
+            self._stop(error)
             log.error("kafka.source_stopped", source=self.name, error=self.stopped)
-            assert self._stop_error is not None
-            raise self._stop_error
-        topic = self.config.dead_letters
-        if not self._dead_letters_exist:
-            try:
-                code, _ = (await self._describe([topic]))[topic]
-            except _Away as e:
-                raise StreamError(f"{self.name}: {e}") from None
-            if code == _UNKNOWN_TOPIC:
-                await self._create(topic, 1)
-            self._dead_letters_exist = True
-        await self._send(
-            topic,
-            [
-                (
-                    record.value,
-                    record.key,
-                    None,
-                    (
-                        *record.headers,
-                        ("aiopsd-reason", reason.encode()),
-                        ("aiopsd-detail", detail.encode()),
-                        ("aiopsd-source", self.name.encode()),
-                        ("aiopsd-topic", self.config.topic.encode()),
-                        ("aiopsd-partition", b"%d" % record.partition),
-                        ("aiopsd-offset", b"%d" % record.offset),
-                        _format(record.format),
-                    ),
-                )
-                for record, reason, detail in refused
-            ],
-        )
-        self._budget.count(now, refused=len(refused))
+            raise error
+        await self._dead.write(refused)
 
     async def stop(self) -> None:
         """Tell the owner, leave the group (unless membership is static), flush and close."""
@@ -843,13 +555,8 @@ class KafkaStream:
                 await self._release()
         finally:
             await self._leave()
-            if self._producer is not None:
-                await self._drop_producer(self._producer)
+            await self._writer.close()
             self.waiting = ""
-
-
-class _Away(Exception):
-    """No broker answered; the text says why."""
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -861,10 +568,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._stream._assigned(assigned)
-
-
-def _format(format: str) -> tuple[str, bytes]:
-    return (FORMAT_HEADER, format.encode())
 
 
 def _format_of(headers: tuple[tuple[str, bytes], ...], default: str) -> tuple[str, tuple[tuple[str, bytes], ...]]:

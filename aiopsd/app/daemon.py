@@ -1,33 +1,32 @@
-"""The composition root: a configuration in, a running daemon out. The only module that knows every other.
-
-Resources go on one exit stack in the order in which they are born; tasks live in one group and have names. A source
-that cannot go on stops loudly by itself (a metric, /-/ready, the log); everything else that fails ends the daemon, and
-a supervisor starts it again from its last committed decision.
-"""
+"""The daemon: journal, store, web, delivery and, without workers, detection, in one process."""
 
 import asyncio
-import signal
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import structlog
-from msgspec.structs import replace
 
-from aiopsd import __version__, plugins, snapshots
-from aiopsd.config import Config, config_hash, load, plugin_config, read, receivers, trainers
-from aiopsd.decode import load_topology_yaml
-from aiopsd.errors import ConfigError, StoreError, StreamError
+from aiopsd import __version__
+from aiopsd.app.parts import (
+    ASKS,
+    PUSH,
+    STOP_SECONDS,
+    StopDaemon,
+    check,
+    destinations,
+    detect_builder,
+    open_stream,
+    topology_files,
+)
+from aiopsd.config import Config, config_hash, read
+from aiopsd.errors import ConfigError, StreamError
 from aiopsd.metrics import Metrics
-from aiopsd.model import AskEvidence, Snapshot, TopologyUpdate
+from aiopsd.model import AskEvidence, TopologyUpdate
 from aiopsd.notifiers.http import HttpSession
-from aiopsd.pipeline import correlate as correlate_stage
-from aiopsd.pipeline import detect as detect_stage
-from aiopsd.pipeline.detect import DetectStage
 from aiopsd.projection import Projection
-from aiopsd.protocols import Clock, Notifier, Session, Stream, Trainer
+from aiopsd.protocols import Clock, Stream
 from aiopsd.runtime.correlate import CorrelateHost
 from aiopsd.runtime.dead import DeadLetters
 from aiopsd.runtime.deliver import Deliverer
@@ -35,7 +34,7 @@ from aiopsd.runtime.detect import DetectHost
 from aiopsd.runtime.door import RuntimeDoor
 from aiopsd.runtime.home import LocalHome
 from aiopsd.runtime.ingest import IngestHost, LogHost, RepartitionHost
-from aiopsd.runtime.worker import Ask, DaemonsLog, Quit, Rebuild, SocketHome, Told, Welcome, Windows, WorkerPool
+from aiopsd.runtime.worker import WorkerPool
 from aiopsd.services import ServiceMapper
 from aiopsd.stores.sqlite import SqliteStore
 from aiopsd.streams.journal import LocalJournal
@@ -44,83 +43,8 @@ from aiopsd.topology import FILE_PREFIX
 from aiopsd.web.server import build_app, serve
 from aiopsd.web.site import SITE
 
-PUSH = "push"  # name of the local log that HTTP-pushed metrics go through
 DRAIN_SECONDS = 10.0  # the outbox gets so long before the first new record; a dead receiver must not hold the rest
-ASKS = 1000  # questions for evidence that may wait; one more and the oldest is dropped and counted
-STOP_SECONDS = 15.0  # a step in progress gets so long to end when the daemon stops
-FIGURES_EVERY = 2.0  # s between two reports of a worker's metrics
 RESTART_KEYS = ("data_dir", "workers", "http", "journal", "metric_log", "store", "sources", "log")
-
-
-def destinations(config: Config, session: Session) -> dict[str, Notifier | Trainer]:
-    """Every configured notifier and trainer by its destination key.
-
-    Raises:
-        ConfigError: unknown kind or wrong options, with the key's path.
-    """
-    found: dict[str, Notifier | Trainer] = {}
-    for receiver, kind, index, raw, path in receivers(config):
-        cls = plugins.load("notifiers", kind, path)
-        found[f"{receiver}/{kind}[{index}]"] = cls(plugin_config(cls.Config, raw, path), session)
-    for kind, index, raw, path in trainers(config):
-        cls = plugins.load("trainers", kind, path)
-        found[f"trainer/{kind}[{index}]"] = cls(plugin_config(cls.Config, raw, path), session)
-    return found
-
-
-def open_stream(config: Config, index: int, clock: Clock, *, member: str | None = None) -> Stream:
-    """The stream of `sources[index]`, not yet started.
-
-    `member`: what makes the group_instance_id of one of several workers its own; "": no static membership.
-    """
-    source = config.sources[index]
-    kind, raw = source.stream()
-    if member is not None and raw.get("group_instance_id"):
-        raw = raw | {"group_instance_id": member and f"{raw['group_instance_id']}-{member}"}
-    path = f"$.sources[{index}].{kind}"
-    cls = plugins.load("streams", kind, path)
-    options = plugin_config(cls.Config, raw, path)
-    stream: Stream = cls(options, source.name, source.decoder(), on_offset_lost=source.on_offset_lost, clock=clock)
-    return stream
-
-
-def topology_files(config: Config) -> list[TopologyUpdate]:
-    """The topology of each configured YAML file.
-
-    Raises:
-        ConfigError: unreadable, or wrong; names the file and the key.
-    """
-    updates = []
-    for i, name in enumerate(config.topology.files):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except OSError as e:
-            raise ConfigError(f"cannot read {name}: {e.strerror}", f"$.topology.files[{i}]") from None
-        updates.append(replace(load_topology_yaml(text, name), source=FILE_PREFIX + name))
-    return updates
-
-
-def check(config: Config) -> None:
-    """Build everything that can be built without touching the world.
-
-    Raises:
-        ConfigError: the first thing that cannot.
-    """
-    destinations(config, NoSession())
-    for index in range(len(config.sources)):
-        open_stream(config, index, time.time)
-    topology_files(config)
-    correlate_stage.build(config)
-    detect_stage.build(config, PUSH, 0)
-
-
-class NoSession:
-    """A session for checking a configuration: nothing is ever sent."""
-
-    async def request(
-        self, method: str, url: str, *, data: bytes, headers: Mapping[str, str], timeout: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        raise RuntimeError(f"{method} {url}: this session only checks configurations")
 
 
 class Daemon:
@@ -424,141 +348,6 @@ class Daemon:
             await self._reload()
         except ConfigError:
             return
-
-
-class Worker:
-    """One detect worker process of a running daemon: see runtime/worker.py."""
-
-    def __init__(self, socket: Path, index: int, *, clock: Clock = time.time) -> None:
-        self.socket, self.index, self.clock = socket, index, clock
-        self.metrics = Metrics()
-        self.hosts: list[DetectHost] = []
-        self._told: asyncio.Queue[Ask | Rebuild | Windows] = asyncio.Queue(ASKS)
-        self._quit = asyncio.Event()
-        self._log = structlog.get_logger("worker").bind(worker=index)
-
-    async def run(self, ready: Callable[[Config], None]) -> None:
-        """Work until the daemon says quit, or SIGTERM. `ready` gets the configuration first (for the logs).
-
-        Raises:
-            StreamError: the daemon vanished.
-        """
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._quit.set)
-        reader, writer, welcome = await SocketHome.connect(self.socket, self.index)
-        config = load(welcome.text)
-        ready(config)
-        data = self.socket.parent  # data_dir may be relative to where the daemon was started
-        home = SocketHome(
-            reader,
-            writer,
-            welcome.text,
-            write=lambda name, position, under, taken: snapshots.write(
-                data / "snapshots", name, position, under, self.clock(), taken
-            ),
-            read=snapshots.read,
-        )
-        self._make_hosts(config, home, welcome)
-        for host in self.hosts:
-            await host.maintain(welcome.windows)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen(home), name="listen")
-                tasks.create_task(self._figures(home), name="figures")
-                tasks.create_task(self._obey(home), name="obey")
-                tasks.create_task(self._leave(home), name="quit")
-                for host in self.hosts:
-                    tasks.create_task(self._source(host), name=f"source-{host.source}")
-        except* StopDaemon:
-            pass
-        finally:
-            for host in self.hosts:  # after a failure: leave the groups now, not when the session times out
-                await host.stop()
-            writer.close()
-
-    def _make_hosts(self, config: Config, home: SocketHome, welcome: Welcome) -> None:
-        data = self.socket.parent
-        streams: list[tuple[str, Stream]] = []
-        if welcome.partitions:
-            log = LocalLog.reader(data / "metrics", welcome.partitions, self.clock, name=PUSH)
-            streams.append((PUSH, DaemonsLog(log, home)))
-        for i, source in enumerate(config.sources):
-            if source.kind == "metrics" and source.keyed_by == "service":  # the daemon repartitions the others
-                streams.append((source.name, open_stream(config, i, self.clock, member=welcome.member)))
-        for name, stream in streams:
-            self.hosts.append(
-                DetectHost(
-                    source=name,
-                    stream=stream,
-                    build=detect_builder(config, name),
-                    home=home,
-                    dead=DeadLetters(data / "dead-letter.jsonl", self.metrics),
-                    metrics=self.metrics,
-                    clock=self.clock,
-                    snapshot_every=config.snapshots.every,
-                )
-            )
-
-    async def _listen(self, home: SocketHome) -> None:
-        await home.listen(self._tell)
-        raise StreamError("the daemon is gone", retry=False)
-
-    async def _tell(self, message: Told) -> None:
-        if isinstance(message, Quit):
-            self._quit.set()  # past everything that waits: a question may be stuck behind a full disk
-        else:
-            await self._told.put(message)
-
-    async def _obey(self, home: SocketHome) -> None:
-        """What the daemon tells, in order, beside the listener: an answer needs it to go on listening."""
-        while True:
-            message = await self._told.get()
-            if isinstance(message, Ask):
-                try:
-                    for host in self.hosts:
-                        await host.ask(message.question)
-                except (StoreError, StreamError) as e:  # a lost answer costs evidence, never a page
-                    self._log.error("no evidence", incident=message.question.incident, error=str(e))
-            elif isinstance(message, Windows):
-                for host in self.hosts:
-                    await host.maintain(message.windows)
-            else:
-                config = load(message.text)
-                home.text = message.text
-                for host in self.hosts:
-                    await host.rebuild(detect_builder(config, host.source))
-
-    async def _leave(self, home: SocketHome) -> None:
-        """Told to stop: finish the step, save, hand over."""
-        await self._quit.wait()
-        for host in self.hosts:
-            await host.finish(STOP_SECONDS)
-        for host in self.hosts:
-            await host.stop()
-        await self._send_figures(home)
-        raise StopDaemon
-
-    async def _figures(self, home: SocketHome) -> None:
-        while True:
-            await self._send_figures(home)
-            await asyncio.sleep(FIGURES_EVERY)
-
-    async def _send_figures(self, home: SocketHome) -> None:
-        await home.figures(self.metrics, {f"source {h.source}": h.watch.trouble for h in self.hosts if h.watch.trouble})
-
-    async def _source(self, host: DetectHost) -> None:
-        try:
-            await host.run()
-        except StreamError as e:
-            host.watch.stopped(e)
-
-
-class StopDaemon(Exception):
-    """Ends the task group in order."""
-
-
-def detect_builder(config: Config, source: str) -> Callable[[int, Snapshot | None], DetectStage]:
-    """How a detect host builds the stage of a partition."""
-    return lambda partition, resume: detect_stage.build(config, source, partition, resume)
 
 
 def _folder(name: str) -> Path:

@@ -1,24 +1,11 @@
-"""The local log: raw records in N partitions of one SQLite file, for metrics that arrive over HTTP.
+"""The log: appends in groups, drops what may go, and reads as long as it is the process that writes."""
 
-Enters: `Entry`s from the door. Leaves: `LogRecord`s, per partition in offset order from 0. One process writes; the same
-process reads, from memory as long as it keeps up, or others read the file (`LocalLog.reader`). It refuses to know what
-a record means.
-
-The log never drops what was not consumed: records go when `trim` has allowed it and they are older than the retention,
-or when the log is larger than it may be. When only unconsumed records are left to drop, appends are refused.
-"""
-
-import asyncio
 import sqlite3
-import struct
-import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import msgspec
+from typing import Literal, NamedTuple
 
 from aiopsd.disk import (
     DISK_ERRORS,
@@ -33,39 +20,29 @@ from aiopsd.disk import (
     sync_folder,
     transaction,
 )
-from aiopsd.errors import Corrupt, Full, OffsetLost, StoreError, StreamError
+from aiopsd.errors import Full, OffsetLost, StoreError, StreamError
 from aiopsd.model import Entry, LogRecord, SourcePos
 from aiopsd.protocols import Clock, Owner
+from aiopsd.streams.local.file import (
+    FILE,
+    LOCK,
+    PART,
+    RECORD,
+    ROW_BYTES,
+    SCHEMA,
+    Bounds,
+    checksum,
+    encode_headers,
+    load,
+    size_of,
+)
+from aiopsd.streams.local.parts import Mark, Part
+from aiopsd.streams.local.reader import LocalReader
 from aiopsd.streams.reading import Cursor, Signal, choose
 
-SCHEMA = 1
-# consumed: nobody reads below; kept here because a reader may be slow to say so again
-PART = "(number INTEGER PRIMARY KEY, consumed INTEGER NOT NULL)"
-# A table p0, p1, ... per partition: appends only touch the last leaf of each. total counts the bytes of this and all
-# earlier records, so that sizes are differences and nothing has to be summed up.
-RECORD = (
-    '("offset" INTEGER PRIMARY KEY, stamp REAL NOT NULL, total INTEGER NOT NULL, key BLOB, headers BLOB NOT NULL,'
-    " format TEXT NOT NULL, crc INTEGER NOT NULL, value BLOB NOT NULL)"
-)
-FILE, LOCK = "log.db", "log.lock"
-ROW_BYTES = 64  # what a record costs on the disk beside its value, key and headers, about
 TAIL_BYTES = 32 * 1024 * 1024  # of values kept in memory for a reader that is a little behind
-READ_BYTES = 16 * 1024 * 1024  # of values that one read takes from the disk, whatever its limit in records
 TRIM_ROWS = 2_000  # a transaction; appends get their turn in between
 RETAIN_EVERY = 60.0  # s; between two looks for records that are too old, beside those that `trim` causes
-LOOK_EVERY = 0.05  # s; how often a reader in another process looks for new records
-
-_head = struct.Struct("<qqd").pack
-_encode = msgspec.msgpack.Encoder().encode
-_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...]).decode
-_COLUMNS = '"offset", stamp, key, headers, format, crc, value'
-
-
-class Bounds(NamedTuple):
-    """The first offset that a partition holds and the one that its next record gets."""
-
-    first: int
-    end: int
 
 
 class Appended(NamedTuple):
@@ -93,69 +70,6 @@ class Tail:
         self.bytes -= len(record.value) + ROW_BYTES
         self.begin = record.offset + 1
         return record
-
-
-def bounds_of(conn: sqlite3.Connection, partition: int) -> Bounds:
-    """The newest record is never dropped, so an empty partition is one that never had any."""
-    first, last = conn.execute(f'SELECT min("offset"), max("offset") FROM p{partition}').fetchone()
-    if first is None:
-        return Bounds(0, 0)
-    return Bounds(first, last + 1)
-
-
-def load(conn: sqlite3.Connection, path: Path, name: str, partition: int, start: int, limit: int) -> list[LogRecord]:
-    """Records of one partition from `start` on, verified; at least one when there is one, at most READ_BYTES of them.
-
-    Raises:
-        Corrupt: names the record.
-    """
-    records: list[LogRecord] = []
-    size = 0
-    cursor = conn.execute(
-        f'SELECT {_COLUMNS} FROM p{partition} WHERE "offset" >= ? ORDER BY "offset" LIMIT ?', (start, limit)
-    )
-    try:
-        for offset, stamp, key, headers, format, crc, value in cursor:
-            if records and offset != records[-1].offset + 1:
-                raise Corrupt(f"{path}: record {partition}@{records[-1].offset + 1} is missing")
-            if not matches(crc, partition, offset, stamp, key, headers, format, value):
-                raise Corrupt(f"{path}: record {partition}@{offset} does not match its checksum")
-            records.append(
-                LogRecord(
-                    source=name,
-                    partition=partition,
-                    offset=offset,
-                    value=value,
-                    format=format,
-                    stamp=stamp,
-                    key=key,
-                    headers=_headers(headers) if headers else (),
-                )
-            )
-            size += len(value)
-            if size > READ_BYTES:
-                break
-    finally:
-        cursor.close()
-    return records
-
-
-def matches(crc: object, *row: Any) -> bool:
-    """Whether this is the row that was written. Damage may have changed the types of its columns, too."""
-    try:
-        return checksum(*row) == crc
-    except (TypeError, AttributeError, ValueError, struct.error):
-        return False
-
-
-def checksum(
-    partition: int, offset: int, stamp: float, key: bytes | None, headers: bytes, format: str, value: bytes
-) -> int:
-    """CRC-32 over everything that a row says."""
-    crc = zlib.crc32(_head(partition, offset, stamp))
-    for part in (key or b"", headers, format.encode(), value):
-        crc = zlib.crc32(part, crc)
-    return crc
 
 
 class LocalLog(Connections):
@@ -212,7 +126,7 @@ class LocalLog(Connections):
         *,
         name: str = "push",
         on_offset_lost: Literal["stop", "earliest"] = "earliest",
-    ) -> "LocalReader":
+    ) -> LocalReader:
         """The same log read by another process than the one that writes it; only these partitions."""
         return LocalReader(path, partitions, clock, name=name, on_offset_lost=on_offset_lost)
 
@@ -347,7 +261,7 @@ class LocalLog(Connections):
         self,
         entries: Sequence[Entry],
         chosen: Sequence[int],
-        ends: "dict[int, Mark]",
+        ends: dict[int, Mark],
         now: float,
         rows: dict[int, list[tuple[object, ...]]],
     ) -> Appended:
@@ -356,7 +270,7 @@ class LocalLog(Connections):
         for entry, number in zip(entries, chosen, strict=True):
             end, total, last = ends[number]
             stamp, total = max(last, now), total + size_of(entry)
-            headers = _encode(entry.headers) if entry.headers else b""
+            headers = encode_headers(entry.headers) if entry.headers else b""
             crc = checksum(number, end, stamp, entry.key, headers, entry.format, entry.value)
             rows.setdefault(number, []).append((end, stamp, total, entry.key, headers, entry.format, crc, entry.value))
             records.append(
@@ -450,7 +364,7 @@ class LocalLog(Connections):
             ).fetchone()
             self._drop(part, min(offset + 1, part.first + TRIM_ROWS, part.floor))
 
-    def _drop(self, part: "Part", before: int) -> None:
+    def _drop(self, part: Part, before: int) -> None:
         conn = self._conn
         assert conn is not None
         with transaction(conn):
@@ -512,188 +426,3 @@ class LocalLog(Connections):
 
     async def lag(self) -> dict[int, int]:
         return {p: self._tails[p].end - offset for p, offset in self._cursor.next.items()}
-
-
-class LocalReader:
-    """`protocols.Stream` on a local log that another process writes: reads only, and looks every LOOK_EVERY seconds.
-
-    `trim` is the writer's to do: tell the process that holds the log.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        partitions: Sequence[int],
-        clock: Clock,
-        *,
-        name: str = "push",
-        on_offset_lost: Literal["stop", "earliest"] = "earliest",
-    ) -> None:
-        self.path, self.file, self.partitions, self.name = path, path / FILE, tuple(partitions), name
-        self._clock = clock
-        self._lane = Lane(f"{name}-reader")
-        self._conn: sqlite3.Connection | None = None
-        self._version = -1
-        self._cursor = Cursor(name, on_offset_lost)
-        self._bounds: dict[int, Bounds] = {}
-
-    @property
-    def gaps(self) -> list[OffsetLost]:
-        """Offsets that the log had lost and that we went past."""
-        return self._cursor.gaps
-
-    async def start(self, owner: Owner | None = None) -> None:
-        """Open the file that is there.
-
-        Raises:
-            StreamError: it is not there, or has no such partition.
-            OffsetLost: an owner's offset is outside the log and the policy is "stop".
-        """
-        await self._look()
-        if owner is not None:
-            await self._cursor.take(owner, self._bounds)
-
-    async def _look(self) -> None:
-        self._bounds = await self._lane.run(self._find)
-
-    def _find(self) -> dict[int, Bounds]:
-        try:
-            if self._conn is None:
-                self._conn = connect(self.file, read_only=True)
-            if self._version < 0:
-                there = {number for (number,) in self._conn.execute("SELECT number FROM part")}
-                if missing := [p for p in self.partitions if p not in there]:
-                    raise StreamError(f"{self.path}: no partition {missing[0]}, there are {len(there)}", retry=False)
-            (version,) = self._conn.execute("PRAGMA data_version").fetchone()
-            if version == self._version:  # nothing was committed since
-                return self._bounds
-            bounds = {partition: bounds_of(self._conn, partition) for partition in self.partitions}
-            self._version = version
-            return bounds
-        except DISK_ERRORS as e:
-            raise refused(e, str(self.file), StreamError) from e
-
-    async def poll(self, limit: int, wait: float) -> list[LogRecord]:
-        """See `LocalLog.poll`."""
-        self._cursor.check()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        while not self._ready():
-            await self._look()
-            if not self._ready():
-                if (left := deadline - loop.time()) <= 0:
-                    return []
-                await asyncio.sleep(min(LOOK_EVERY, left))
-        out: list[LogRecord] = []
-        at: dict[int, int] = {}
-        for partition in self._ready():
-            at[partition] = self._cursor.next[partition]
-            while len(out) < limit:
-                start = at[partition]
-                found = await self._lane.run(self._load, partition, start, limit - len(out))
-                if not found:
-                    break
-                if found[0].offset != start:
-                    self._cursor.lost(partition, start, found[0].offset, self._bounds[partition].end)
-                at[partition] = found[-1].offset + 1
-                out += found
-        self._cursor.advance(at)
-        return out
-
-    def _ready(self) -> list[int]:
-        return [p for p in self._cursor.order() if self._cursor.next[p] < self._bounds[p].end]
-
-    def _load(self, partition: int, start: int, limit: int) -> list[LogRecord]:
-        assert self._conn is not None
-        try:
-            return load(self._conn, self.file, self.name, partition, start, limit)
-        except DISK_ERRORS as e:
-            raise refused(e, str(self.file), StreamError) from e
-
-    async def append(self, entries: Sequence[Entry]) -> list[SourcePos]:
-        raise StreamError(f"{self.path}: opened for reading", retry=False)
-
-    def pause(self, partitions: Sequence[int]) -> None:
-        self._cursor.paused.update(partitions)
-
-    def resume(self, partitions: Sequence[int]) -> None:
-        self._cursor.paused.difference_update(partitions)
-
-    async def lag(self) -> dict[int, int]:
-        await self._look()
-        return {p: max(0, self._bounds[p].end - offset) for p, offset in self._cursor.next.items()}
-
-    async def trim(self, before: Mapping[int, int]) -> None:
-        raise StreamError(f"{self.path}: opened for reading, the writer trims", retry=False)
-
-    async def stop(self) -> None:
-        await self._cursor.release()
-        await self._lane.run(self._close)
-        self._lane.close()
-
-    def _close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
-
-
-class Mark(NamedTuple):
-    """The end of a partition: next offset, bytes of all records ever, stamp of the last."""
-
-    end: int
-    total: int
-    stamp: float
-
-
-class Part:
-    """One partition as its writer knows it. `base`: bytes of all records that were dropped."""
-
-    def __init__(self, number: int, consumed: int) -> None:
-        self.number, self.consumed = number, consumed
-        self.first = self.end = 0
-        self.base = self.total = 0
-        self.first_stamp = self.last_stamp = 0.0
-
-    @property
-    def bytes(self) -> int:
-        return self.total - self.base
-
-    @property
-    def floor(self) -> int:
-        """Nothing from here on may go: not consumed, or the newest, which holds the end and the stamp."""
-        return min(self.consumed, self.end - 1)
-
-    def recall(self, conn: sqlite3.Connection) -> None:
-        edge = 'SELECT "offset", stamp, total, length(value), length(key), length(headers) FROM'
-        last = conn.execute(f'{edge} p{self.number} ORDER BY "offset" DESC LIMIT 1').fetchone()
-        if last is None:
-            return
-        first = conn.execute(f'{edge} p{self.number} ORDER BY "offset" LIMIT 1').fetchone()
-        self.first, self.first_stamp = first[0], first[1]
-        self.base = first[2] - sum(n or 0 for n in first[3:]) - ROW_BYTES
-        self.end, self.last_stamp, self.total = last[0] + 1, last[1], last[2]
-
-    def mark(self) -> Mark:
-        return Mark(self.end, self.total, self.last_stamp)
-
-    def advance(self, mark: Mark) -> None:
-        if self.end == self.first:
-            self.first_stamp = mark.stamp
-        self.end, self.total, self.last_stamp = mark
-
-    def first_young(self, conn: sqlite3.Connection, cutoff: float) -> int:
-        """First offset that may not go by its age: by bisection, stamps do not go back."""
-        low, high = self.first, self.floor
-        while low < high:
-            middle = (low + high) // 2
-            (stamp,) = conn.execute(f'SELECT stamp FROM p{self.number} WHERE "offset" = ?', (middle,)).fetchone()
-            if stamp < cutoff:
-                low = middle + 1
-            else:
-                high = middle
-        return max(low, self.first)
-
-
-def size_of(entry: Entry) -> int:
-    """Bytes that an entry counts for."""
-    return len(entry.value) + len(entry.key or b"") + (len(_encode(entry.headers)) if entry.headers else 0) + ROW_BYTES

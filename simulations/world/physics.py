@@ -1,255 +1,21 @@
-"""A seeded microservice world in virtual time: load, queueing, calls, faults; metrics, alerts and changes come out.
+"""The world itself: what load, calls, queues and faults make of each other, step by step."""
 
-A `Scenario` (YAML) goes in, chunks of columns come out: metrics every `step`, the requests a Prometheus would send to
-an Alertmanager, change events, and apart from them the truth. The world knows nothing of aiopsd's stages; wire.py
-turns its columns into bytes.
-
-What is modelled, per step and service:
-
-* load: daily and weekly curve with autocorrelated noise on the entry points; calls fan out along the call graph, and a
-  service that fails early calls nobody, so traffic is lost downstream of a fault;
-* queueing: utilisation = rate / capacity; own latency grows as in an M/M/1 queue; past capacity requests are shed;
-* latency adds up along calls (capped by the caller's timeout), errors climb to callers unless the call is optional or
-  retried, retries add load to the callee, and requests that wait hold workers (Little's law): a slow callee can
-  exhaust its caller;
-* nodes: services share the CPU of the nodes they run on; above 80 % everybody on the node slows down;
-* memory: a leak ends in an out-of-memory kill, a restart, and begins again.
-
-What a fault does is local (see `FaultSpec`); everything else follows from the physics above. `affected` in the truth
-is computed, not assumed: the same world with the same noise is run without the fault, and who differs was affected.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from aiopsd.config import Duration, Section, plugin_config
 from aiopsd.errors import ConfigError
+from simulations.world.alerting import CHATTER, RULES, Rule, Sender
+from simulations.world.scenario import CallSpec, FaultSpec, Scenario
+from simulations.world.topology import generate, ordered
 
 F64 = NDArray[np.float64]
 CHUNK = 240  # steps computed at once; part of the seed's meaning (noise is drawn chunk by chunk)
-
-FaultKind = Literal[
-    "slow", "errors", "crash", "memory_leak", "bad_deploy", "bad_config", "pool_exhaustion", "disk_full", "batch",
-    "noisy_neighbour", "node_down", "zone_network", "zone_down", "traffic_surge", "traffic_loss",
-]  # fmt: skip
-
-
-# --------------------------------------------------------------------------- the scenario file
-
-
-class CallSpec(Section, frozen=True, kw_only=True):
-    """One dependency: mean calls per request, how much of its failure the caller cannot hide, patience."""
-
-    rate: float = 1.0
-    critical: float = 1.0  # 1: its failure is ours; 0.1: usually served without it
-    timeout: Duration = Duration(3.0)
-    retries: int = 0
-    lag: Duration = Duration(0.0)  # a cache or a queue between the two: the callee's trouble is felt so much later
-
-
-class ServiceSpec(Section, frozen=True, kw_only=True):
-    name: str
-    kind: Literal["entry", "service", "datastore", "queue", "external"] = "service"
-    calls: dict[str, CallSpec] = msgspec.field(default_factory=dict)
-    work: Duration = Duration(0.008)  # own p99 when idle
-    replicas: int = 3
-    headroom: float = 2.2  # capacity over the rate at the daily peak
-
-
-class TopologySpec(Section, frozen=True, kw_only=True):
-    """Either `services` by name, or `size` of them generated from the seed."""
-
-    size: int = 20
-    services: tuple[ServiceSpec, ...] = ()
-    nodes: int = 0  # 0: one for every four services
-    zones: int = 2
-
-
-class LoadSpec(Section, frozen=True, kw_only=True):
-    peak: float = 220.0  # requests/s of one entry point at the top of the day
-    swing: float = 0.6  # share of the peak that goes at night
-    weekend: float = 0.85
-    noise: float = 0.04  # standard deviation of the log of the load
-    noise_tau: Duration = Duration(600.0)
-
-
-class FaultSpec(Section, frozen=True, kw_only=True):
-    """One fault. `at` counts from the start of the scenario; `target` "" is drawn from the seed.
-
-    What `strength` means: slow: own time x strength. errors, bad_deploy, bad_config: share of requests that fail.
-    crash: share of replicas gone. memory_leak: kills an hour. pool_exhaustion: share of workers held. disk_full: share
-    of requests that fail when it is full. batch: extra requests that the target sends to the first store it calls, as a
-    multiple of the store's capacity. noisy_neighbour: cores taken, as a share of the node. node_down, zone_down: share
-    of what runs there that is gone. zone_network: seconds added to each call into the zone. traffic_surge: load x
-    strength. traffic_loss: share of the load that is gone.
-    """
-
-    kind: FaultKind
-    target: str = ""
-    at: Duration
-    duration: Duration = Duration(1200.0)
-    strength: float = 0.0  # 0: a plausible one for its kind
-    ramp: Duration = Duration(30.0)
-
-
-class BackgroundSpec(Section, frozen=True, kw_only=True):
-    """What happens all the time and means nothing."""
-
-    alerts_per_hour: float = 2.0  # unrelated alerts
-    flapping: int = 1  # conditions that hover around their threshold
-    deploys_per_hour: float = 0.5  # harmless changes
-    blips_per_hour: float = 1.0  # one to three samples of one series far off
-
-
-class Scenario(Section, frozen=True, kw_only=True):
-    name: str = "world"
-    seed: int = 1
-    start: float = 1767571200.0  # UTC seconds; 2026-01-05 00:00, a Monday
-    length: Duration = Duration(86400.0)
-    step: Duration = Duration(15.0)
-    counters: bool = False  # requests and errors as counters (_total) instead of a rate and a ratio
-    topology: TopologySpec = TopologySpec()
-    load: LoadSpec = LoadSpec()
-    faults: tuple[FaultSpec, ...] = ()
-    background: BackgroundSpec = BackgroundSpec()
-
-
-def load_scenario(text: str) -> Scenario:
-    """Read a scenario.
-
-    Raises:
-        ConfigError: names the key.
-    """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise ConfigError(f"not YAML: {e}") from None
-    return plugin_config(Scenario, raw or {}, "$")
-
-
-def scenario(name: str) -> Scenario:
-    """A scenario of simulations/scenarios by its name, or a file by its path."""
-    path = Path(__file__).parent / "scenarios" / f"{name}.yaml"
-    if not path.exists():
-        path = Path(name)
-    try:
-        return load_scenario(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"cannot read the scenario {name}: {e.strerror}") from None
-
-
-# --------------------------------------------------------------------------- topology
-
-_ENTRIES = ("storefront", "mobile-api", "partner-api", "backoffice", "webhooks-in")
-_DOMAINS = (
-    "checkout", "catalog", "cart", "payments", "orders", "users", "search", "shipping", "inventory", "pricing",
-    "reviews", "recommendations", "notifications", "fraud", "invoicing", "media", "loyalty", "returns", "content",
-    "sessions",
-)  # fmt: skip
-_PARTS = ("", "-gateway", "-worker", "-rules", "-export", "-sync", "-index", "-quote")
-_STORES = ("-db", "-cache", "-store")
-
-
-def generate(spec: TopologySpec, rng: np.random.Generator) -> tuple[ServiceSpec, ...]:
-    """Layered call graph of `size` services: few entries, domains of cooperating services, stores below, some shared.
-
-    Acyclic by construction: a service calls only what comes later in the returned tuple.
-    """
-    n = max(3, spec.size)
-    n_entry = max(1, min(len(_ENTRIES), n // 12))
-    n_store = max(1, n // 4)
-    n_mid = n - n_entry - n_store
-
-    def label(base: str, k: int) -> str:
-        return base if k == 0 else f"{base}-{k + 1}"
-
-    names = [(_DOMAINS[i % len(_DOMAINS)] + _PARTS[i // len(_DOMAINS) % len(_PARTS)]) for i in range(n_mid)]
-    mids = [label(names[i], i // (len(_DOMAINS) * len(_PARTS))) for i in range(n_mid)]
-    stores = [label(_DOMAINS[i % len(_DOMAINS)] + _STORES[i // len(_DOMAINS) % 3], i // 60) for i in range(n_store)]
-    depth = np.sort(rng.integers(0, 3 if n_mid > 6 else 2, n_mid))  # layer of each service in the middle
-    depth -= depth[0]
-
-    def call(critical: float) -> CallSpec:
-        return CallSpec(
-            rate=round(float(rng.uniform(0.3, 1.3)), 2),
-            critical=round(critical, 2),
-            timeout=Duration(round(float(rng.uniform(1.0, 4.0)), 1)),
-            retries=int(rng.random() < 0.25),
-        )
-
-    out = []
-    for i in range(n_entry):
-        first = [j for j in range(n_mid) if depth[j] == 0]
-        picks = rng.choice(first, size=min(len(first), 2 + int(rng.poisson(1.5))), replace=False)
-        calls = {mids[int(j)]: call(float(rng.choice([1.0, 1.0, 0.3]))) for j in np.sort(picks)}
-        out.append(ServiceSpec(name=label(_ENTRIES[i % len(_ENTRIES)], i // 5), kind="entry", calls=calls))
-    popular = rng.pareto(1.5, n_mid) + 0.3
-    for i in range(n_mid):
-        calls = {}
-        below = np.array([j for j in range(i + 1, n_mid) if depth[j] > depth[i]], dtype=int)
-        if len(below):
-            near = np.where(below % len(_DOMAINS) == i % len(_DOMAINS), 4.0, 1.0) * popular[below]
-            k = min(len(below), int(rng.poisson(1.2)) + (depth[i] == 0))
-            for j in np.sort(rng.choice(below, size=k, replace=False, p=near / near.sum())):
-                calls[mids[int(j)]] = call(float(rng.choice([1.0, 0.9, 0.2])))
-        if rng.random() < 0.75 or not calls:
-            own = i % n_store if rng.random() < 0.8 else int(rng.integers(n_store))
-            calls[stores[own]] = call(1.0)
-        work = Duration(round(float(rng.lognormal(np.log(0.012), 0.5)), 4))
-        out.append(ServiceSpec(name=mids[i], calls=calls, work=work, headroom=round(float(rng.uniform(1.7, 3.0)), 2)))
-    called = {c for s in out for c in s.calls}
-    for i in range(n_mid):  # nobody is unreachable
-        if mids[i] not in called:
-            above = int((depth < depth[i]).sum())  # callers: an entry, or whoever stands in a layer above
-            k = int(rng.integers(n_entry)) if not above else n_entry + int(rng.integers(above))
-            out[k] = msgspec.structs.replace(out[k], calls=out[k].calls | {mids[i]: call(0.8)})
-    called = {c for s in out for c in s.calls}
-    for i, name in enumerate(stores):
-        if name not in called:
-            k = n_entry + i % n_mid
-            out[k] = msgspec.structs.replace(out[k], calls=out[k].calls | {name: call(1.0)})
-        work = Duration(round(float(rng.lognormal(np.log(0.004), 0.4)), 4))
-        out.append(ServiceSpec(name=name, kind="datastore", work=work, replicas=1, headroom=2.5))
-    return tuple(out)
-
-
-def _sorted(services: tuple[ServiceSpec, ...]) -> list[ServiceSpec]:
-    """Callers before callees.
-
-    Raises:
-        ConfigError: a call to nobody, or a cycle.
-    """
-    by_name = {s.name: s for s in services}
-    state: dict[str, int] = {}
-    order: list[ServiceSpec] = []
-
-    def visit(s: ServiceSpec, path: tuple[str, ...]) -> None:
-        if state.get(s.name) == 2:
-            return
-        if state.get(s.name) == 1:
-            raise ConfigError(f"the calls {' -> '.join((*path, s.name))} are a cycle", "$.topology.services")
-        state[s.name] = 1
-        for callee in s.calls:
-            if callee not in by_name:
-                raise ConfigError(f"`{s.name}` calls `{callee}`, which is not there", "$.topology.services")
-            visit(by_name[callee], (*path, s.name))
-        state[s.name] = 2
-        order.append(s)
-
-    for s in reversed(services):
-        visit(s, ())
-    return order[::-1]
-
-
-# --------------------------------------------------------------------------- what comes out
 
 
 @dataclass(frozen=True)
@@ -320,11 +86,6 @@ def _later(x: F64, steps: int) -> F64:
     return x if not steps else np.concatenate([np.repeat(x[:1], min(steps, len(x))), x[:-steps]])
 
 
-def iso(ts: float) -> str:
-    """RFC 3339 with milliseconds, as Prometheus writes it."""
-    return str(np.datetime64(round(ts * 1000), "ms")) + "Z"
-
-
 class World:
     """One world from one scenario; `play()` may be called once."""
 
@@ -333,7 +94,7 @@ class World:
         # Independent generators: a change of one part of a scenario leaves the chance of the others alone.
         seeds = np.random.SeedSequence(sc.seed).spawn(5)
         shape, self._noise_rng, self._measure_rng, background, pick = (np.random.default_rng(s) for s in seeds)
-        self.services = _sorted(sc.topology.services or generate(sc.topology, shape))
+        self.services = ordered(sc.topology.services or generate(sc.topology, shape))
         self.names = [s.name for s in self.services]
         self.index = {name: i for i, name in enumerate(self.names)}
         n = len(self.names)
@@ -366,7 +127,7 @@ class World:
         self.series = self._name_series()
         self._ar = np.zeros(len(self.entries))
         self._counters = np.zeros((n, 2))
-        self._sender = _Sender(self)
+        self._sender = Sender(self.whereabouts)
         self._affected: list[set[str]] = [set() for _ in self.faults]
         self._plan_background(background)
 
@@ -450,7 +211,7 @@ class World:
         loud /= loud.sum()
         for _ in range(int(rng.poisson(bg.alerts_per_hour * hours))):
             at, lasts = rng.uniform(0, sc.length), float(rng.lognormal(np.log(420.0), 0.7))
-            name, severity, text = _CHATTER[int(rng.integers(len(_CHATTER)))]
+            name, severity, text = CHATTER[int(rng.integers(len(CHATTER)))]
             victim = int(rng.choice(len(self.names), p=loud))
             self._sender.plan(name, severity, text, self.names[victim], sc.start + at, sc.start + at + lasts)
         for _ in range(bg.flapping):
@@ -484,6 +245,12 @@ class World:
         }  # fmt: skip
 
     # ---------------------------------------------------------------- what is known from outside
+
+    def whereabouts(self, subject: str) -> tuple[str, str]:
+        """("node" or "service", the zone that it is in)."""
+        if subject in self.nodes:
+            return "node", self.node_zone[self.nodes.index(subject)]
+        return "service", self.home[self.index[subject]]
 
     def vertices(self) -> list[dict[str, Any]]:
         """Services, nodes and zones with their kinds, as a topology record has them."""
@@ -742,7 +509,7 @@ class World:
                 exported[row] = np.where(np.isnan(values[row]), np.nan, total)
         return exported, values
 
-    def _conditions(self, values: F64, keep: int) -> list[tuple["Rule", str, NDArray[np.bool_], F64]]:
+    def _conditions(self, values: F64, keep: int) -> list[tuple[Rule, str, NDArray[np.bool_], F64]]:
         """(rule, subject, true per step, value per step) wherever a rule's condition is true at least once."""
         out = []
         for row, (metric, subject) in enumerate(self._columns):
@@ -759,181 +526,3 @@ class World:
                 if true.any() or self._sender.alive(rule.name, subject):
                     out.append((rule, subject, true, x))
         return out
-
-
-# --------------------------------------------------------------------------- alerts, as Prometheus sends them
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An alerting rule: `metric` beyond `limit` for `wait` seconds."""
-
-    name: str
-    severity: str
-    limit: float
-    wait: float
-    text: str
-    below: bool = False
-
-
-RULES: dict[str, tuple[Rule, ...]] = {
-    "error_ratio": (Rule("ErrorRateHigh", "critical", 0.05, 60.0, "more than 5 % of requests fail"),),
-    "latency_p99_seconds": (Rule("LatencyHigh", "warning", 0.0, 120.0, "p99 latency is above its objective"),),
-    "request_rate": (Rule("TrafficLow", "warning", 0.0, 180.0, "far fewer requests than at the quietest hour", True),),
-    "cpu_usage_ratio": (Rule("CPUHigh", "warning", 0.9, 180.0, "CPU is above 90 % of its limit"),),
-    "memory_usage_ratio": (Rule("MemoryHigh", "warning", 0.9, 120.0, "memory is above 90 % of its limit"),),
-    "workers_busy_ratio": (Rule("WorkersExhausted", "critical", 0.95, 60.0, "nearly all workers are busy"),),
-    "connections_used_ratio": (Rule("ConnectionsExhausted", "critical", 0.9, 60.0, "the pool is nearly empty"),),
-    "up_ratio": (Rule("TargetDown", "critical", 0.5, 60.0, "most replicas do not answer", True),),
-    "disk_usage_ratio": (Rule("DiskFull", "critical", 0.95, 60.0, "the disk is nearly full"),),
-    "node_cpu_usage_ratio": (Rule("NodeCPUHigh", "warning", 0.92, 120.0, "the node's CPU is nearly used up"),),
-}
-
-_CHATTER = (
-    ("CertificateExpiresSoon", "info", "the certificate expires in 20 days"),
-    ("BatchJobFailed", "warning", "the nightly job did not finish"),
-    ("DiskWillFill", "warning", "the disk is expected to be full in four days"),
-    ("ClockSkew", "warning", "the clock is off by 60 ms"),
-    ("DeprecatedAPICalled", "info", "a client still calls the old API"),
-    ("BackupLate", "warning", "the last backup is older than 26 hours"),
-)
-
-RESEND = 60.0  # s; Prometheus' rules.alert.resend-delay
-VALID = 240.0  # s; endsAt of a firing alert: four resend delays ahead (prometheus rules/manager.go sendAlerts)
-KEEP_RESOLVED = 900.0  # s; resolved alerts are sent again for so long (prometheus rules/alerting.go resolvedRetention)
-BATCH = 64  # alerts a request (prometheus notifier maxBatchSize)
-
-
-@dataclass
-class _Active:
-    """One alert inside Prometheus: pending since `since`, firing since `fired`, resolved at `resolved`."""
-
-    rule: Rule
-    subject: str
-    since: float
-    fired: float = 0.0
-    resolved: float = 0.0
-    sent: float = -1e18
-    value: float = 0.0
-
-
-@dataclass
-class _Sender:
-    """Evaluates rules at every step and decides what is sent, as Prometheus' rule manager does."""
-
-    world: World
-    _active: dict[tuple[str, str], _Active] = field(default_factory=dict)
-    _planned: dict[tuple[str, str], list[tuple[float, float, Rule]]] = field(default_factory=dict)
-
-    def plan(self, name: str, severity: str, text: str, subject: str, start: float, end: float) -> None:
-        self._planned.setdefault((name, subject), []).append((start, end, Rule(name, severity, 0.0, 0.0, text)))
-
-    def alive(self, name: str, subject: str) -> bool:
-        return (name, subject) in self._active
-
-    def evaluate(
-        self, ts: F64, conditions: list[tuple[Rule, str, NDArray[np.bool_], F64]]
-    ) -> list[tuple[float, list[dict[str, Any]]]]:
-        """(time, batch) of every request, in order."""
-        lo, hi = float(ts[0]), float(ts[-1])
-        for key, spans in sorted(self._planned.items()):
-            true = np.zeros(len(ts), dtype=bool)
-            for start, end, _ in spans:
-                if start <= hi and end >= lo:
-                    true |= (ts >= start) & (ts < end)
-            if true.any() or key in self._active:
-                conditions.append((spans[0][2], key[1], true, true.astype(float)))
-        out: list[tuple[float, list[dict[str, Any]]]] = []
-        for k, t in enumerate(ts.tolist()):
-            due = []
-            for rule, subject, true, values in conditions:
-                alert = self._step(rule, subject, t, bool(true[k]), float(values[k]))
-                if alert is not None:
-                    due.append(alert)
-            out += [(t, due[i : i + BATCH]) for i in range(0, len(due), BATCH)]
-        return out
-
-    def _step(self, rule: Rule, subject: str, t: float, true: bool, value: float) -> dict[str, Any] | None:
-        key = (rule.name, subject)
-        a = self._active.get(key)
-        if true:
-            if a is None or a.resolved:
-                a = self._active[key] = _Active(rule, subject, since=t)
-            a.value = value
-            if not a.fired and t - a.since >= rule.wait:
-                a.fired = t
-        elif a is None:
-            return None
-        elif not a.fired:
-            del self._active[key]
-            return None
-        elif not a.resolved:
-            a.resolved = t
-        elif t - a.resolved > KEEP_RESOLVED:
-            del self._active[key]
-            return None
-        if not a.fired or (t - a.sent < RESEND and not (a.resolved and a.resolved > a.sent)):
-            return None
-        a.sent = t
-        return self._encode(a, t)
-
-    def _encode(self, a: _Active, t: float) -> dict[str, Any]:
-        node = a.subject in self.world.nodes
-        zone = (
-            self.world.node_zone[self.world.nodes.index(a.subject)]
-            if node
-            else self.world.home[self.world.index[a.subject]]
-        )
-        labels = {
-            "alertname": a.rule.name,
-            "node" if node else "service": a.subject,
-            "severity": a.rule.severity,
-            "zone": zone,
-        }
-        return {
-            "labels": labels,
-            "annotations": {
-                "summary": f"{a.subject}: {a.rule.text}",
-                "runbook_url": f"https://runbooks.example.com/{a.rule.name}",
-            },
-            "startsAt": iso(a.fired),
-            "endsAt": iso(a.resolved or t + VALID),
-            "generatorURL": f"http://prometheus.example.com/graph?g0.expr={a.rule.name}",
-        }
-
-
-# --------------------------------------------------------------------------- what somebody else would have paged
-
-GROUP_WAIT, GROUP_INTERVAL, REPEAT = 30.0, 300.0, 4 * 3600.0  # s; Alertmanager's defaults
-
-
-def pages_without(requests: Iterable[tuple[float, Sequence[Mapping[str, Any]]]], until: float) -> int:
-    """Pages that an Alertmanager with `group_by: [alertname, service]` sends for these requests up to `until`.
-
-    Its rules with its default intervals: a group waits group_wait, then looks again each group_interval; it pages when
-    its alert is new, and again each repeat_interval while it lasts. Resolved messages are not counted as pages.
-    """
-    moves: dict[tuple[str, str], list[tuple[float, bool]]] = {}
-    for at, batch in requests:
-        for alert in batch:
-            labels = alert["labels"]
-            key = (labels["alertname"], labels.get("service") or labels.get("node") or "")
-            firing = alert["endsAt"] > iso(at)
-            known = moves.setdefault(key, [(0.0, False)])
-            if firing != known[-1][1]:
-                known.append((at, firing))
-    pages = 0
-    for steps in moves.values():
-        ends = [*[at for at, _ in steps[1:]], until]
-        flush = told = None  # next look at the group; time of its last page while it lives
-        for (at, firing), end in zip(steps, ends, strict=True):
-            if firing and flush is None:
-                flush = at + GROUP_WAIT
-            while flush is not None and flush <= end:
-                if not firing:
-                    flush = told = None
-                elif told is None or flush - told >= REPEAT:
-                    pages, told = pages + 1, flush
-                if flush is not None:
-                    flush += GROUP_INTERVAL
-    return pages

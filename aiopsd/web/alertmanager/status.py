@@ -1,0 +1,86 @@
+"""What there is to know of us: the status, with our routing in Alertmanager's words, and the receivers."""
+
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from aiopsd.config import Config, RouteConfig
+from aiopsd.matchers import matcher_text, parse_matcher
+from aiopsd.web.site import SITE, answer, rfc3339
+
+COMPATIBLE = "0.28.0"  # the Alertmanager whose API this is: the first with mutedBy; karma and amtool compare it
+
+
+async def get_receivers(request: web.Request) -> web.Response:
+    """GET /api/v2/receivers."""
+    return answer([{"name": r["name"]} for r in request.app[SITE].config.receivers])
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """GET /api/v2/status: one node without a cluster; `config.original` is our routing in Alertmanager's words."""
+    site = request.app[SITE]
+    return answer(
+        {
+            "cluster": {"name": "", "peers": [], "status": "disabled"},
+            "config": {"original": routing_text(site.config)},
+            "uptime": rfc3339(site.started_at),
+            "versionInfo": {
+                "branch": "aiopsd",
+                "buildDate": "",
+                "buildUser": "",
+                "goVersion": "",
+                "revision": f"aiopsd {site.version}",
+                "version": COMPATIBLE,
+            },
+        }
+    )
+
+
+def routing_text(config: Config) -> str:
+    """Routes, receivers' names and inhibition as Alertmanager's YAML: what `amtool config routes` reads.
+
+    Integrations are left out: they hold secrets and options that Alertmanager does not know. Grouping by incident has
+    no word there; it is shown as a label of that name.
+    """
+    nobody = "none"
+
+    def length(seconds: float) -> str:
+        return f"{round(seconds * 1000)}ms" if seconds % 1 else f"{round(seconds)}s"
+
+    def route(node: RouteConfig, root: bool) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        if node.receiver or root:
+            out["receiver"] = node.receiver or nobody
+        if node.group_by is not None or root:
+            out["group_by"] = list(node.group_by) if node.group_by is not None else ["incident"]
+        if node.matchers:
+            out["matchers"] = [matcher_text(parse_matcher(m)) for m in node.matchers]
+        for name in ("group_wait", "group_interval", "repeat_interval"):
+            value = getattr(node, name)
+            if value is not None:
+                out[name] = length(value)
+        if node.continue_:
+            out["continue"] = True
+        if node.routes:
+            out["routes"] = [route(sub, False) for sub in node.routes]
+        return out
+
+    names = [r["name"] for r in config.receivers]
+    if not config.route.receiver and nobody not in names:
+        names.append(nobody)
+    shown: dict[str, Any] = {
+        "global": {"resolve_timeout": length(config.correlate.resolve_timeout)},
+        "route": route(config.route, True),
+        "receivers": [{"name": n} for n in names],
+    }
+    if config.inhibit_rules:
+        shown["inhibit_rules"] = [
+            {
+                "source_matchers": list(rule.source_matchers),
+                "target_matchers": list(rule.target_matchers),
+                "equal": list(rule.equal),
+            }
+            for rule in config.inhibit_rules
+        ]
+    return yaml.safe_dump(shown, sort_keys=False)

@@ -1,0 +1,82 @@
+"""The end of an incident: nothing fires any more, it says so, and it resolves when its quiet period is over."""
+
+from msgspec.structs import replace
+
+from aiopsd.config import load
+from aiopsd.model import AlertBatch, AlertIn, Effect, Incident, IncidentState, JournalRecord, Snapshot, Tick, Upsert
+from aiopsd.pipeline import correlate
+
+T0 = 1_700_000_000.0
+
+
+class Room:
+    """A correlate stage; `said` is what it last wrote of its one incident."""
+
+    def __init__(self, resolve_after: str = "5m", resume: Snapshot | None = None) -> None:
+        self.stage = correlate.build(load(f"correlate: {{resolve_after: {resolve_after}}}"), resume)
+        self.said: Incident | None = None
+
+    def _take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Upsert) and isinstance(effect.item, Incident):
+                self.said = effect.item
+
+    def alert(self, at: float, *, ends: float = 1e6) -> "Room":
+        """The one alert is sent at `at`, with its end."""
+        given = AlertIn(labels={"alertname": "Slow", "service": "db"}, starts_at=T0, ends_at=T0 + ends)
+        self._take(self.stage.step([self._record(at, AlertBatch(alerts=(given,), sender="prometheus"))]))
+        return self
+
+    def tick(self, at: float) -> "Room":
+        """Time passed and nothing else did."""
+        self._take(self.stage.step([self._record(at, Tick())]))
+        return self
+
+    def restarted(self, resolve_after: str) -> "Room":
+        """The same, under another configuration."""
+        again = Room(resolve_after, self.stage.snapshot())
+        again.said = self.said
+        return again
+
+    def _record(self, at: float, body: AlertBatch | Tick) -> JournalRecord:
+        return JournalRecord(offset=int(at), stamp=T0 + at, body=body)
+
+    @property
+    def told(self) -> tuple[str, int, float]:
+        """(state, how many fire, since when nothing does: seconds, -1: something does)."""
+        assert self.said is not None
+        return str(self.said.state), self.said.firing, self.said.quiet_since - T0 if self.said.quiet_since else -1
+
+
+def test_an_incident_says_since_when_nothing_of_it_fires() -> None:
+    """From the end of its last alert on, until one of them fires again or it resolves."""
+    room = Room().alert(0)
+    assert room.told == ("open", 1, -1)
+    assert room.alert(100, ends=100).told == ("open", 0, 100)
+    assert room.alert(200).told == ("open", 1, -1)
+    assert room.alert(300, ends=300).told == ("open", 0, 300)
+    assert room.tick(599).told == ("open", 0, 300)
+    assert room.tick(600).told == ("resolved", 0, 300)
+
+
+def test_a_quiet_period_that_a_reload_changed_ends_by_the_new_rule() -> None:
+    """Longer or shorter than when it began: the incident resolves at the new time, and does not stay open for ever."""
+    longer = Room("5m").alert(0).alert(100, ends=100).restarted("10m")
+    assert [longer.tick(at).told[0] for at in (401, 699, 701)] == ["open", "open", "resolved"]
+
+    shorter = Room("10m").alert(0).alert(100, ends=100).restarted("5m")
+    assert [shorter.tick(at).told[0] for at in (399, 401)] == ["open", "resolved"]
+
+
+def test_a_snapshot_from_before_incidents_knew_their_quiet_goes_on() -> None:
+    """What version 7 kept beside its incidents is theirs after the upgrade."""
+    room = Room().alert(0).alert(100, ends=100)
+    new = room.stage.snapshot()
+    old_incidents = [{k: v for k, v in i.items() if k != "quiet_since"} for i in new.meta["incidents"]]
+    last_fired = {i["id"]: i["quiet_since"] for i in new.meta["incidents"]}
+    old = replace(new, version=7, meta={**new.meta, "incidents": old_incidents, "last_fired": last_fired})
+
+    again = Room(resume=old)
+
+    assert again.stage.snapshot() == new
+    assert {i.state for i in again.tick(400).stage.incidents.values()} == {IncidentState.RESOLVED}
