@@ -13,9 +13,6 @@ from aiopsd.detect.bank.ranges import beyond
 from aiopsd.detect.bank.samples import Found, Signals, Taken
 from aiopsd.detect.bank.stillness import stillness
 
-WEEK = np.float32(7 * 86400)  # s; who has been seen for so long has shown what he does on every hour of every day
-FIRST = np.float32(0.4)  # part of its evidence that a series is believed at first
-
 _NONE: Rows = np.zeros(0, np.intp)
 
 
@@ -43,11 +40,11 @@ def judge(policy: Policy, taken: Taken, signals: Signals) -> Found:
     evidence = np.maximum(np.maximum(high, low), np.float32(0))
     if not signals.all_act:
         evidence = np.where(signals.act, evidence, np.float32(0))
-    # a young envelope is still too narrow: of small samples by chance, of a part of a week by ignorance
-    young = s[AGE] < WEEK
+    # a young envelope is still too narrow: of small samples by chance, of a part of a day by ignorance
+    young = s[AGE] < 86400
     if young.any():
         k = s[K]
-        trust = FIRST + (1 - FIRST) / WEEK * s[AGE]
+        trust = np.float32(0.4) + np.float32(0.6 / 86400) * s[AGE]
         evidence = np.where(young, evidence * trust * (k / (k + policy.warm)), evidence)
     np.minimum(evidence, np.float32(1e6), out=evidence)
     keep = 1 - np.minimum(np.float32(1 / policy.hold), signals.dt32 * np.float32(1 / 3600))
