@@ -1,5 +1,7 @@
 """Random streams of alerts on random graphs, as the laws of grouping and of causes ask for."""
 
+from collections.abc import Sequence
+
 import msgspec
 from hypothesis import strategies as st
 
@@ -38,3 +40,12 @@ def graphs(*, services: int, most: int) -> st.SearchStrategy[list[tuple[int, int
     """Calls between services by their numbers; one that calls itself is no call."""
     number = st.integers(0, services - 1)
     return st.lists(st.tuples(number, number).filter(lambda pair: pair[0] != pair[1]), max_size=most)
+
+
+def told_apart(events: Sequence[Event]) -> list[Event]:
+    """No two that began at one instant: these are taken in one after the other, in the order of their fingerprints.
+
+    Each placement is weighed against the ones before it and teaches the next, so an order there must be, and in a graph
+    with symmetries none survives every renaming. One by who calls whom leaves a third of the streams that differ.
+    """
+    return list({e.second - e.lead: e for e in events}.values())

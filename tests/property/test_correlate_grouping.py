@@ -49,15 +49,6 @@ def play(
     return desk
 
 
-def told_apart(events: list[Event]) -> list[Event]:
-    """No two that began at one instant: these are taken in one after the other, in the order of their fingerprints.
-
-    Each placement is weighed against the ones before it and teaches the next, so an order there must be, and in a graph
-    with symmetries none survives every renaming. One by who calls whom leaves a third of the streams that differ.
-    """
-    return list({e.second - e.lead: e for e in events}.values())
-
-
 def structure(desk: Desk, fps: dict[int, str]) -> list[list[int]]:
     """The partition as numbers of events."""
     number = {fp: i for i, fp in fps.items()}
@@ -87,7 +78,7 @@ def test_restarts_change_nothing(events: list[Event], edges: list[tuple[int, int
 @given(EVENTS, GRAPHS)
 def test_names_mean_nothing(events: list[Event], edges: list[tuple[int, int]]) -> None:
     """Services renamed one to one, and alertnames of which no word is known: the same structure."""
-    events = told_apart(events)
+    events = strategies.told_apart(events)
     ours: dict[int, str] = {}
     theirs: dict[int, str] = {}
     plain = play(events, calls(edges), words=("Red", "Green", "Blue"), fps=ours)
