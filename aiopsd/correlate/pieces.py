@@ -6,7 +6,7 @@ the first guess at what belongs together is wrong at this place. And pieces of o
 other. Enter: openings and ends of incidents. Leaves: the share, and the company that an incident came in.
 """
 
-from bisect import bisect_left, bisect_right, insort
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,32 +19,41 @@ OPENINGS = 1024  # that are kept: company of what is still open when so many mor
 
 
 class Pieces:
-    """Counts with decay, and when the latest incidents opened."""
+    """Counts with decay, and the seconds in which the latest incidents opened.
+
+    What opens and is part of another one before its second is over was never told of, and depends on the order in which
+    alerts of one second came: it is as if it had never been.
+    """
 
     def __init__(self, resume: Mapping[str, Any] | None = None) -> None:
-        known = resume or {"merged": DOUBT * SHATTER, "ended": DOUBT, "opened": ()}
+        known = resume or {"merged": DOUBT * SHATTER, "ended": DOUBT, "opened": {}}
         self._merged, self._ended = float(known["merged"]), float(known["ended"])
-        self._opened: list[float] = list(known["opened"])
+        self._opened: dict[str, float] = dict(known["opened"])
 
     @property
     def share(self) -> float:
         """Share of the incidents that turned out to be pieces of others."""
         return self._merged / self._ended
 
-    def opened(self, at: float) -> None:
-        """An incident opened at `at` (UTC seconds)."""
-        insort(self._opened, at)
-        del self._opened[:-OPENINGS]
+    def opened(self, incident: str, second: float) -> None:
+        """An incident opened by what arrived within the second that begins at `second` (UTC)."""
+        self._opened[incident] = second
+        if len(self._opened) > OPENINGS:
+            del self._opened[next(iter(self._opened))]
 
-    def ended(self, merged: bool) -> None:
-        """An incident is over, by itself or because it is part of another one."""
+    def ended(self, incident: str, now: float, merged: bool) -> None:
+        """An incident is over at `now` (UTC seconds), by itself or because it is part of another one."""
+        if now <= self._opened.get(incident, -math.inf) + 1.0:
+            del self._opened[incident]
+            return
         keep = 1.0 - 1.0 / KEEP
         self._merged, self._ended = keep * self._merged + merged, keep * self._ended + 1.0
 
-    def company(self, at: float) -> int:
-        """How many others opened within SPAN before one that opened at `at`."""
-        return max(0, bisect_right(self._opened, at) - bisect_left(self._opened, at - SPAN) - 1)
+    def company(self, incident: str) -> int:
+        """How many others opened within the SPAN before it, or with it; 0 when its opening is forgotten."""
+        at = self._opened.get(incident)
+        return 0 if at is None else sum(at - SPAN <= other <= at for other in self._opened.values()) - 1
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for `resume`."""
-        return {"merged": self._merged, "ended": self._ended, "opened": list(self._opened)}
+        return {"merged": self._merged, "ended": self._ended, "opened": dict(self._opened)}

@@ -42,10 +42,10 @@ def test_the_share_of_pieces_is_learned_and_forgotten() -> None:
     """Half of 200 ends were merges: about half; after 200 ends that were none, next to none."""
     pieces = Pieces()
     for i in range(200):
-        pieces.ended(merged=i % 2 == 0)
+        pieces.ended(str(i), T0, merged=i % 2 == 0)
     half = pieces.share
-    for _ in range(200):
-        pieces.ended(merged=False)
+    for i in range(200):
+        pieces.ended(str(i), T0, merged=False)
 
     assert half == pytest.approx(0.5, abs=0.05)
     assert pieces.share < 0.05
@@ -55,21 +55,37 @@ def test_company_is_who_opened_shortly_before() -> None:
     """Of incidents at 0, 200, 290 and 700 s, that at 290 has two others before it and the last one none."""
     pieces = Pieces()
     for at in (290.0, 0.0, 700.0, 200.0):
-        pieces.opened(T0 + at)
+        pieces.opened(f"{at}", T0 + at)
 
-    assert [pieces.company(T0 + at) for at in (0.0, 200.0, 290.0, 700.0)] == [0, 1, 2, 0]
+    assert [pieces.company(f"{at}") for at in (0.0, 200.0, 290.0, 700.0)] == [0, 1, 2, 0]
+
+
+def test_what_is_gone_before_its_second_is_over_was_never_there() -> None:
+    """A first placement that is taken back is neither company nor a piece; one that merges later is both."""
+    pieces, other = Pieces(), Pieces()
+    for each in (pieces, other):
+        each.opened("a", T0)
+    pieces.opened("b", T0)
+    pieces.ended("b", T0 + 1.0, merged=True)
+    assert pieces.snapshot() == other.snapshot()
+
+    pieces.opened("c", T0 + 5.0)
+    pieces.ended("c", T0 + 60.0, merged=True)
+
+    assert pieces.share > other.share
+    assert pieces.company("c") == 1
 
 
 def test_what_was_seen_survives_and_stays_small() -> None:
     """A memory from plain data goes on as if it had never stopped, and a year of incidents is no larger than a week."""
     pieces = Pieces()
     for i in range(5_000):
-        pieces.opened(T0 + 60.0 * i)
-        pieces.ended(merged=i % 3 == 0)
+        pieces.opened(str(i), T0 + 60.0 * i)
+        pieces.ended(str(i), T0 + 60.0 * i + 30.0, merged=i % 3 == 0)
     again = Pieces(pieces.snapshot())
     for each in (pieces, again):
-        each.opened(T0 + 400_000.0)
-        each.ended(merged=True)
+        each.opened("z", T0 + 400_000.0)
+        each.ended("z", T0 + 400_030.0, merged=True)
 
     assert pieces.snapshot() == again.snapshot()
     assert len(pieces.snapshot()["opened"]) <= 1024

@@ -163,7 +163,7 @@ class Causes:
             self._grouper.knowledge(map(name_of, alerts)),
             trust=self._trust.shift,
             shatter=self._pieces.share,
-            company=self._pieces.company(incident.opened_at),
+            company=self._pieces.company(incident.id),
         )
 
     def named(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Incidents: how they open, take alerts in, come together, come apart and end."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,7 +46,7 @@ class Incidents:
             return
         incident = ledger.incidents.get(incident_id)
         if incident is None:
-            incident = self._opened(incident_id, alert.starts_at, late)
+            incident = self._opened(incident_id, alert.starts_at, math.floor(ledger.now), late)
             ledger.put(incident)
             ledger.audit(incident_id, "opened", f"{name(alert)} opened the incident", reason=placement.reason)
         else:
@@ -72,10 +73,10 @@ class Incidents:
         self._pages.news(alert.fingerprint)
         self._causes.want(incident_id)
 
-    def _opened(self, incident_id: str, started: float, late: bool = False) -> Incident:
+    def _opened(self, incident_id: str, started: float, second: float, late: bool = False) -> Incident:
         now = self._ledger.now
         key = f"aiopsd-{incident_id}"
-        self._pieces.opened(now)
+        self._pieces.opened(incident_id, second)
         return Incident(id=incident_id, dedup_key=key, started_at=started, opened_at=now, updated_at=now, late=late)
 
     def _has_page(self, incident: Incident) -> bool:
@@ -126,7 +127,7 @@ class Incidents:
             started = min(a.starts_at for a in moved)
             target = ledger.incidents.get(target_id)
             if target is None:
-                target = self._opened(target_id, started)
+                target = self._opened(target_id, started, math.ceil(ledger.now) - 1)  # the second that is over
                 ledger.audit(target_id, "opened", f"split from {revision.source}", reason=revision.reason)
             if any(a.state is AlertState.FIRING for a in moved):
                 target = replace(target, state=lifecycle.move(target.state, Move.ALERT), resolved_at=0.0)
@@ -154,7 +155,7 @@ class Incidents:
             if alert.incident == source_id:
                 ledger.keep(replace(alert, incident=target_id, group_reason=f"merged: {reason}"))
         if source.state in ACTIVE:  # else its end has been counted
-            self._pieces.ended(merged=True)
+            self._pieces.ended(source_id, ledger.now, merged=True)
         started = min(source.started_at, target.started_at)
         state = target.state
         if state is IncidentState.RESOLVED and source.firing:
@@ -209,7 +210,7 @@ class Incidents:
         ledger = self._ledger
         ledger.put(replace(incident, state=lifecycle.move(incident.state, what), resolved_at=ledger.now))
         self._causes.settled(incident.id)
-        self._pieces.ended(merged=False)
+        self._pieces.ended(incident.id, ledger.now, merged=False)
         ledger.timer(ledger.now + self.config.retention, FORGET_INCIDENT, incident.id)
         ledger.audit(incident.id, "resolved", "incident resolved", reason=reason, actor=actor)
         self._pages.tell(incident.id, NotifyReason.ALL_RESOLVED)
