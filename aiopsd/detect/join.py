@@ -22,6 +22,7 @@ from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, label
 HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of each other add up
 FORGET = 4 * HALF_LIFE  # s; after four half-lives what did not fire is forgotten
 ADOPT = 3 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
+ALONE = 8.0  # widths for each evidence that an event takes at which one metric makes it alone, of however many
 RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
@@ -48,7 +49,7 @@ class Entry(msgspec.Struct):
     """One series of a subject: what it took for normal when it left its range, and the worst it showed since."""
 
     row: int
-    evidence: float  # envelope widths, at most 1, as of `at`
+    evidence: float  # envelope widths, at most 1 but where it makes an event alone, as of `at`
     at: float
     onset: float
     bad: float  # time of its last sample outside the range
@@ -240,6 +241,11 @@ class Join:
             return self.policy.theta
         return float(self.policy.theta * max(self.sizes.get(service, 1), 1) ** NOISE)
 
+    def _enough(self, subject: Subject) -> float:
+        """Summed evidence that makes an event of it, whatever came before."""
+        threshold = self._policy(subject).threshold
+        return self.theta(subject.service) * threshold / (1.0 - threshold)
+
     def _policy(self, subject: Subject) -> JoinPolicy:
         """That of the series with which it began."""
         return self.rules.get(next(iter(subject.entries), -1), self.policy) if self.rules else self.policy
@@ -286,7 +292,7 @@ class Join:
         subject.at = now
         entry = subject.entries.get(s.row)
         far = s.evidence if entry is None else max(s.evidence, entry.way(s))
-        evidence = min(far, 1.0)
+        evidence = max(min(far, 1.0), min(far / ALONE, self._enough(subject)))
         quiet = max(self._policy(subject).resolve_after, _LONGEST_GAP * s.interval)
         renewed = entry is not None and (s.ts - entry.bad > quiet or evidence >= RENEW * entry.peak)
         if entry is None or (renewed and subject.state != "firing"):

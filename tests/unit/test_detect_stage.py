@@ -647,3 +647,18 @@ def test_the_recipes_of_the_second_tier_work(path: Path) -> None:
     parts += three.step(everything[1100:])
     assert whole == parts
     assert all(len(d) == 1 for d in three._online.detectors)
+
+
+@pytest.mark.parametrize(("value", "heard"), [(4.0, False), (400.0, True)])
+def test_one_metric_of_sixty_is_heard_alone_when_it_is_far_out(value: float, heard: bool) -> None:
+    """More series make more noise, but none that is hundreds of times as large as ever before."""
+    rng = np.random.default_rng(5)
+    noise = rng.normal(1.0, 0.1, (600, 60))
+    noise[580:, 7] = value
+    rows = [
+        [(series("queue", pod=f"p{k}"), T0 + MINUTE * t, float(noise[t, k])) for k in range(60)] for t in range(600)
+    ]
+
+    found = said(stage().step(records(rows)))
+
+    assert bool(found) is heard
