@@ -299,3 +299,12 @@ def fault(matchers: Sequence[Matcher]) -> tuple[Fault, int, str] | None:
             except BadPattern as e:
                 return Fault.PATTERN, i, str(e)
     return (Fault.EVERYTHING, 0, "") if Matchers(matchers).matches({}) else None
+
+
+def seen_of(labels: Mapping[str, str], service: str) -> dict[str, str]:
+    """What matchers see of a series: its labels, and as `service` the one that it was mapped to, if it was.
+
+    >>> seen_of({"job": "pay", "service": "x"}, "pay"), seen_of({"job": "pay"}, "")
+    ({'job': 'pay', 'service': 'pay'}, {'job': 'pay', 'service': ''})
+    """
+    return {**labels, "service": service or labels.get("service", "")}

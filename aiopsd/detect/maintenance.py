@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aiopsd.config import WEEKDAYS, MaintenanceRule
 from aiopsd.detect.bank import F64
 from aiopsd.errors import ConfigError
-from aiopsd.matchers import Match, Matchers
+from aiopsd.matchers import Match, Matchers, seen_of
 from aiopsd.model import Window as Asked
 
 Interval = tuple[float, float]  # [begin, end) in UTC seconds
@@ -125,10 +125,6 @@ class Once:
         return [self._interval] if begin <= last and first < end and begin < end else []
 
 
-def _given(labels: Mapping[str, str], service: str) -> dict[str, str]:
-    return {**labels, "service": service or labels.get("service", "")}
-
-
 def _in_order(windows: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(set(windows)))
 
@@ -165,12 +161,12 @@ class Maintenance:
 
     def group(self, labels: Mapping[str, str], service: str) -> int:
         """Number of the set of windows that concern a series; `service` is what it belongs to."""
-        given = _given(labels, service)
+        given = seen_of(labels, service)
         return self._number(tuple(i for i, matches in enumerate(self._matchers) if matches(given)))
 
     def concerns(self, window: int, labels: Mapping[str, str], service: str) -> bool:
         """Whether a series is one of a window's, by its number."""
-        return self._matchers[window](_given(labels, service))
+        return self._matchers[window](seen_of(labels, service))
 
     def fresh(self, before: "Maintenance") -> list[int]:
         """Numbers of the windows about series that no window `before` was about; they were asked for."""

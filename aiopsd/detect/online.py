@@ -26,7 +26,7 @@ from aiopsd.detect.evidence import Series, number
 from aiopsd.detect.join import HALF_LIFE, Seen
 from aiopsd.detect.vectors import Vectors, feature_of
 from aiopsd.errors import ConfigError
-from aiopsd.matchers import Match
+from aiopsd.matchers import Match, seen_of
 from aiopsd.model import Snapshot
 
 RAISE = 3.0  # times, at most, that a verdict adds to the evidence it confirms
@@ -73,7 +73,7 @@ class _Rule:
 
     def wants(self, who: Series) -> bool:
         """Whether a series takes part."""
-        given = {**who.labels, "service": who.service or who.labels.get("service", "")}
+        given = seen_of(who.labels, who.service)
         return self.matches(given) and (not self.metrics or any(m(given) for m in self.metrics))
 
     def appear(self, row: int, who: Series) -> None:

@@ -8,7 +8,7 @@ from aiopsd.config import DetectConfig, PolicyRule
 from aiopsd.detect.bank import Policy
 from aiopsd.detect.join import JoinPolicy
 from aiopsd.errors import ConfigError
-from aiopsd.matchers import Match
+from aiopsd.matchers import Match, seen_of
 
 MOST = 255  # a row keeps the number of its policy in a byte
 
@@ -49,7 +49,7 @@ class Policies:
 
     def of(self, labels: Mapping[str, str], service: str) -> int:
         """Number of the policy that holds for a series."""
-        given = {**labels, "service": service or labels.get("service", "")}
+        given = seen_of(labels, service)
         return next((i for i, matches in enumerate(self._matches, 1) if matches(given)), 0)
 
 
