@@ -292,7 +292,7 @@ class Join:
         subject.at = now
         entry = subject.entries.get(s.row)
         far = s.evidence if entry is None else max(s.evidence, entry.way(s))
-        evidence = max(min(far, 1.0), min(far / ALONE, self._enough(subject)))
+        evidence = min(far, 1.0) if far <= ALONE else max(1.0, min(far / ALONE, self._enough(subject)))
         quiet = max(self._policy(subject).resolve_after, _LONGEST_GAP * s.interval)
         renewed = entry is not None and (s.ts - entry.bad > quiet or evidence >= RENEW * entry.peak)
         if entry is None or (renewed and subject.state != "firing"):

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 
 from aiopsd.correlate.grouping.state import State, Trouble, drop_in
 
-GRAIN = 450.0  # s; an onset within as long (HORIZON of graph.py) is in the same part of the index or one beside it
-
 
 class Began:
-    """Vertex -> troubles, one such index for each GRAIN seconds in which any began."""
+    """Vertex -> troubles, one such index for each `grain` seconds in which any began."""
 
-    def __init__(self, s: State) -> None:
+    def __init__(self, s: State, grain: float) -> None:
+        self._grain = grain
         self._parts: dict[int, dict[str, dict[int, None]]] = {}
         self._where: dict[int, int] = {}  # trouble -> the part that has it
         for row in s.kept.values():
@@ -22,7 +21,7 @@ class Began:
 
     def put(self, trouble: Trouble) -> None:
         """It is kept from now on."""
-        part = int(trouble.onset // GRAIN)
+        part = int(trouble.onset // self._grain)
         self._where[trouble.id] = part
         self._parts.setdefault(part, {}).setdefault(trouble.vertex, {})[trouble.id] = None
 
@@ -42,6 +41,6 @@ class Began:
             del self._parts[part]
 
     def about(self, onset: float) -> Iterator[Mapping[str, dict[int, None]]]:
-        """Indexes that have all that began within GRAIN of `onset`, and some more."""
-        middle = int(onset // GRAIN)
+        """Indexes that have all that began within `grain` of `onset`, and some more."""
+        middle = int(onset // self._grain)
         return (part for at in (middle - 1, middle, middle + 1) if (part := self._parts.get(at)) is not None)

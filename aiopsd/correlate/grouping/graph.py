@@ -56,7 +56,7 @@ class Graph:
         self.topology = topology
         self.passages = passages
         self.hops = hops
-        self.began = Began(s)
+        self.began = Began(s, HORIZON)
         self._version = topology.version
         self._spots: dict[str, Spot] = {}
         self._is_host: dict[str, bool] = {}

@@ -122,7 +122,7 @@ class Memory:
         alone, now = self.s.alone, self.s.now
         span = max(3600.0, min(now - self.s.began, HALF_LIFE))
         total, at_vertex, of_name, of_pair = [
-            c.value * math.exp2((c.at - now) / HALF_LIFE) if (c := alone.get(key)) is not None else 0.0  # Count.read
+            c.read(now) if (c := alone.get(key)) is not None else 0.0
             for key in ("", f"v|{vertex}", f"n|{name}", f"{vertex}|{name}")
         ]
         usual = (total + 3.0) / self.spread
