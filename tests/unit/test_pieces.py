@@ -28,11 +28,11 @@ def test_a_place_that_shatters_and_an_hour_full_of_incidents_are_less_sure() -> 
     """The same incident is less sure the more incidents proved pieces here, and the more opened just before."""
     alert = Alert(fingerprint="1", labels={"alertname": "Down"}, starts_at=T0, ends_at=0.0, updated_at=T0, service="a")
 
-    def sure(**known: float) -> float:
-        return rank([alert], Topology(3600.0), onset=T0, feedback=Knowledge(**known))[0].confidence  # type: ignore[arg-type]
+    def sure(known: Knowledge) -> float:
+        return rank([alert], Topology(3600.0), onset=T0, feedback=known)[0].confidence
 
-    shares = [sure(shatter=s) for s in (0.0, 0.1, 0.3, 0.6)]
-    others = [sure(company=n) for n in (0, 1, 5, 20)]
+    shares = [sure(Knowledge(shatter=s)) for s in (0.0, 0.1, 0.3, 0.6)]
+    others = [sure(Knowledge(company=n)) for n in (0, 1, 5, 20)]
 
     assert shares == sorted(set(shares), reverse=True)
     assert others == sorted(set(others), reverse=True)
