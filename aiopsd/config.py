@@ -269,8 +269,8 @@ class MaintenanceRule(Section, frozen=True, kw_only=True):
     start: datetime | None = None  # with its zone: 2026-01-31T22:00:00Z
     end: datetime | None = None
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()  # empty: every day
-    from_: str | int | None = msgspec.field(default=None, name="from")  # "22:00"
-    to: str | int | None = None
+    from_: str | None = msgspec.field(default=None, name="from")  # 22:00
+    to: str | None = None
     zone: str = "UTC"  # of `from` and `to`, by its IANA name
 
 
@@ -326,8 +326,35 @@ class RouteConfig(Section, frozen=True, kw_only=True):
     group_interval: Duration | None = None
     repeat_interval: Duration | None = None
     page_anomalies: bool | None = None  # True: an incident of anomalies alone is notified too; root default False
+    mute_time_intervals: tuple[str, ...] = ()  # quiet while one of them holds; not inherited, not at the root
+    active_time_intervals: tuple[str, ...] = ()  # quiet while none of them holds; not inherited, not at the root
     continue_: bool = msgspec.field(default=False, name="continue")
     routes: tuple["RouteConfig", ...] = ()
+
+
+class TimeRange(Section, frozen=True, kw_only=True):
+    """Of a day, the end excluded; it does not cross midnight."""
+
+    start_time: str  # 22:30
+    end_time: str  # up to 24:00
+
+
+class TimeInterval(Section, frozen=True, kw_only=True):
+    """A part of the calendar: of every kind that is given, one range must hold. `a:b` is a range with both ends."""
+
+    times: tuple[TimeRange, ...] = ()
+    weekdays: tuple[str, ...] = ()  # saturday, monday:friday; a week begins on sunday
+    days_of_month: tuple[str | int, ...] = ()  # 1, 1:7; below zero from the end: -3:-1
+    months: tuple[str | int, ...] = ()  # 1:3, may:august
+    years: tuple[str | int, ...] = ()
+    location: str = "UTC"  # the zone of all of it, by its IANA name
+
+
+class TimeIntervals(Section, frozen=True, kw_only=True):
+    """A name for parts of the calendar, which routes may be muted in, or active in."""
+
+    name: str
+    time_intervals: tuple[TimeInterval, ...] = ()
 
 
 class InhibitRule(Section, frozen=True, kw_only=True):
@@ -404,6 +431,8 @@ class Config(Section, frozen=True, kw_only=True):
     route: RouteConfig = RouteConfig()
     receivers: tuple[dict[str, Any], ...] = ()  # {name: ..., <kind>_configs: [{...}]}
     inhibit_rules: tuple[InhibitRule, ...] = ()
+    time_intervals: tuple[TimeIntervals, ...] = ()
+    mute_time_intervals: tuple[TimeIntervals, ...] = ()  # more of them: their name in older Alertmanagers
     delivery: DeliveryConfig = DeliveryConfig()
 
 

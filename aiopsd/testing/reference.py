@@ -117,7 +117,9 @@ def configuration() -> str:
         ("detect.online[]", config.OnlineRule), ("detect.drift", config.DriftConfig),
         ("detect.drift.models[]", config.ModelRule), ("correlate", config.CorrelateConfig),
         ("retraining", config.RetrainingConfig), ("route", config.RouteConfig),
-        ("inhibit_rules[]", config.InhibitRule), ("delivery", config.DeliveryConfig),
+        ("inhibit_rules[]", config.InhibitRule), ("time_intervals[]", config.TimeIntervals),
+        ("time_intervals[].time_intervals[]", config.TimeInterval),
+        ("time_intervals[].time_intervals[].times[]", config.TimeRange), ("delivery", config.DeliveryConfig),
         ("rules.yaml of a rule pack", config.RulePack), ("rules.yaml: alerts[]", config.AlertFamily),
         ("rules.yaml: enrich[]", config.Enrichment), ("rules.yaml: edges[]", config.EdgeRule),
     ]  # fmt: skip
