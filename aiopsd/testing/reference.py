@@ -68,11 +68,12 @@ def type_name(kind: Any) -> str:
     """A field's type in words."""
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     for old, new in (
-        ("aiopsd.config.", ""), ("typing.", ""), ("NoneType", "unset"), ("None", "unset"),
+        ("typing.", ""), ("NoneType", "unset"), ("None", "unset"),
         ("tuple[", "list["), (", ...]", "]"), ("Duration", "duration"), ("Secret", "secret"), ("Literal", "one of "),
         ("ForwardRef('RouteConfig')", "RouteConfig"), ("Optional", ""),
     ):  # fmt: skip
         text = text.replace(old, new)
+    text = re.sub(r"\baiopsd\.config\.\w+\.", "", text)
     return re.sub(r"\bstr\b", "text", text).replace("|", "\\|")
 
 
