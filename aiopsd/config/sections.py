@@ -22,7 +22,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class HttpConfig(Section, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:9095"  # loopback by default: there is no authentication unless a token is set
     external_url: str = ""  # what links in notifications start with; "" = http://<listen>
-    route_prefix: str = ""
+    route_prefix: str = ""  # everything lives below it: /ops
     token: Secret | None = None  # bearer token that writes must carry
     max_body: int = 32 * 1024 * 1024  # bytes after decompression; larger is 413
     max_pushes: int = 32  # request bodies in memory at once, metrics and the rest each; others wait on their sockets
@@ -43,9 +43,9 @@ class MetricLogConfig(Section, frozen=True, kw_only=True):
     """The local log that HTTP-pushed metrics go through."""
 
     partitions: int = 1  # more than one pays with workers > 1 only
-    retention: Duration = Duration(86400.0)
-    max_bytes: int = 8 * 1024**3
-    sync: Literal["full", "normal"] = "full"
+    retention: Duration = Duration(86400.0)  # of what was scored; it is read again after a crash
+    max_bytes: int = 8 * 1024**3  # what was scored goes sooner to stay below; when nothing else is left, a push is 503
+    sync: Literal["full", "normal"] = "full"  # as of `journal`
 
 
 class SnapshotConfig(Section, frozen=True, kw_only=True):
@@ -59,8 +59,8 @@ class StoreConfig(Section, frozen=True, kw_only=True):
 class SourceConfig(Section, frozen=True, kw_only=True):
     """One input log. Exactly one of `kafka`, `files` says where it is; its keys are that stream's Config."""
 
-    name: str
-    kind: Literal["metrics", "alerts", "topology", "changes"]
+    name: str  # of its positions and metrics: another name begins anew
+    kind: Literal["metrics", "alerts", "topology", "changes"]  # what its records are
     format: str = ""  # "": json for metrics, prometheus for alerts, edges for topology, changes for changes
     keyed_by: Literal["service", "series", "none"] = "service"  # the others go through the local metric log, by service
     on_offset_lost: Literal["stop", "earliest"] = "earliest"  # earliest: go on and record the gap
@@ -83,7 +83,7 @@ class ServiceRule(Section, frozen=True, kw_only=True):
     """One way to find the service of a label set: all of `match` (anchored RE2), then `service` with $name replaced."""
 
     match: dict[str, str] = {}
-    service: str
+    service: str  # with $label for the value of a label
 
 
 class ServicesConfig(Section, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class ServicesConfig(Section, frozen=True, kw_only=True):
     rules: tuple[ServiceRule, ...] = ()
     labels: tuple[str, ...] = ("service", "service_name", "app", "app_kubernetes_io_name", "deployment", "job")
     strip: tuple[str, ...] = ()  # anchored RE2 with one group: what of the label's value is the name
-    aliases: dict[str, str] = {}
+    aliases: dict[str, str] = {}  # a name that is found -> the one that is meant
 
 
 class EdgeRule(Section, frozen=True, kw_only=True):
@@ -119,12 +119,12 @@ class TopologyConfig(Section, frozen=True, kw_only=True):
 class ThresholdRule(Section, frozen=True, kw_only=True):
     """A fixed limit on the raw value of matching series, with hysteresis and a minimum duration."""
 
-    name: str
+    name: str  # stands in the event
     match: dict[str, str] = {}  # label -> anchored RE2; __name__ is the metric
-    above: float | None = None
+    above: float | None = None  # at least one of these two
     below: float | None = None
     clear: float | None = None  # back inside this value; None: the limit itself
-    min_duration: Duration = Duration(0.0)
+    min_duration: Duration = Duration(0.0)  # beyond the limit for so long before it is an event
     severity: Literal["info", "warning", "critical"] = "warning"
 
 
@@ -133,7 +133,7 @@ class SignalRule(Section, frozen=True, kw_only=True):
 
     match: dict[str, str] = {}
     kind: Literal["latency", "errors", "availability", "traffic", "saturation", "resource", "other"] = "other"
-    harm: Literal["high", "low", "both", "none"] = "both"
+    harm: Literal["high", "low", "both", "none"] = "both"  # none: not watched
     counter: bool | None = None  # None: by the name (_total, _count, _sum, _bucket)
 
 
@@ -142,7 +142,7 @@ class OnlineRule(Section, frozen=True, kw_only=True):
 
     match: dict[str, str] = {}  # label -> anchored RE2; `service` is the service that the series belongs to
     model: str = "anomaly.StandardAbsoluteDeviation"  # below the river package; or aiopsd.Shape, ...; or a plug-in's
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {}  # the model's own
     lags: int = 0  # earlier samples given to the model as features x1, x2, ... beside x
     features: tuple[
         str, ...
@@ -158,14 +158,14 @@ class OnlineRule(Section, frozen=True, kw_only=True):
 class ModelRule(Section, frozen=True, kw_only=True):
     """A watched model: the series that carry its error bits (0 or 1) or its input features."""
 
-    name: str
+    name: str  # of the model, as trainers know it
     errors: dict[str, str] = {}  # matchers of the error-bit series, watched for a rise of their rate
     inputs: dict[str, str] = {}  # matchers of its input series, watched for changes of level and spread
 
 
 class DriftConfig(Section, frozen=True, kw_only=True):
     enabled: bool = True
-    models: tuple[ModelRule, ...] = ()
+    models: tuple[ModelRule, ...] = ()  # whose error bits and inputs are watched
     error_limit: float = 11.0  # log likelihood ratio that a rise of an error rate must pass; higher: later, surer
 
 
@@ -214,13 +214,13 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
     flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
     adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
-    join: Literal["service", "series"] = "service"
+    join: Literal["service", "series"] = "service"  # what has one event: a service with all its series, or each
     evict_after: Duration = Duration(86400.0)  # silent for so long and for its lifetime: forgotten when room is scarce
-    policies: tuple[PolicyRule, ...] = ()
-    maintenance: tuple[MaintenanceRule, ...] = ()
-    signals: tuple[SignalRule, ...] = ()
-    thresholds: tuple[ThresholdRule, ...] = ()
-    online: tuple[OnlineRule, ...] = ()
+    policies: tuple[PolicyRule, ...] = ()  # what is normal, per match
+    maintenance: tuple[MaintenanceRule, ...] = ()  # planned work
+    signals: tuple[SignalRule, ...] = ()  # which direction harms, per match
+    thresholds: tuple[ThresholdRule, ...] = ()  # fixed limits beside what is learned
+    online: tuple[OnlineRule, ...] = ()  # models of the second tier
     online_budget: float = 0.1  # share of a core that all models of a partition may take; the newest series do without
     drift: DriftConfig = DriftConfig()
 
@@ -249,17 +249,17 @@ class RetrainingConfig(Section, frozen=True, kw_only=True):
 class RouteConfig(Section, frozen=True, kw_only=True):
     """A node of the routing tree. Unset intervals and group_by are inherited; `receiver` too."""
 
-    receiver: str = ""
+    receiver: str = ""  # unset at the root: nobody is told
     group_by: tuple[str, ...] | None = None  # None at the root: by incident. ["..."]: every label
-    matchers: tuple[str, ...] = ()
-    group_wait: Duration | None = None
-    group_interval: Duration | None = None
-    repeat_interval: Duration | None = None
+    matchers: tuple[str, ...] = ()  # Alertmanager's, all must match: service="db"
+    group_wait: Duration | None = None  # after the first alert; root default 30s
+    group_interval: Duration | None = None  # between two messages of a group; root default 5m
+    repeat_interval: Duration | None = None  # told again though nothing changed; root default 4h
     page_anomalies: bool | None = None  # True: an incident of anomalies alone is notified too; root default False
     mute_time_intervals: tuple[str, ...] = ()  # quiet while one of them holds; not inherited, not at the root
     active_time_intervals: tuple[str, ...] = ()  # quiet while none of them holds; not inherited, not at the root
     continue_: bool = msgspec.field(default=False, name="continue")
-    routes: tuple["RouteConfig", ...] = ()
+    routes: tuple["RouteConfig", ...] = ()  # the first that matches takes the alert
 
 
 class TimeRange(Section, frozen=True, kw_only=True):
@@ -288,9 +288,9 @@ class TimeIntervals(Section, frozen=True, kw_only=True):
 
 
 class InhibitRule(Section, frozen=True, kw_only=True):
-    source_matchers: tuple[str, ...] = ()
-    target_matchers: tuple[str, ...] = ()
-    equal: tuple[str, ...] = ()
+    source_matchers: tuple[str, ...] = ()  # an alert that fires and matches these
+    target_matchers: tuple[str, ...] = ()  # keeps those quiet that match these
+    equal: tuple[str, ...] = ()  # and have the same values of these labels
     name: str = ""
 
 
@@ -342,8 +342,8 @@ class DeliveryConfig(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    data_dir: str = "aiopsd-data"
-    workers: int = 0
+    data_dir: str = "aiopsd-data"  # journal, store, metric log and snapshots; relative to where it is started
+    workers: int = 0  # processes for detection beside the daemon; 0: within it
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     journal: JournalConfig = JournalConfig()
