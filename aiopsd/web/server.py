@@ -18,7 +18,7 @@ from aiopsd.metrics import Metrics
 from aiopsd.projection import Projection
 from aiopsd.protocols import Clock, Door, Store
 from aiopsd.topology import Learned, Topology
-from aiopsd.web import alertmanager, api, openapi, pages, push
+from aiopsd.web import alertmanager, api, openapi, otlp, pages, push
 from aiopsd.web.site import SITE, Error, Muted, Problem, Site, answer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,6 +60,7 @@ def build_app(
         app.router.add_get(site.base + path, handler)
     app.router.add_post(site.base + "/-/reload", reload)
     push.setup(app)
+    otlp.setup(app)
     alertmanager.setup(app)
     api.setup(app)
     openapi.setup(app)
