@@ -205,7 +205,10 @@ async def reload(request: web.Request) -> web.Response:
 
 
 async def exposition(request: web.Request) -> web.Response:
-    """GET /metrics: Prometheus text, or OpenMetrics when asked for."""
+    """GET /metrics: Prometheus text, or OpenMetrics when asked for; gzip for who takes it, as Prometheus does."""
     encode: Any
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(request.app[SITE].metrics.registry), headers={"Content-Type": content_type})
+    response = web.Response(body=encode(request.app[SITE].metrics.registry), headers={"Content-Type": content_type})
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
