@@ -316,8 +316,8 @@ class Forest:
             ended = s.pairs.get(pair, {}).get(trouble.id)
             if ended is not None:
                 s.pairs[pair][other.id] = ended
-                if name not in left:
-                    drop_in(s.pairs, pair, trouble.id)
+        for name in trouble.names.keys() - left:  # nor does one whose alert has fired in another trouble since
+            drop_in(s.pairs, f"{trouble.vertex}|{name}", trouble.id)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         other.texts = {n: text for n, text in trouble.texts.items() if n in names}
         trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
