@@ -71,7 +71,7 @@ class Grouper:
         self.odds = Odds(s, config, self.memory, self.passages)
         self.strangers = Strangers(s, topology, self.memory)
         self.crowds = Crowds(s, self.graph)
-        self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
+        self.forest = Forest(s, config, self.graph, self.odds, self.crowds, self.strangers)
         self.thoughts = Thoughts(s, self.graph, self.odds, self.strangers, self.forest)
         self.lessons = Lessons(s, self.graph, self.memory, self.odds, self.strangers, self.passages, self.forest)
         self.hindsight = Hindsight(s, self.graph, self.memory, self.strangers, self.forest)
