@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
 from aiopsd.errors import ConfigError
-from aiopsd.web import alertmanager, api, openapi, pages, push
+from aiopsd.web import alertmanager, api, openapi, otlp, pages, push
 from aiopsd.web.site import SITE, Error, Problem, Site, answer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,6 +30,7 @@ def build_app(site: Site) -> web.Application:
         app.router.add_get(site.base + path, handler)
     app.router.add_post(site.base + "/-/reload", reload)
     push.setup(app)
+    otlp.setup(app)
     alertmanager.setup(app)
     api.setup(app)
     openapi.setup(app)
