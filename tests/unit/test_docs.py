@@ -122,3 +122,16 @@ def test_every_configuration_of_a_page_is_read(page: str, block: str) -> None:
 
     routes(config)
     list(receivers(config))
+
+
+def test_the_map_shows_every_module() -> None:
+    """The table of floors in the architecture names each module and package of aiopsd, and none that is not there."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/?)`", "\n".join(line for line in page.split("\n") if re.match(r"\| \d? ?\|", line)))
+    there = {
+        p.stem if p.is_file() else f"{p.name}/"
+        for p in (ROOT / "aiopsd").glob("[!.]*")
+        if (p / "__init__.py").exists() or p.suffix == ".py"
+    }
+
+    assert set(named) == there - {"__init__"}
