@@ -157,12 +157,53 @@ def test_the_steps_of_a_ramp_add_up() -> None:
     rng = np.random.default_rng(9)
 
     def told(steps: int) -> int:
-        values = 100 + rng.uniform(-5, 5, 600)
-        values[560 : 560 + steps] = 95 - np.arange(1, steps + 1)
+        values = 100 + rng.uniform(-5, 5, 1600)
+        values[1560 : 1560 + steps] = 95 - np.arange(1, steps + 1)
         rows = [[(series("free_bytes"), T0 + MINUTE * t, float(x))] for t, x in enumerate(values)]
         return sum(e.revision == 0 for e in said(stage().step(records(rows))))
 
     assert [told(1), told(20)] == [0, 1]
+
+
+def morning(hours: int, fault: range = range(0), services: int = 6) -> list[list[Sample]]:
+    """Load that grows from 06:00 to noon, in six metrics of each service; in `fault` it is threefold in the first."""
+    rng = np.random.default_rng(3)
+    out = []
+    for minute in range(60 * hours):
+        load_ = 1 - 0.6 * np.cos(2 * np.pi * (minute / 1440 + 0.15))
+        out.append(
+            [
+                (
+                    series(f"requests_{k}", f"svc{i}"),
+                    T0 + MINUTE * (360 + minute),
+                    float(100 * load_ * (1 + 0.04 * rng.normal())) * (3 if i == 0 and minute in fault else 1),
+                )
+                for i in range(services)
+                for k in range(6)
+            ]
+        )
+    return out
+
+
+def test_the_first_morning_is_no_event() -> None:
+    """Started at six, on series that all rise with the day, nothing is said; a fault in that morning is."""
+    assert said(stage().step(records(morning(8)))) == []
+    fault = said(stage().step(records(morning(6, range(240, 270)))))
+    assert [(e.service, e.state) for e in fault if not e.revision] == [("svc0", "firing")]
+
+
+def test_a_histogram_is_no_crowd() -> None:
+    """The buckets of a histogram say what its count says: they neither make an event nor prevent one."""
+
+    def worth(buckets: int) -> list[tuple[str, float, float]]:
+        rng, total, out = np.random.default_rng(5), 0.0, []
+        for minute in range(1600):
+            total += 600 + 12 * rng.normal() + (120 if minute >= 1560 else 0)
+            names = [series("wait_seconds_count"), *(series("wait_seconds_bucket", le=f"{k}") for k in range(buckets))]
+            out.append([(labels, T0 + MINUTE * minute, float(total)) for labels in names])
+        return [(e.state, e.ts, e.score) for e in said(stage().step(records(out)))]
+
+    assert worth(12) == worth(0) != []
 
 
 def test_who_alarms_often_is_believed_less() -> None:

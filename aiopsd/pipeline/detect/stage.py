@@ -311,7 +311,8 @@ class DetectStage:
         """The join learns of a new series of a service; returns the record of its first sample."""
         sample, row = new
         cursor = self._advance(self._join, int(part.record[sample]), cursor, part.marks, told)
-        self._join.appear(self._roster.name(row))
+        if self._roster.harms(row):
+            self._join.appear(self._roster.name(row))
         return cursor
 
     def _advance(self, who: Join | Limits, to: int, cursor: int, marks: F64, told: Told) -> int:
