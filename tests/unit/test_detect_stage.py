@@ -654,6 +654,57 @@ def test_a_changed_configuration_is_taken_up_on_resume() -> None:
     assert [(e.signal, e.labels.get("rule")) for e in events] == [("cpu", "hot")]
 
 
+HOT = "thresholds: [{{name: hot, match: {{service: pay, __name__: heat}}, {}}}]"
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [
+        (HOT.format("above: 5"), "policies: []"),
+        (HOT.format("above: 5"), HOT.format("below: 0")),
+        ("no_data: 5m", "policies: []"),
+        ("no_data: 5m", "no_data: 5m, policies: [{match: {service: pay}, no_data: 0s}]"),
+        ("flatline: 10m", "policies: []"),
+        ("policies: [{match: {service: pay}, flatline: 10m}]", "policies: []"),
+    ],
+)
+def test_what_is_asked_for_no_more_ends(asked: str, then: str) -> None:
+    """An event whose limit or policy is taken out of the configuration ends at the next look, once, by its own name."""
+
+    def minutes(first: int, last: int) -> list[list[Sample]]:
+        """From minute 60 on one series of pay is hot and stands still, the other is silent."""
+        return [
+            [(series("heat"), T0 + MINUTE * m, 1.0 + m % 3 if m < 60 else 9.0)]
+            + ([(series("fan"), T0 + MINUTE * m, 1.0 + m % 7)] if m < 60 else [])
+            for m in range(first, last)
+        ]
+
+    first, second = (load(f"detect: {{warmup: 7d, {text}}}") for text in (asked, then))
+    before = build(first, "metrics", 2)
+    event, *_ = said(before.step(records(minutes(0, 120))))
+    idle = build(second, "metrics", 2, before.snapshot())
+    after = build(second, "metrics", 2, idle.snapshot())
+    ended = said(after.step(records(minutes(120, 150), first=120)))
+    assert [(e.id, e.state, e.signal, e.service) for e in ended] == [(event.id, "resolved", event.signal, "pay")]
+
+
+@pytest.mark.parametrize(
+    ("limit", "key"),
+    [
+        ("{name: a}", ""),
+        ("{name: a, above: 1, clear: 2}", ".clear"),
+        ("{name: a, below: 1, clear: 0}", ".clear"),
+        ("{name: a, above: 1, below: 5}", ".below"),
+        ("{name: b, above: 1}", ".name"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused(limit: str, key: str) -> None:
+    """One without a bound, that never ends, that always holds, or of a name given twice: the error names its key."""
+    with pytest.raises(ConfigError) as e:
+        stage(f"detect: {{thresholds: [{{name: b, above: 1}}, {limit}]}}")
+    assert e.value.path == f"$.detect.thresholds[1]{key}"
+
+
 def test_models_see_what_an_envelope_cannot() -> None:
     """A forecaster on a series hears a broken rhythm that stays within the range of every channel."""
     text = """

@@ -41,10 +41,8 @@ class Quiet:
 
     @property
     def steps(self) -> list[float]:
-        """Seconds of the watermark between two looks, of each kind of look that is asked for."""
-        return [
-            s.step for s, on in ((self._silence, self._silence.after > 0), (self._flatline, self._flatline.on)) if on
-        ]
+        """Seconds of the watermark between two looks, of each kind of look that is asked for, or was."""
+        return [look.step for look in (self._silence, self._flatline) if look.looks]
 
     def learn(self, rows: Rows, ts: F64, values: F64, used: Mask) -> None:
         """Samples, of which the `used` ones count."""

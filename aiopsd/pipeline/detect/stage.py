@@ -270,7 +270,7 @@ class DetectStage:
         self.late += scored.late
         self.invalid += scored.invalid
         self._quiet.learn(rows, ts, values, scored.used)
-        if self._limits.rules:
+        if self._limits:
             self._check_limits(part, scored.used, told)
         for key, drift in self._drifting.take(part, scored.used):
             told.add(key, drift)
