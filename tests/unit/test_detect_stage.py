@@ -393,7 +393,8 @@ def test_a_clock_far_ahead_poisons_nothing() -> None:
     effects = s.step(log)
     (reject,) = [e for e in effects if isinstance(e, Reject)]
     assert (reject.reason, reject.items, reject.whole, reject.pos.offset) == ("timestamp", 1, False, 10)
-    assert "cart" in reject.detail
+    assert 'service="cart"' in reject.detail
+    assert "2024-11-19T08:53:20Z is too far in the future" in reject.detail
     assert s.watermark == T0 + 29 * MINUTE
     assert s.samples == 30 * 6
 
@@ -703,6 +704,14 @@ def test_a_limit_that_cannot_be_meant_is_refused(limit: str, key: str) -> None:
     with pytest.raises(ConfigError) as e:
         stage(f"detect: {{thresholds: [{{name: b, above: 1}}, {limit}]}}")
     assert e.value.path == f"$.detect.thresholds[1]{key}"
+
+
+@pytest.mark.parametrize("model", ["anomaly.HalfSpaceTrees, params: {n_trees: x}", "stats.Mean"])
+def test_a_model_that_can_never_learn_is_refused(model: str) -> None:
+    """A parameter of another type, or what is no model at all, is said when it is configured and not at each sample."""
+    with pytest.raises(ConfigError, match="cannot learn as it is configured") as e:
+        stage(f"detect: {{online: [{{model: {model}}}]}}")
+    assert e.value.path == "$.detect.online[0].params"
 
 
 def test_models_see_what_an_envelope_cannot() -> None:

@@ -12,6 +12,7 @@ from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, F64, Mask, RangeBank, Rows
+from aiopsd.detect.calibrate import ModelDetector
 from aiopsd.detect.evidence import from_view
 from aiopsd.detect.join import Join, Seen, seen
 from aiopsd.detect.online import Online
@@ -101,6 +102,16 @@ class DetectStage:
     def series(self) -> int:
         """Live series."""
         return len(self._roster)
+
+    @property
+    def models(self) -> list[ModelDetector]:
+        """The second tier: one of each of its rules."""
+        return self._online.detectors
+
+    @property
+    def waiting(self) -> int:
+        """Series and services that match a rule of the second tier and have no model for want of room."""
+        return self._online.waiting
 
     def step(self, records: Sequence[LogRecord]) -> list[Effect]:
         """Effects of these records, in order of their offsets."""
