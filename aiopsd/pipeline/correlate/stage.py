@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from aiopsd.correlate.pieces import Pieces
 from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
 from aiopsd.maintenance import MaintenanceBook
+from aiopsd.matchers import Matchers
 from aiopsd.model import (
     ANOMALY,
     AckIncident,
@@ -463,7 +465,7 @@ class CorrelateStage:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
         if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
-            text = f"anomaly of {event.service} is planned work {window.id}: {window.comment}"
+            text = f"anomaly of {event.signal} ({event.service}) is planned work: {_asked(window)}"
             self._ledger.audit("", "suppressed", text, reason="maintenance")
             return
         annotations = self.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
@@ -524,23 +526,22 @@ class CorrelateStage:
 
     def _silenced(self, written: Iterable[Silence], actor: str) -> None:
         for silence in written:
-            text = f"{silence.id} until {silence.ends_at:.0f}: {silence.comment}"
             self._ledger.out.append(Upsert(item=silence))
-            self._ledger.audit("", "silence", text, actor=actor)
+            self._ledger.audit("", "silence", _asked(silence, f"until {_clock(silence.ends_at)}"), actor=actor)
 
     def _on_put_maintenance(self, command: PutMaintenance) -> None:
         window = self.maintenance.put(command, self.now)
         if window is not None:
-            self._maintained(window, f"until {window.ends_at:.0f}: {window.comment}", command.created_by)
+            self._maintained(window, f"until {_clock(window.ends_at)}", command.created_by)
 
     def _on_end_maintenance(self, command: EndMaintenance) -> None:
         window = self.maintenance.end(command, self.now)
         if window is not None:
             self._maintained(window, "ended", command.actor)
 
-    def _maintained(self, window: Window, text: str, actor: str) -> None:
+    def _maintained(self, window: Window, state: str, actor: str) -> None:
         self._ledger.out.append(Maintain(windows=self.maintenance.all()))
-        self._ledger.audit("", "maintenance", f"{window.id} {text}", actor=actor)
+        self._ledger.audit("", "maintenance", _asked(window, state), actor=actor)
 
     # ------------------------------------------------------------------ verdicts
 
@@ -581,6 +582,16 @@ class CorrelateStage:
         """The service of the incident's earliest alert."""
         alerts = [a for a in self._ledger.members(incident) if a.service]
         return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
+
+
+def _clock(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _asked(what: Silence | Window, state: str = "") -> str:
+    """What an operator asked for, as the timeline tells it: on what, until when, why, and by which id to end it."""
+    about = " ".join(filter(None, (str(Matchers(what.matchers)), state)))
+    return f"{about}{f': {what.comment}' if what.comment else ''} ({what.id})"
 
 
 def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:

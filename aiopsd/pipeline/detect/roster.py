@@ -72,6 +72,10 @@ class Roster:
             harm=_HARM_NAME[int(self._bank.flags[row]) & HARM_BOTH],
         )
 
+    def harms(self, row: int) -> bool:
+        """Whether anything that the series says may be evidence."""
+        return bool(self._bank.flags[row] & HARM_BOTH)
+
     def rows_of(self, services: Sequence[str], now: float) -> Rows:
         """The series of these services that still speak at the watermark `now`."""
         ids = [self._ids[s] for s in dict.fromkeys(services) if s in self._ids]
@@ -127,9 +131,9 @@ class Roster:
         self.known[rows] = False
 
     def living(self, now: float) -> dict[str, int]:
-        """Service -> its series that are not overdue."""
-        lives = self.service[self.known & ~(now - self._bank.last > self._evict_after)]
-        count = np.bincount(lives, minlength=len(self.names)).tolist()
+        """Service -> its series that may harm and are not overdue."""
+        speaks = self.known & ((self._bank.flags & HARM_BOTH) != 0) & ~(now - self._bank.last > self._evict_after)
+        count = np.bincount(self.service[speaks], minlength=len(self.names)).tolist()
         return {name: count[sid] for name, sid in self._ids.items()}
 
     def overdue(self, now: float) -> Rows:
