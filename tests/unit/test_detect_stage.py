@@ -201,7 +201,9 @@ def test_a_histogram_is_no_crowd() -> None:
             total += 600 + 12 * rng.normal() + (120 if minute >= 1560 else 0)
             names = [series("wait_seconds_count"), *(series("wait_seconds_bucket", le=f"{k}") for k in range(buckets))]
             out.append([(labels, T0 + MINUTE * minute, float(total)) for labels in names])
-        return [(e.state, e.ts, e.score) for e in said(stage().step(records(out)))]
+        events = said(stage().step(records(out)))
+        assert all("/s, normally" in e.summary for e in events)  # it counts: what it says is a rate
+        return [(e.state, e.ts, e.score) for e in events]
 
     assert worth(12) == worth(0) != []
 
