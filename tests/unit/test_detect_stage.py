@@ -151,6 +151,10 @@ def test_a_load_that_goes_flat_is_an_event_until_it_moves_again() -> None:
     (end,) = [e for e in told if e.id == first.id and e.state == "resolved"]
     assert T0 + 300 * flat.stop <= end.ts <= T0 + 300 * flat.stop + 3600
 
+    both = stage("detect: {flatline: 30m}")
+    told = said(both.step(records([[(load, T0 + 300 * t, float(v))] for t, v in enumerate(values)])))
+    assert {e.signal for e in told if e.onset >= T0 + 300 * flat.start} == {"flatline"}  # not twice
+
 
 def test_the_steps_of_a_ramp_add_up() -> None:
     """A metric that leaves its range in steps of a tenth of its width is an event; one such step is none."""
