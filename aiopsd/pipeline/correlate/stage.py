@@ -456,7 +456,12 @@ class CorrelateStage:
 
     def _on_drift(self, drift: DriftDetected) -> None:
         request, reason = self.parts.retraining.decide(drift, self.now)
-        text = f"drift of {drift.subject} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        which = f" in {drift.service}/{drift.metric}" if drift.model and drift.metric else ""  # a model reads many
+        text = (
+            f"drift of {drift.subject}{which} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        )
+        if drift.since > 0:
+            text += f" since {_clock(drift.since)}"
         self._ledger.audit("", "drift", text, reason=reason)
         if request is not None:
             self._retrain(request)
