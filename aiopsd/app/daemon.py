@@ -20,7 +20,7 @@ from aiopsd.app.parts import (
     open_stream,
     topology_files,
 )
-from aiopsd.config import Config, config_hash, read
+from aiopsd.config import Config, config_hash, located, read
 from aiopsd.errors import ConfigError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import AskEvidence, TopologyUpdate
@@ -52,8 +52,7 @@ class Daemon:
 
     def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
         self.path, self.clock = path, clock
-        self.config, self.text = read(path)
-        check(self.config)
+        self.config, self.text = _usable(path)
         self.metrics = Metrics()
         self.ready = asyncio.Event()
         self.address = ""  # host:port of the HTTP server once it listens
@@ -323,8 +322,7 @@ class Daemon:
 
     async def _reload(self) -> None:
         try:
-            config, text = read(self.path)
-            check(config)
+            config, text = _usable(self.path)
             for key in RESTART_KEYS:
                 if getattr(config, key) != getattr(self.config, key):
                     raise ConfigError("changing this needs a restart", f"$.{key}")
@@ -339,9 +337,10 @@ class Daemon:
             self.config, self.text, self.home.text = config, text, text
             await self._say_topology(config)
         except ConfigError as e:
+            told = located(self.path, e)
             self.metrics.reload_ok.set(0)
-            self._log.error("reload refused, the old configuration stays", error=str(e))
-            raise
+            self._log.error("reload refused, the old configuration stays", error=str(told))
+            raise told from None
         self._loaded()
         self._log.info("reloaded", config_hash=config_hash(text))
 
@@ -351,6 +350,20 @@ class Daemon:
             await self._reload()
         except ConfigError:
             return
+
+
+def _usable(path: Path) -> tuple[Config, str]:
+    """(configuration, its text), of which everything can be built.
+
+    Raises:
+        ConfigError: names file, line and key.
+    """
+    config, text = read(path)
+    try:
+        check(config)
+    except ConfigError as e:
+        raise located(path, e) from None
+    return config, text
 
 
 def _folder(name: str) -> Path:

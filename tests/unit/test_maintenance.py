@@ -139,6 +139,19 @@ def test_an_anomaly_in_a_window_is_none() -> None:
     assert told[:2] == [("maintenance", "", "ann"), ("suppressed", "maintenance", "")]
 
 
+def test_the_timeline_says_what_is_planned_in_words() -> None:
+    """On what, until when by the clock, why; when it ends, and when it excuses an anomaly, the same."""
+    command = put()
+    key = window_id(command)
+    _, effects = play((0, command), (10, anomaly("a", ts=T0 + 9)), (20, EndMaintenance(id=key, actor="bob")))
+    about = '{service="pay"}'
+    assert [e.entry.text for e in effects if isinstance(e, Audit)] == [
+        f"{about} until 2025-10-09 09:53 UTC: load test ({key})",
+        f"anomaly of cpu (pay) is planned work: {about}: load test ({key})",
+        f"{about} ended: load test ({key})",
+    ]
+
+
 def test_an_anomaly_that_is_only_partly_planned_is_told() -> None:
     """When one of its series is outside of the window, the window explains nothing."""
     pods = Matcher(name="pod", value="a|b", is_regex=True)

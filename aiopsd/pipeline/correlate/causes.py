@@ -214,7 +214,7 @@ class Causes:
     def _question(self, incident: Incident) -> AskEvidence | None:
         # a cause may lie far down the calls
         near = self._parts.topology.around(incident.services, self.config.hops, ASK_DEPTH)
-        wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
+        wanted = sorted(sorted(near), key=near.__getitem__)[:ASK_LIMIT]  # nearest first
         if not wanted:
             return None
         now = repr(self._ledger.now)

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Placement
 from aiopsd.correlate.verdicts import drawn, withdrawn
+from aiopsd.matchers import Matchers
 from aiopsd.model import (
     ANOMALY,
     AckIncident,
@@ -413,7 +415,7 @@ class CorrelateStage:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
         if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
-            text = f"anomaly of {event.service} is planned work {window.id}: {window.comment}"
+            text = f"anomaly of {event.signal} ({event.service}) is planned work: {_asked(window)}"
             self._ledger.audit("", "suppressed", text, reason="maintenance")
             return
         annotations = self.parts.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
@@ -454,7 +456,12 @@ class CorrelateStage:
 
     def _on_drift(self, drift: DriftDetected) -> None:
         request, reason = self.parts.retraining.decide(drift, self.now)
-        text = f"drift of {drift.subject} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        which = f" in {drift.service}/{drift.metric}" if drift.model and drift.metric else ""  # a model reads many
+        text = (
+            f"drift of {drift.subject}{which} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        )
+        if drift.since > 0:
+            text += f" since {_clock(drift.since)}"
         self._ledger.audit("", "drift", text, reason=reason)
         if request is not None:
             self._retrain(request)
@@ -474,23 +481,22 @@ class CorrelateStage:
 
     def _silenced(self, written: Iterable[Silence], actor: str) -> None:
         for silence in written:
-            text = f"{silence.id} until {silence.ends_at:.0f}: {silence.comment}"
             self._ledger.out.append(Upsert(item=silence))
-            self._ledger.audit("", "silence", text, actor=actor)
+            self._ledger.audit("", "silence", _asked(silence, f"until {_clock(silence.ends_at)}"), actor=actor)
 
     def _on_put_maintenance(self, command: PutMaintenance) -> None:
         window = self.parts.maintenance.put(command, self.now)
         if window is not None:
-            self._maintained(window, f"until {window.ends_at:.0f}: {window.comment}", command.created_by)
+            self._maintained(window, f"until {_clock(window.ends_at)}", command.created_by)
 
     def _on_end_maintenance(self, command: EndMaintenance) -> None:
         window = self.parts.maintenance.end(command, self.now)
         if window is not None:
             self._maintained(window, "ended", command.actor)
 
-    def _maintained(self, window: Window, text: str, actor: str) -> None:
+    def _maintained(self, window: Window, state: str, actor: str) -> None:
         self._ledger.out.append(Maintain(windows=self.parts.maintenance.all()))
-        self._ledger.audit("", "maintenance", f"{window.id} {text}", actor=actor)
+        self._ledger.audit("", "maintenance", _asked(window, state), actor=actor)
 
     # ------------------------------------------------------------------ verdicts
 
@@ -531,6 +537,16 @@ class CorrelateStage:
         """The service of the incident's earliest alert."""
         alerts = [a for a in self._ledger.members(incident) if a.service]
         return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
+
+
+def _clock(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _asked(what: Silence | Window, state: str = "") -> str:
+    """What an operator asked for, as the timeline tells it: on what, until when, why, and by which id to end it."""
+    about = " ".join(filter(None, (str(Matchers(what.matchers)), state)))
+    return f"{about}{f': {what.comment}' if what.comment else ''} ({what.id})"
 
 
 def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
