@@ -634,7 +634,7 @@ def test_drift_can_be_switched_off() -> None:
     ("text", "path"),
     [
         ("detect: {signals: [{match: {__name__: '('}}]}", "$.detect.signals[0].match.__name__"),
-        ("detect: {thresholds: [{name: x, match: {a: '['}}]}", "$.detect.thresholds[0].match.a"),
+        ("detect: {thresholds: [{name: x, match: {a: '['}, above: 1}]}", "$.detect.thresholds[0].match.a"),
         ("detect: {online: [{model: anomaly.Nonsense}]}", "$.detect.online[0].model"),
         ("detect: {online: [{model: anomaly.HalfSpaceTrees, params: {trees: 3}}]}", "$.detect.online[0].params"),
         ("detect: {drift: {models: [{name: m, inputs: {a: '*'}}]}}", "$.detect.drift.models[0].inputs.a"),
