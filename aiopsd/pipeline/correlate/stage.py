@@ -69,6 +69,8 @@ LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record p
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
 ANOMALY_LABEL = "aiopsd_kind"
+PLACES = ("instance", "cluster", "node")  # labels of an anomaly's series that name its alert
+LIMIT = "rule"  # label that a fixed limit adds
 
 
 class CorrelateStage:
@@ -406,7 +408,9 @@ class CorrelateStage:
             "signal": event.signal,
             ANOMALY_LABEL: "anomaly",
         }
-        labels |= {k: v for k, v in event.labels.items() if k not in labels and k in ("instance", "cluster", "node")}
+        # a limit is of each series by itself: one that is back inside is not the end of another's
+        named = event.labels if LIMIT in event.labels else PLACES
+        labels |= {k: v for k, v in event.labels.items() if k in named and k not in labels}
         fp = fingerprint(labels)
         labels = {k: v for k, v in labels.items() if v} | {"severity": event.severity}
         old = self.alerts.get(fp)
