@@ -29,6 +29,15 @@ class Judged(NamedTuple):
     onset: float  # of the run of bad samples that reached the level; 0: it is calm
 
 
+def about(signal: str) -> str:
+    """What an anomaly is of, as a person reads it: `service` is the join's word for several metrics of one.
+
+    >>> about("service"), about("cpu_percent")
+    ('several metrics', 'cpu_percent')
+    """
+    return "several metrics" if signal == "service" else signal
+
+
 def readings(metric: str, values: Sequence[float], *, rate: bool = False, digits: int = 4) -> tuple[list[str], str]:
     """(numbers, unit) as a person reads them side by side: one unit for all, which the metric's name tells.
 

@@ -7,7 +7,7 @@ limits. Times are written in UTC, with the zone, because a page is read by whoev
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from aiopsd.evidence import readings
+from aiopsd.evidence import about, readings
 from aiopsd.model import (
     Action,
     Alert,
@@ -94,7 +94,7 @@ def alert_name(alert: Alert) -> str:
     """`HighLatency of checkout`."""
     name = alert.labels.get("alertname", "alert")
     if alert.anomaly and "signal" in alert.labels:
-        name = f"anomaly of {alert.labels['signal']}"
+        name = f"anomaly of {about(alert.labels['signal'])}"
         return f"{name} ({alert.service})" if alert.service else name
     where = alert.service or alert.labels.get("instance", "")
     return f"{name} of {where}" if where else name

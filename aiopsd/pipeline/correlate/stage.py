@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Placement
 from aiopsd.correlate.verdicts import drawn, withdrawn
+from aiopsd.evidence import about
 from aiopsd.matchers import Matchers
 from aiopsd.model import (
     ANOMALY,
@@ -419,7 +420,7 @@ class CorrelateStage:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
         if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
-            text = f"anomaly of {event.signal} ({event.service}) is planned work: {_asked(window)}"
+            text = f"anomaly of {about(event.signal)} ({event.service}) is planned work: {_asked(window)}"
             self._ledger.audit("", "suppressed", text, reason="maintenance")
             return
         annotations = self.parts.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
