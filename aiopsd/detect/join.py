@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from aiopsd.detect.bank import CHANNELS, MENTION, SLOTS, STILL, Breaks
+from aiopsd.detect.bank import CHANNELS, HOUR, MENTION, SLOTS, STILL, Breaks
 from aiopsd.detect.evidence import Describe, number, summary
 from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, labels_text
 
@@ -138,7 +138,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     interval: float
     lead: float
     recent: list[tuple[float, float]]
-    opinion: str = ""  # what is strange where it is not the value, in words: of stillness, or of the second tier
+    opinion: str = ""  # what is strange where it is not the value, in words: of its hour, or of the second tier
     step: float = 0.0
     least: float = 0.0
 
@@ -171,9 +171,10 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         breaks.lead.tolist(),
         breaks.step.tolist(),
         breaks.least.tolist(),
+        breaks.mean.tolist(),
         strict=True,
     )
-    for i, (pos, row, ts, value, evidence, channel, *rest, step, least) in enumerate(columns):
+    for i, (pos, row, ts, value, evidence, channel, *rest, step, least, mean) in enumerate(columns):
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
@@ -181,6 +182,9 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         opinion = ""
         if evidence > MENTION and channel == STILL:
             opinion = f"moved by {number(step)} a sample within the hour, never by less than {number(least)} before"
+        elif evidence > MENTION and channel == HOUR:
+            _, _, low, high, *_ = rest
+            opinion = f"{number(mean)} in the mean of the hour, normally {number(low)}..{number(high)}"
         yield Seen(  # type: ignore[call-arg]  # the rest of the columns
             pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least
         )

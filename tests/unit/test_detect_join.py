@@ -1,6 +1,6 @@
 """The join of a service's evidence, given breaks as the bank writes them down."""
 
-from aiopsd.detect.bank.layout import HOUR
+from aiopsd.detect.bank import HOUR
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.join import Join, JoinPolicy, Seen
 
