@@ -28,6 +28,7 @@ RENEW = 2.0  # a break that much stronger than the first is the onset; what came
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
 RAMP = 3600.0  # s over which the steps of a ramp add up
+DAY = 86400.0  # s for which a series is known before its breaks add up: it may be the morning that it has not seen yet
 ECHO = 4 * 3600.0  # s until a third is left of what an event came to: a weaker one is its aftershock
 WEARY = 1.5  # after each event a subject has to show so many times more for the next ...
 MOST = 4.0  # ... but no more than so many times: whatever came before, a severe one is heard
@@ -141,6 +142,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     opinion: str = ""  # what is strange where it is not the value, in words: of its hour, or of the second tier
     step: float = 0.0
     least: float = 0.0
+    age: float = math.inf
 
     def jumps(self) -> float:
         """By how much the range that it left was made by jumps, not by what the series usually does; 1: it was not.
@@ -172,9 +174,10 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         breaks.step.tolist(),
         breaks.least.tolist(),
         breaks.mean.tolist(),
+        breaks.age.tolist(),
         strict=True,
     )
-    for i, (pos, row, ts, value, evidence, channel, *rest, step, least, mean) in enumerate(columns):
+    for i, (pos, row, ts, value, evidence, channel, *rest, step, least, mean, age) in enumerate(columns):
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
@@ -186,7 +189,7 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
             _, _, low, high, *_ = rest
             opinion = f"{number(mean)} in the mean of the hour, normally {number(low)}..{number(high)}"
         yield Seen(  # type: ignore[call-arg]  # the rest of the columns
-            pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least
+            pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least, age
         )
 
 
@@ -316,13 +319,15 @@ class Join:
         size = min(far, 1.0 / jumps)
         if far > ALONE * jumps:
             size = max(1.0, min(far / (ALONE * jumps), self._enough(subject)))
-        evidence = max(size, min(left + size, 1.0 / jumps), left)  # breaks of one series add up, as those of several do
+        evidence = max(size, left)
+        if s.age >= DAY:  # breaks of one series add up, as those of several do
+            evidence = max(evidence, min(left + size, 1.0 / jumps))
         quiet = max(self._policy(subject).resolve_after, _LONGEST_GAP * s.interval)
         renewed = entry is not None and (s.ts - entry.bad > quiet or size >= RENEW * entry.peak)
         if entry is None or (renewed and subject.state != "firing"):
             subject.sum = max(0.0, subject.sum - left)
             beyond = s.value - s.high if s.up else s.low - s.value
-            unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES else 0.0
+            unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES and s.age >= DAY else 0.0
             entry = Entry(
                 s.row, evidence, now, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
                 s.value, size, s.lead, s.recent, unit, far, s.opinion, s.least,
@@ -529,6 +534,7 @@ class Join:
             traffic=e.normal if who.kind == "traffic" else 0.0,
             recent=tuple(e.recent),
             opinion=e.opinion,
+            rate=who.counter,
         )
 
     # ------------------------------------------------------------------ snapshots

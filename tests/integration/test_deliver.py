@@ -17,7 +17,7 @@ from aiopsd.notifiers.webhook import Webhook, WebhookConfig
 from aiopsd.protocols import OutboxRow
 from aiopsd.runtime.deliver import Deliverer, backoff, overtakes
 from aiopsd.stores.memory import Contents, MemoryStore
-from aiopsd.testing.receiver import Receiver, Reply
+from aiopsd.testing.receiver import Received, Receiver, Reply
 from aiopsd.trainers.webhook import WebhookTrainer, WebhookTrainerConfig
 
 TRIGGER, ACK, RESOLVE = Action.TRIGGER, Action.ACKNOWLEDGE, Action.RESOLVE
@@ -62,7 +62,7 @@ class Outbox:
     def states(self) -> dict[str, str]:
         return {r.id: r.state for r in self.store.contents.outbox.values()}
 
-    async def settled(self, timeout: float = 10.0) -> dict[str, str]:
+    async def settled(self, timeout: float = 30.0) -> dict[str, str]:
         """States once no row is pending."""
         async with asyncio.timeout(timeout):
             while "pending" in self.states().values():
@@ -146,12 +146,20 @@ async def test_retry_after_is_honoured_for_the_whole_destination() -> None:
 
 async def test_a_slow_receiver_delays_nobody_else() -> None:
     """While one destination hangs, the others get all of theirs; and it is asked only a few things at once."""
-    async with Receiver(default=Reply(delay=1.5)) as slow, Receiver() as quick, outbox(slow, quick) as box:
+    released = asyncio.Event()
+
+    async def hang(_: Received) -> Reply:
+        await released.wait()
+        return Reply()
+
+    async with Receiver(answer=hang) as slow, Receiver() as quick, outbox(slow, quick) as box:
         await box.put(*(note(n, f"k{n}", kind="r0") for n in range(20)))
         await box.put(*(note(100 + n, f"k{n}", kind="r1") for n in range(20)))
 
-        await quick.got(20, timeout=1.4)
+        await quick.got(20)
+        await slow.got(4)
         assert 4 == len(slow.received) == slow.most_at_once
+        released.set()
 
 
 async def test_an_answer_that_does_not_come_is_a_timeout() -> None:
@@ -268,7 +276,7 @@ async def test_a_full_disk_does_not_send_twice() -> None:
     async with Receiver() as r, outbox(r) as box:
         await box.put(note(1))
         box.store.full = True
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not box.metrics.write_errors.labels("outbox")._value.get():
                 await asyncio.sleep(0.005)
         box.deliverer.wake()
@@ -290,7 +298,7 @@ async def test_a_bug_in_a_destination_stops_nobody() -> None:
         box.deliverer.swap({DEST: Webhook(WebhookConfig(url=Secret(r.url)), box.session), "b/webhook[0]": broken}, FAST)
         await box.put(note(1, kind="b"), note(2))
         await r.got(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while box.row("n1").attempts < 2:
                 await asyncio.sleep(0.005)
 
@@ -305,7 +313,7 @@ async def test_drain_delivers_what_was_left_before_anything_else() -> None:
     contents = Contents()
     async with Receiver(default=Reply(503)) as r, outbox(r, contents=contents, config=DeliveryConfig(rate=0)) as box:
         await box.put(note(1, "a"), note(2, "b"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not all(row.attempts for row in contents.outbox.values()):
                 await asyncio.sleep(0.005)
 
@@ -322,7 +330,7 @@ async def test_drain_ends_when_what_is_left_was_refused_just_now() -> None:
 
         began = time.monotonic()
         assert 3 == await box.deliverer.drain(30.0)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 20.0
         assert {"n1", "n3"} == set(ids(r))
 
 
@@ -341,7 +349,7 @@ async def test_a_restart_does_not_shorten_retry_after() -> None:
     contents = Contents()
     async with Receiver([Reply(429, headers={"Retry-After": "60"})]) as r, outbox(r, contents=contents) as box:
         await box.put(note(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not box.row("n1").attempts:
                 await asyncio.sleep(0.005)
 

@@ -3,7 +3,8 @@
 import math
 from bisect import insort
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.crowds import Crowds
@@ -13,7 +14,6 @@ from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
     DROP_TIMER,
     ENDED_TIMER,
-    LATEST,
     THINK_TIMER,
     Group,
     Revision,
@@ -25,6 +25,7 @@ from aiopsd.correlate.grouping.state import (
     drop_in,
     set_timer,
 )
+from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.model import Verdict, content_id
 
 BURSTS = 16  # incidents that tell whether others come with them
@@ -36,9 +37,10 @@ THINK_STEP = 120.0  # s
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
 
 
-class Look(NamedTuple):
+class Look(msgspec.Struct, frozen=True):
     """What speaks for each home of an alert."""
 
+    spot: Spot
     near: list[tuple[Trouble, Link]]
     votes: dict[str, float]
     best: dict[str, tuple[float, Trouble, str]]
@@ -51,12 +53,15 @@ class Look(NamedTuple):
 class Forest:
     """Structure and its changes; every change that somebody must hear of is left in `pending`."""
 
-    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds, crowds: Crowds) -> None:
+    def __init__(
+        self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds, crowds: Crowds, strangers: Strangers
+    ) -> None:
         self.s = s
         self.config = config
         self.graph = graph
         self.odds = odds
         self.crowds = crowds
+        self.strangers = strangers
         self.untold: dict[str, None] = {}  # incidents of this step that nobody has been told of
 
     def open(self, gid: str) -> Group:
@@ -88,17 +93,18 @@ class Forest:
                 strange=look.strange,
                 fell=look.fell,
             ),
+            look.spot,
             look.near,
         )
-        self.s.begun = [*self.s.begun[1 - LATEST :], trouble.id]
+        self.strangers.begun.add(trouble)
         self.take_alert(trouble, item)
         return trouble
 
     def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
         """A trouble without alerts at what several run on, in the incident of one of them."""
-        near = self.graph.near(vertex, onset)
-        own = self.odds.own(vertex, (), onset)
-        return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), near)
+        spot, own = self.graph.spot(vertex), self.odds.own(vertex, (), onset)
+        near = self.graph.near(spot, onset)
+        return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), spot, near)
 
     def dismiss(self, trouble: Trouble) -> None:
         """A silent trouble on which nothing hangs any more is none."""
@@ -124,9 +130,9 @@ class Forest:
         drop_in(self.s.kept, trouble.vertex, trouble.id)
         self.graph.began.drop(trouble)
 
-    def _add(self, trouble: Trouble, near: list[tuple[Trouble, Link]]) -> Trouble:
+    def _add(self, trouble: Trouble, spot: Spot, near: list[tuple[Trouble, Link]]) -> Trouble:
         """Give a trouble its number and its place among those near it."""
-        s, spot, vertex = self.s, self.graph.spot(trouble.vertex), trouble.vertex
+        s, vertex = self.s, trouble.vertex
         s.count += 1
         trouble.id = s.count
         trouble.value = trouble.own
@@ -216,7 +222,7 @@ class Forest:
             s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = item.onset
         if not any(s.rows[fp].firing for fp in trouble.alerts):
             trouble.ended = max(s.rows[fp].ended for fp in trouble.alerts)
-            s.over = [*s.over[1 - LATEST :], trouble.id]
+            self.strangers.over.add(trouble)
             s.count += 1
             group.changed = s.count
             set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, trouble.id)
@@ -316,13 +322,13 @@ class Forest:
             ended = s.pairs.get(pair, {}).get(trouble.id)
             if ended is not None:
                 s.pairs[pair][other.id] = ended
-                if name not in left:
-                    drop_in(s.pairs, pair, trouble.id)
+        for name in trouble.names.keys() - left:  # nor does one whose alert has fired in another trouble since
+            drop_in(s.pairs, f"{trouble.vertex}|{name}", trouble.id)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         other.texts = {n: text for n, text in trouble.texts.items() if n in names}
         trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
-        trouble.onset = min(trouble.names.values())
-        self.graph.began.moved(trouble)
+        before, trouble.onset = trouble.onset, min(trouble.names.values())
+        self.graph.began.moved(trouble, before)
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names, item.onset)
         self.crowds.update(trouble)
