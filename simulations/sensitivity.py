@@ -34,7 +34,7 @@ BANK = (bars, breaks, peaks, ranges, seasons, stillness)
 JOIN = (join,)
 #: constants of modules; those that follow from another one are computed from it there
 OF_BANK = ("BAR_FIRST", "BAR_LEAST", "BAR_STEP", "PART", "ADOPTED", "CLIP", "BRIEF", "SEASON_DAYS", "MENTION")
-OF_JOIN = ("HALF_LIFE", "ADOPT", "RENEW", "RAMP", "ECHO", "WEARY", "MOST", "RESTED", "NOISE")
+OF_JOIN = ("HALF_LIFE", "ADOPT", "WIDE", "RENEW", "RAMP", "ECHO", "WEARY", "MOST", "RESTED", "NOISE")
 POLICY = ("samples", "growth", "warm", "warm_seconds", "hold", "theta", "alarms")
 JOIN_POLICY = ("threshold", "resolve_after")
 

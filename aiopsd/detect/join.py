@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from aiopsd.detect.bank import CHANNELS, MENTION, SLOTS, STILL, Breaks
+from aiopsd.detect.bank import CHANNELS, HOUR, MENTION, SLOTS, STILL, Breaks
 from aiopsd.detect.evidence import Describe, number, summary
 from aiopsd.model import Anomaly, Direction, Evidence, Labels, content_id, labels_text
 
@@ -23,11 +23,12 @@ HALF_LIFE = 1800.0  # s; metrics that leave their range within about an hour of 
 FORGET = 4 * HALF_LIFE  # s; after four half-lives what did not fire is forgotten
 ADOPT = 3 * 3600.0  # s; a level that stays for so long is no longer held against a series that stopped breaking
 ALONE = 8.0  # widths for each evidence that an event takes at which one metric makes it alone, of however many
+WIDE = 20.0  # deviations of a range that noise or a season made; a wider one was made by a few samples that jumped
 RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
-RAMP = 3600.0  # s over which the steps of a ramp add up ...
-DAY = 86400.0  # s ... of a series that is known for so long: until then it may be the morning that it has not seen yet
+RAMP = 3600.0  # s over which the steps of a ramp add up
+DAY = 86400.0  # s for which a series is known before its breaks add up: it may be the morning that it has not seen yet
 ECHO = 4 * 3600.0  # s until a third is left of what an event came to: a weaker one is its aftershock
 WEARY = 1.5  # after each event a subject has to show so many times more for the next ...
 MOST = 4.0  # ... but no more than so many times: whatever came before, a severe one is heard
@@ -50,7 +51,7 @@ class Entry(msgspec.Struct):
     """One series of a subject: what it took for normal when it left its range, and the worst it showed since."""
 
     row: int
-    evidence: float  # envelope widths, at most 1 but where it makes an event alone, as of `at`
+    evidence: float  # envelope widths of its breaks, at most 1 but where one makes an event alone, as of `at`
     at: float
     onset: float
     bad: float  # time of its last sample outside the range
@@ -66,7 +67,7 @@ class Entry(msgspec.Struct):
     lead: float
     recent: list[tuple[float, float]]
     unit: float  # of the metric for an evidence of 1, when it left its range; 0: distances do not add up
-    far: float  # the largest evidence, not cut at 1
+    far: float  # the largest evidence of one break, not cut
     opinion: str = ""  # as of Seen, the last that was given
     least: float = 0.0  # mean step of an hour until then
 
@@ -79,7 +80,7 @@ class Entry(msgspec.Struct):
         return math.log(max(self.far, 1.0)) * decay(now - self.at)
 
     def way(self, s: "Seen") -> float:
-        """Evidence of how far a ramp has come: each step of it widens the envelope, so that no step is far outside."""
+        """How far it has come, in widths of the range that it left: each step of a ramp widens that, so none is far."""
         if self.unit <= 0.0 or s.channel not in RANGES or s.up != self.up or s.ts - self.onset > RAMP:
             return 0.0
         return max(s.value - self.high if self.up else self.low - s.value, 0.0) / self.unit
@@ -105,7 +106,11 @@ class Subject(msgspec.Struct):
     told_series: int = 0
     told_score: float = 0.0  # what `sum` came to, of 1
     score: float = 0.0  # as told: with what is beyond, so that it keeps its order at the top
-    peak: float = 0.0  # largest sum since it fired
+    peak: float = 0.0  # the loudest it was since it fired
+
+    def loud(self, now: float) -> float:
+        """All its evidence at `now`, what is above 1 included."""
+        return self.sum * decay(now - self.at) + sum(e.beyond(now) for e in self.entries.values())
 
 
 def decay(seconds: float) -> float:
@@ -134,10 +139,20 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     interval: float
     lead: float
     recent: list[tuple[float, float]]
-    opinion: str = ""  # what is strange where it is not the value, in words: of stillness, or of the second tier
+    opinion: str = ""  # what is strange where it is not the value, in words: of its hour, or of the second tier
     step: float = 0.0
     least: float = 0.0
     age: float = math.inf
+
+    def jumps(self) -> float:
+        """By how much the range that it left was made by jumps, not by what the series usually does; 1: it was not.
+
+        A metric that idles and has jumped will jump farther one day. Where tails fall as a power, the logarithm of how
+        far records are beyond the last grows as that of the range in deviations, whatever the power.
+        """
+        if self.channel not in RANGES or self.high <= self.low:
+            return 1.0
+        return max(1.0, math.log(max((self.high - self.low) / self.scale, 1.0)) / math.log(WIDE))
 
 
 def seen(breaks: Breaks) -> Iterator[Seen]:
@@ -158,10 +173,11 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         breaks.lead.tolist(),
         breaks.step.tolist(),
         breaks.least.tolist(),
+        breaks.mean.tolist(),
         breaks.age.tolist(),
         strict=True,
     )
-    for i, (pos, row, ts, value, evidence, channel, *rest, step, least, age) in enumerate(columns):
+    for i, (pos, row, ts, value, evidence, channel, *rest, step, least, mean, age) in enumerate(columns):
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
@@ -169,6 +185,9 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         opinion = ""
         if evidence > MENTION and channel == STILL:
             opinion = f"moved by {number(step)} a sample within the hour, never by less than {number(least)} before"
+        elif evidence > MENTION and channel == HOUR:
+            _, _, low, high, *_ = rest
+            opinion = f"{number(mean)} in the mean of the hour, normally {number(low)}..{number(high)}"
         yield Seen(  # type: ignore[call-arg]  # the rest of the columns
             pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least, age
         )
@@ -294,26 +313,30 @@ class Join:
         subject.sum *= decay(now - subject.at)
         subject.at = now
         entry = subject.entries.get(s.row)
+        left = 0.0 if entry is None else entry.weight(now)
         far = s.evidence if entry is None else max(s.evidence, entry.way(s))
-        evidence = min(far, 1.0) if far <= ALONE else max(1.0, min(far / ALONE, self._enough(subject)))
+        jumps = s.jumps()
+        size = min(far, 1.0 / jumps)
+        if far > ALONE * jumps:
+            size = max(1.0, min(far / (ALONE * jumps), self._enough(subject)))
+        evidence = max(size, left)
+        if s.age >= DAY:  # breaks of one series add up, as those of several do
+            evidence = max(evidence, min(left + size, 1.0 / jumps))
         quiet = max(self._policy(subject).resolve_after, _LONGEST_GAP * s.interval)
-        renewed = entry is not None and (s.ts - entry.bad > quiet or evidence >= RENEW * entry.peak)
+        renewed = entry is not None and (s.ts - entry.bad > quiet or size >= RENEW * entry.peak)
         if entry is None or (renewed and subject.state != "firing"):
-            if entry is not None:
-                subject.sum = max(0.0, subject.sum - entry.weight(now))
+            subject.sum = max(0.0, subject.sum - left)
             beyond = s.value - s.high if s.up else s.low - s.value
             unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES and s.age >= DAY else 0.0
             entry = Entry(
-                s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
-                s.value, evidence, s.lead, s.recent, unit, far, s.opinion, s.least,
+                s.row, evidence, now, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
+                s.value, size, s.lead, s.recent, unit, far, s.opinion, s.least,
             )  # fmt: skip
             subject.entries[s.row] = entry
-            subject.sum += entry.weight(now)
+            subject.sum += evidence
             return
-        before = entry.weight(now)
-        if evidence > entry.weight(s.ts):
-            entry.evidence, entry.at = evidence, s.ts
-        subject.sum = max(0.0, subject.sum + entry.weight(now) - before)
+        entry.evidence, entry.at = evidence, now
+        subject.sum = max(0.0, subject.sum + evidence - left)
         entry.bad = max(entry.bad, s.ts)
         entry.interval = s.interval
         entry.recent = s.recent
@@ -321,7 +344,7 @@ class Join:
         if abs(s.value - entry.normal) > abs(entry.level - entry.normal):
             entry.level = s.value
             entry.up = s.value > entry.normal
-        entry.peak, entry.far = max(entry.peak, evidence), max(entry.far, far)
+        entry.peak, entry.far = max(entry.peak, size), max(entry.far, far)
 
     def _judge(self, subject: Subject, ts: float) -> Anomaly | None:
         policy = self._policy(subject)
@@ -350,7 +373,7 @@ class Join:
             return True
         threshold = self._policy(subject).threshold
         odds = record.asks(ts) * threshold / (1.0 - threshold)
-        return subject.sum > record.echo(ts) and score >= odds / (1.0 + odds)
+        return subject.loud(max(subject.at, ts)) > record.echo(ts) and score >= odds / (1.0 + odds)
 
     @staticmethod
     def _grown(subject: Subject, score: float) -> bool:
@@ -463,9 +486,9 @@ class Join:
         subject.sum *= decay(now - subject.at)
         subject.at = now
         summed = max(subject.told_score, self._score(subject, now))
-        loud = subject.sum + sum(e.beyond(now) for e in subject.entries.values())
+        loud = subject.loud(now)
         subject.score = max(subject.score, loud / (loud + self.theta(subject.service)))
-        subject.peak = max(subject.peak, subject.sum)
+        subject.peak = max(subject.peak, loud)
         subject.revision, subject.told_sum, subject.told_score = revision, subject.sum, summed
         subject.told_series = len(subject.entries)
         ranked = sorted(
@@ -491,7 +514,7 @@ class Join:
     def _evidence(self, e: Entry) -> Evidence:
         who = self.describe(e.row)
         off = (e.level - e.normal) / e.scale
-        loud = e.peak + math.log(max(e.far, 1.0))
+        loud = max(e.peak, e.evidence) + math.log(max(e.far, 1.0))
         return Evidence(
             service=who.service,
             metric=who.metric,

@@ -276,6 +276,26 @@ def test_a_lower_bar_is_earned_by_silence() -> None:
     assert hourly([60, 1000], 9.0, never_again)[1000] > 0.5
 
 
+def test_one_absurd_value_does_not_blind() -> None:
+    """An overflow (1e300, once) makes no break of the calm after it, and hides none of the week after."""
+    values = 100 + noise(41, 4032, 2)
+    values[2000, 1] = 1e300
+    values[2300] += 60
+    values[3900] += 160
+
+    def evidence(outcome: Outcome, row: int) -> float:
+        b = outcome.breaks
+        return float(b.evidence[b.rows == row].max(initial=0.0))
+
+    outcomes = feed(RangeBank(capacity=2), values)
+    after = [evidence(o, 1) for o in outcomes[2001:2300]]
+    assert max(after) < 0.15
+    for at in (2300, 3900):
+        plain, hit = evidence(outcomes[at], 0), evidence(outcomes[at], 1)
+        assert plain > 1
+        assert hit > plain / 3
+
+
 def test_an_hour_is_judged_as_a_whole() -> None:
     """A wild sample in an hour of twelve is no wild hour; an hour that is off throughout is one, at its last sample."""
     values = 100 + noise(32, 3456, 2)

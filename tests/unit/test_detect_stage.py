@@ -156,6 +156,19 @@ def test_a_load_that_goes_flat_is_an_event_until_it_moves_again() -> None:
     assert {e.signal for e in told if e.onset >= T0 + 300 * flat.start} == {"flatline"}  # not twice
 
 
+def test_an_hour_that_was_a_peak_is_told_by_its_mean() -> None:
+    """When a peak is over before its hour is, the sentence says what the hour came to, not that the value is usual."""
+    rng = np.random.default_rng(4)
+    values = 100 + rng.normal(size=24 * 12 * 12)
+    for day, size in ((3, 80), (11, 40)):  # the like was seen before: no range is left
+        values[day * 288 + 60 : day * 288 + 70] += size
+    rows = [[(series("queue_depth"), T0 + 300.0 * t, float(v))] for t, v in enumerate(values)]
+    told = [e for e in said(stage().step(records(rows))) if e.onset >= T0 + 86400 * 11 and e.revision == 0]
+    (event,) = told
+    assert event.evidence[0].channel == "hour"
+    assert "queue_depth 99.65 (133.6 in the mean of the hour, normally 96.35..103.9)" in event.summary
+
+
 def test_the_steps_of_a_ramp_add_up() -> None:
     """A metric that leaves its range in steps of a tenth of its width is an event; one such step is none."""
     rng = np.random.default_rng(9)

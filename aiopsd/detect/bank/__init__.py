@@ -31,6 +31,7 @@ from aiopsd.detect.bank.layout import (
     HARM_BOTH,
     HARM_HIGH,
     HARM_LOW,
+    HOUR,
     LARGEST,
     SLOTS,
     STILL,
@@ -43,6 +44,6 @@ from aiopsd.detect.bank.seasons import Hours
 from aiopsd.detect.bank.view import View
 
 __all__ = (
-    "CHANNELS", "COUNTER", "ENDED", "F32", "F64", "HARM_BOTH", "HARM_HIGH", "HARM_LOW", "LARGEST", "LAST_TIME",
+    "CHANNELS", "COUNTER", "ENDED", "F32", "F64", "HARM_BOTH", "HARM_HIGH", "HARM_LOW", "HOUR", "LARGEST", "LAST_TIME",
     "MENTION", "SLOTS", "STILL", "Breaks", "Hours", "Mask", "Outcome", "Policy", "RangeBank", "Rows", "View", "rounds",
 )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.detect.bank.bars import MENTION
-from aiopsd.detect.bank.layout import AGE, CNT, F32, F64, HI, LEAD, LO, SLOTS, STEPS, WATCHED, Mask, Rows
+from aiopsd.detect.bank.layout import ACC, AGE, CNT, F32, F64, HI, LEAD, LO, SLOTS, STEPS, WATCHED, Mask, Rows
 from aiopsd.detect.bank.normal import ruler
 from aiopsd.detect.bank.recent import recall
 from aiopsd.detect.bank.samples import Found, Signals, Taken
@@ -18,8 +18,9 @@ class Breaks(msgspec.Struct, frozen=True, kw_only=True):
     """Samples that left an envelope, and every sample of a watched row; arrays of one length, in input order.
 
     `evidence` counts envelope widths in a harmful direction (0: inside, or harmless); `low`/`high` bound in the
-    metric's unit what the broken channel took for normal just before; `deviation` counts `scale` from `normal`. What is
-    broken by stillness is not the value: `low`/`high` are then its range, and the step of the hour is below `least`.
+    metric's unit what the broken channel took for normal just before; `deviation` counts `scale` from `normal`. It
+    may not be the value that is strange: of a peak `low`/`high` bound the mean of the hour, whatever its last sample
+    shows; of stillness they are the range of the value, and the step of the hour is below `least`.
     """
 
     pos: Rows  # index of the sample in the arrays of the call
@@ -39,6 +40,7 @@ class Breaks(msgspec.Struct, frozen=True, kw_only=True):
     lead: F64  # mean distance from normal before the recent samples
     step: F64  # mean distance between neighbouring samples of this hour
     least: F64  # the least that it was in an hour
+    mean: F64  # of this hour
     age: F64  # seconds between the row's first sample and this one
     recent_ts: F64  # [n, 16] oldest first, NaN: none; the sample itself is not among them
     recent: F64  # [n, 16]
@@ -75,7 +77,7 @@ class Run:
 
 
 _BREAK_TYPES = (
-    "p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "d", "d", "d", "dd", "dd",
+    "p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "d", "d", "d", "d", "dd", "dd",
 )  # fmt: skip
 
 
@@ -134,6 +136,7 @@ def report(store: Store, run: Run, taken: Taken, signals: Signals, found: Found,
             s[LEAD, shown].astype(np.float64),
             (s[STEPS, shown] / s[CNT, shown]).astype(np.float64),
             found.least[shown].astype(np.float64),
+            a + (s[ACC, shown] / s[CNT, shown]).astype(np.float64),
             s[AGE, shown].astype(np.float64),
             *recall(store, rows, a),
         )

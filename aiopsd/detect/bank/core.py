@@ -29,7 +29,7 @@ from aiopsd.detect.bank.layout import (
 from aiopsd.detect.bank.normal import settle
 from aiopsd.detect.bank.peaks import gather
 from aiopsd.detect.bank.policy import Policy, Terms
-from aiopsd.detect.bank.ranges import widen
+from aiopsd.detect.bank.ranges import bounded, widen
 from aiopsd.detect.bank.recent import remember
 from aiopsd.detect.bank.samples import Signals, Taken, place, rounds
 from aiopsd.detect.bank.seasons import Hours
@@ -139,16 +139,21 @@ class RangeBank(Store):
                 self.d[2][at] = anchor
             dt32 = np.where(np.isfinite(taken.dt), dt32, np.float32(0))  # nobody has waited for it
         x = (v - anchor).astype(np.float32)
-        step = np.abs(x - s[LAST])  # 0 for the first: it is its own anchor
-        s[LAST] = x
-
         s[K] = np.minimum(s[K] + 1, 1e7)
         s[AGE] = np.minimum(s[AGE] + dt32, 1e6)
+        warm_seconds = self._terms.warm_seconds(self.rule, taken.rows)
+        act = (s[K] > self.policy.warm) & (s[AGE] >= warm_seconds)
+        all_act = bool(act.all())
+        tame = bounded(x, s, act, all_act)  # what means and sums learn
+        step = np.abs(tame - s[LAST])  # 0 for the first: it is its own anchor
+        s[LAST] = tame
+
         one = 1 / s[K]
         slow = s[E100].copy()
         resid = x - s[E24]
-        s[E24] += np.maximum(one, np.float32(1 / 24)) * resid
-        s[E100] += np.maximum(one, np.float32(0.01)) * (x - slow)
+        moved = tame - s[E24]
+        s[E24] += np.maximum(one, np.float32(1 / 24)) * moved
+        s[E100] += np.maximum(one, np.float32(0.01)) * (tame - slow)
         level = np.abs(anchor.astype(np.float32) + s[E100])
 
         h64 = np.floor(ts / 3600.0)
@@ -167,16 +172,14 @@ class RangeBank(Store):
             self.hour[at] = hour
         if self.policy.alarms > 0:
             gather(s, x, level)
-        s[ACC] += x
+        s[ACC] += tame
         s[CNT] += 1
-        s[SPREAD] += np.abs(resid)
+        s[SPREAD] += np.abs(moved)
         s[STEPS] += step
         seasonal = x - np.where(days >= 1, usual, slow)
 
-        warm_seconds = self._terms.warm_seconds(self.rule, taken.rows)
-        act = (s[K] > self.policy.warm) & (s[AGE] >= warm_seconds)
         floor = level * np.float32(1e-9) + TINY
-        return Signals(s, anchor, (x, resid, seasonal), dt32, h64, level, floor, usual, days, act, bool(act.all()))
+        return Signals(s, anchor, (x, resid, seasonal), dt32, h64, level, floor, usual, days, act, all_act)
 
     def _end(self, taken: Taken, s: F32, roll: Rows, level: F32, learn: bool) -> None:
         """Samples of another hour at these places: the one before has ended."""

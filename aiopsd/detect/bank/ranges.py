@@ -7,12 +7,13 @@ envelope widens it, so a stationary series falls silent by itself.
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.detect.bank.layout import F32, HI, LO, SEASON, TINY, K
+from aiopsd.detect.bank.layout import F32, HI, LO, SEASON, TINY, K, Mask
 from aiopsd.detect.bank.policy import LN2, Terms
 from aiopsd.detect.bank.samples import Signals, Taken
 from aiopsd.detect.bank.store import Store
 
 SEASON_DAYS = 3.0  # days on which an hour of the day rests when it is trusted half
+WILD = np.float32(10)  # widths outside that a mean learns of one sample: one of 24 then moves by less than half a width
 
 
 def beyond(signals: Signals) -> tuple[F32, F32, NDArray[np.int8], NDArray[np.int8]]:
@@ -43,6 +44,17 @@ def beyond(signals: Signals) -> tuple[F32, F32, NDArray[np.int8], NDArray[np.int
             up, down = np.maximum(up, over), np.maximum(down, under)
     assert up is not None
     return up, down, up_c, down_c
+
+
+def bounded(x: F32, s: F32, act: Mask, all_act: bool) -> F32:
+    """The values as means learn them: one that is absurd (a sensor's overflow) must not move them for weeks."""
+    lo, hi = s[LO], s[HI]
+    room = WILD * (hi - lo)
+    known = room > 0
+    if not (all_act and bool(known.all())):
+        room = np.where(act & known, room, np.float32(3e38))
+    out: F32 = np.minimum(np.maximum(x, lo - room), hi + room)
+    return out
 
 
 def widen(store: Store, terms: Terms, taken: Taken, signals: Signals) -> None:
