@@ -41,7 +41,7 @@ from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
 from aiopsd.topology import FILE_PREFIX
 from aiopsd.web.server import build_app, serve
-from aiopsd.web.site import SITE
+from aiopsd.web.site import Site
 
 DRAIN_SECONDS = 10.0  # the outbox gets so long before the first new record; a dead receiver must not hold the rest
 RESTART_KEYS = ("data_dir", "workers", "http", "journal", "metric_log", "store", "sources", "log")
@@ -165,6 +165,22 @@ class Daemon:
             snapshot_every=self.config.snapshots.every,
         )
 
+    def _site(self, door: RuntimeDoor) -> Site:
+        """The pages' and the API's world; a reload builds another stage, so they ask for what it holds each time."""
+        return Site(
+            config=self.config,
+            door=door,
+            projection=self.projection,
+            store=self.store,
+            metrics=self.metrics,
+            clock=self.clock,
+            topology=lambda: self.correlate.stage.topology,
+            learned=lambda caller, callee: self.correlate.stage.grouper.passages.learned(caller, callee),
+            muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
+            group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
+            version=__version__,
+        )
+
     async def _live(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         config = self.config
         if self.pool is not None:
@@ -180,22 +196,9 @@ class Daemon:
             figures=self._figures,
             reload=self._reload,
         )
-        app = build_app(
-            config=config,
-            door=door,
-            projection=self.projection,
-            store=self.store,
-            metrics=self.metrics,
-            clock=self.clock,
-            topology=lambda: self.correlate.stage.topology,
-            learned=lambda caller, callee: self.correlate.stage.grouper.passages.learned(caller, callee),
-            muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
-            group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
-            version=__version__,
-        )
-        self.site = app[SITE]
+        self.site = self._site(door)
         try:
-            runner = await serve(app, config.http.listen)
+            runner = await serve(build_app(self.site), config.http.listen)
         except OSError as e:
             raise ConfigError(f"cannot listen on {config.http.listen}: {e.strerror}", "$.http.listen") from None
         stack.push_async_callback(runner.cleanup)
@@ -271,7 +274,7 @@ class Daemon:
 
     async def _maintain(self) -> None:
         """Tell the detect side of the windows of planned work."""
-        windows = self.correlate.stage.maintenance.all()
+        windows = self.correlate.stage.parts.maintenance.all()
         for detector in self.detectors:
             await detector.maintain(windows)
         if self.pool is not None:

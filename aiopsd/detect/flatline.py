@@ -80,6 +80,10 @@ class Flatline:
         """Whether standing still is asked for, or was when something was told that is not over."""
         return self.on or bool(self._hushes.told)
 
+    def __contains__(self, service: object) -> bool:
+        """Whether it was told that series of this service stand still."""
+        return service in self._hushes
+
     def boundary(self, before: float, now: float) -> bool:
         """Does the watermark's way from `before` to `now` call for a look?"""
         return self.looks and before > 0 and before // self.step != now // self.step

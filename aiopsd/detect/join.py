@@ -511,6 +511,7 @@ class Join:
             traffic=e.normal if who.kind == "traffic" else 0.0,
             recent=tuple(e.recent),
             opinion=e.opinion,
+            rate=who.counter,
         )
 
     # ------------------------------------------------------------------ snapshots

@@ -70,6 +70,10 @@ class Hushes:
             if name:  # "" is the source
                 self.tell(out, name, np.array(found.get(name, []), np.intp), since)
 
+    def __contains__(self, service: object) -> bool:
+        """Whether something was told of it that is not over."""
+        return service in self.told
+
     def snapshot(self) -> list[Any]:
         return [msgspec.to_builtins(h) for _, h in sorted(self.told.items())]
 

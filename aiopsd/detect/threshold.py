@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from aiopsd.config import ThresholdRule
 from aiopsd.detect.bank import F64, Rows
-from aiopsd.detect.evidence import Describe, Series, clock, number
+from aiopsd.detect.evidence import Describe, Series, clock
 from aiopsd.errors import ConfigError
+from aiopsd.evidence import readings
 from aiopsd.matchers import Match, seen_of
 from aiopsd.model import Anomaly, Direction, Evidence, content_id, labels_text
 
@@ -80,12 +81,12 @@ class Limits:
         describe: Describe,
         path: str = "$.detect.thresholds",
     ) -> None:
-        _check(rules, path)
         self.rules = tuple(rules)
         self.resolve_after = resolve_after
         self.describe = describe
         self._gone: list[str] = []  # rules that are no longer configured, until the end of their events was told
         self._matchers = [Match(r.match, f"{path}[{i}].match") for i, r in enumerate(rules)]
+        _check(rules, path)
         self._watch = np.zeros((len(self.rules), 0), bool)
         self._hot = np.zeros(0, bool)
         self._breaches: dict[tuple[int, int], Breach] = {}
@@ -230,6 +231,7 @@ class Limits:
         scale = max(abs(limit), 1e-9)
         score = 0.5 + 0.5 * beyond / (beyond + scale)
         word = "above" if b.high else "below"
+        (worst, bound), unit = readings(who.metric, [b.worst, limit])
         return Anomaly(
             id=content_id("threshold", rule.name, b.text, round(b.since)),
             service=who.service,
@@ -241,7 +243,7 @@ class Limits:
             score=score,
             revision=revision,
             labels=_named(who, rule.name),
-            summary=f"{who.metric} {number(b.worst)} {word} {number(limit)} ({rule.name}), since {clock(b.since)}",
+            summary=f"{who.metric} {worst}{unit} {word} {bound}{unit} ({rule.name}), since {clock(b.since)}",
             evidence=(
                 Evidence(
                     service=who.service,

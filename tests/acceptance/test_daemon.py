@@ -208,6 +208,7 @@ async def test_replay_says_what_happened(tmp_path: Path) -> None:
 
     assert said.returncode == 0, said.stderr
     assert incident in said.stdout
+    assert "1 incident, 1 notification\n" in said.stdout
     assert incident in {json.loads(line).get("id") for line in lines.stdout.splitlines()}
     assert "1 -> 1 incidents, 1 -> 0 notifications" in other.stdout
 

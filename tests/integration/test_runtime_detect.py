@@ -58,7 +58,7 @@ async def test_a_snapshot_of_another_version_is_set_aside(tmp_path: Path) -> Non
     await home.save(held.claim, 7, replace(detect.build(Config(), "memory", 0).snapshot(), version=10_000))
 
     async with hosted(home, log, clock, tmp_path) as host:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while host.watch.trouble:
                 await asyncio.sleep(0.01)
             await log.append([Entry(value=json.dumps(sample).encode(), format="json", partition=0)])

@@ -27,6 +27,14 @@ def complaint(path: Path) -> str:
         ("detect:\n  threshold: 7\n", "c.yaml:2: Expected `float` < 1.0 - at `$.detect.threshold`"),
         ("detect:\n  policies:\n    - match: {a: b}\n      growth: -1\n", "c.yaml:4: Expected `float` >= 0.0 - at"),
         ("detect:\n  online:\n    - lags: -1\n", "c.yaml:3: Expected `int` >= 0 - at `$.detect.online[0].lags`"),
+        (
+            "global: {}\n",
+            "c.yaml:1: Object contains unknown field `global` (of Alertmanager: docs/how-to/from-alertmanager",
+        ),
+        (
+            "route:\n  routes:\n    - receiver: a\n      match: {a: b}\n",
+            "c.yaml:4: Object contains unknown field `match` (of Alertmanager",
+        ),
         ("workers: -1\n", "c.yaml:1: Expected `int` >= 0 - at `$.workers`"),
     ],
 )

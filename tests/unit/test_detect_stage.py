@@ -151,6 +151,10 @@ def test_a_load_that_goes_flat_is_an_event_until_it_moves_again() -> None:
     (end,) = [e for e in told if e.id == first.id and e.state == "resolved"]
     assert T0 + 300 * flat.stop <= end.ts <= T0 + 300 * flat.stop + 3600
 
+    both = stage("detect: {flatline: 30m}")
+    told = said(both.step(records([[(load, T0 + 300 * t, float(v))] for t, v in enumerate(values)])))
+    assert {e.signal for e in told if e.onset >= T0 + 300 * flat.start} == {"flatline"}  # not twice
+
 
 def test_the_steps_of_a_ramp_add_up() -> None:
     """A metric that leaves its range in steps of a tenth of its width is an event; one such step is none."""
@@ -201,7 +205,9 @@ def test_a_histogram_is_no_crowd() -> None:
             total += 600 + 12 * rng.normal() + (120 if minute >= 1560 else 0)
             names = [series("wait_seconds_count"), *(series("wait_seconds_bucket", le=f"{k}") for k in range(buckets))]
             out.append([(labels, T0 + MINUTE * minute, float(total)) for labels in names])
-        return [(e.state, e.ts, e.score) for e in said(stage().step(records(out)))]
+        events = said(stage().step(records(out)))
+        assert all("/s, normally" in e.summary for e in events)  # it counts: what it says is a rate
+        return [(e.state, e.ts, e.score) for e in events]
 
     assert worth(12) == worth(0) != []
 

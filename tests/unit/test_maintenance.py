@@ -168,7 +168,7 @@ def test_every_change_says_all_windows() -> None:
     assert [len(w) for w in lists] == [1, 2, 2]
     data = msgspec.msgpack.encode(stage.snapshot())
     again = correlate.build(Config(), msgspec.msgpack.decode(data, type=Snapshot))
-    assert again.maintenance.all() == lists[-1]
+    assert again.parts.maintenance.all() == lists[-1]
     assert lists[-1][0].ends_at == T0 + 3
     month = JournalRecord(offset=4, stamp=T0 + KEEP + 4 * 3600, body=Tick())
     assert [e.windows for e in again.step([month]) if isinstance(e, Maintain)][-1] == ()

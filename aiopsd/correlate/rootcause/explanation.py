@@ -8,7 +8,7 @@ from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause.certainty import confidence, share_of_rest, signs_of
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
-from aiopsd.correlate.rootcause.symptoms import Vertex, signature
+from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, signature
 from aiopsd.model import Alert, Candidate, ChangeEvent, Link
 from aiopsd.topology import Topology
 
@@ -185,7 +185,7 @@ def _reason(
 def _in_its_words(vertex: Vertex) -> str:
     """Of a vertex without a symptom (it fell silent, say): what its alert says, else its strongest evidence."""
     said = [alert.annotations.get("summary") or name_of(alert) for alert in vertex.alerts]
-    said += [f"{signature(e)} {e.level:.3g} (normally {e.normal:.3g})" for _, e in vertex.evidence]
+    said += [against_normal(signature(e), e) for _, e in vertex.evidence]
     return said[0] if said else "deviates most"
 
 

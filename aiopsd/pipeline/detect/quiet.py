@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, Mask, RangeBank, Rows
+from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, STILL, Mask, RangeBank, Rows
 from aiopsd.detect.evidence import clock, from_view
 from aiopsd.detect.flatline import Flatline
+from aiopsd.detect.join import Seen
 from aiopsd.detect.signals import NAME
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.model import Anomaly, Evidence, content_id
@@ -50,6 +51,10 @@ class Quiet:
             self._flatline.ensure(self._bank.capacity)
             taken = np.flatnonzero(used)
             self._flatline.learn(rows[taken], ts[taken], values[taken])
+
+    def tells(self, s: Seen) -> bool:
+        """Whether that a series hardly moves is told already: it stands still."""
+        return s.channel == STILL and self._roster.name(s.row) in self._flatline
 
     def forget(self, rows: Rows) -> None:
         """These series are gone."""

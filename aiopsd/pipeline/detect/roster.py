@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.decode.series import SeriesIndex
-from aiopsd.detect.bank import HARM_BOTH, HARM_HIGH, HARM_LOW, Mask, RangeBank, Rows
+from aiopsd.detect.bank import COUNTER, HARM_BOTH, HARM_HIGH, HARM_LOW, Mask, RangeBank, Rows
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.signals import Signal, Signals
 from aiopsd.model import Labels
@@ -70,6 +70,7 @@ class Roster:
             labels=self.index.labels(row),
             kind=_KINDS[self._kind[row]],
             harm=_HARM_NAME[int(self._bank.flags[row]) & HARM_BOTH],
+            counter=bool(self._bank.flags[row] & COUNTER),
         )
 
     def harms(self, row: int) -> bool:

@@ -303,6 +303,8 @@ class DetectStage:
         upcoming = next(fresh, None)
         cursor = part.first
         for s in strange:
+            if self._quiet.tells(s):
+                continue
             while upcoming is not None and upcoming[0] <= s.pos:
                 cursor = self._appear(part, upcoming, cursor, told)
                 upcoming = next(fresh, None)
