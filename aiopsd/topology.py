@@ -114,6 +114,7 @@ class Topology:
         self._near: dict[tuple[str, int], dict[str, int]] = {}
         self._below: dict[tuple[str, int], dict[str, int]] = {}
         self._above: dict[tuple[str, int], dict[str, int]] = {}
+        self._around: dict[tuple[tuple[str, ...], int, int, int], tuple[str, ...]] = {}
         self._resolved: dict[str, str] = {}
         self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
         self._folded: dict[str, str] | None = None
@@ -229,7 +230,7 @@ class Topology:
             self.version += 1
             self._remember(diff, stamp, source)
             self._graph = None
-            for cache in (self._near, self._below, self._above):
+            for cache in (self._near, self._below, self._above, self._around):
                 cache.clear()
             if diff.nodes or diff.gone:
                 self._resolved.clear()
@@ -342,16 +343,23 @@ class Topology:
         """Distance to what depends on `name` within `hops` steps, itself included with 0; shared."""
         return self._walk(self._above, name, hops, self._up)
 
-    def around(self, names: Iterable[str], hops: int, depth: int) -> dict[str, int]:
-        """Distance to what is within `hops` of any of `names`, or within `depth` steps below; themselves with 0."""
-        starts = tuple(names)
-        if len(starts) == 1:  # as most incidents have
-            out, below = dict(self.near(starts[0], hops)), self.below(starts[0], depth)
-        else:
-            out, below = self._flood(starts, hops, self._down, self._up), self._flood(starts, depth, self._down)
-        for name, distance in below.items():
-            out[name] = min(distance, out.get(name, distance))
-        return out
+    def around(self, names: Iterable[str], hops: int, depth: int, most: int) -> tuple[str, ...]:
+        """What is within `hops` of any of `names`, or within `depth` steps below, themselves first: the `most` nearest.
+
+        Kept for single names, which are asked for most, while the graph stays.
+        """
+        key = (tuple(names), hops, depth, most)
+        known = self._around.get(key)
+        if known is None:
+            near = self._flood(key[0], hops, self._down, self._up)
+            for name, distance in self._flood(key[0], depth, self._down).items():
+                near[name] = min(distance, near.get(name, distance))
+            known = tuple(sorted(sorted(near), key=near.__getitem__)[:most])
+            if len(key[0]) == 1:
+                if len(self._around) > 20_000:  # bounds memory with names that are not in the graph
+                    self._around.clear()
+                self._around[key] = known
+        return known
 
     def needed(self, names: Iterable[str]) -> Mapping[str, int]:
         """Distance to what any of `names` depends on within DEEP steps along the calls; themselves with 0."""

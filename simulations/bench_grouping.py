@@ -1,4 +1,4 @@
-"""Benchmark of the grouping alone: what one more alert costs, with few and with many alerts open; CPU time.
+"""Benchmark of correlation: CPU time of one more alert, with few and with many open: grouping alone, the whole stage.
 
 Each alert pays for the second thoughts of earlier ones that had come due before it, so the rows by kind differ only by
 what an alert itself costs. An alert that is sent again while it fires never reaches grouping: the stage moves its end.
@@ -13,10 +13,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from aiopsd.cli import GC_THRESHOLD
-from aiopsd.config import CorrelateConfig
+from aiopsd.config import Config, CorrelateConfig
 from aiopsd.correlate.grouping import Grouper, Placement
 from aiopsd.correlate.grouping.reasons import NOTHING
-from aiopsd.model import Alert
+from aiopsd.model import Alert, AlertBatch, AlertIn, Body, Edge, JournalRecord, Tick, TopologyUpdate
+from aiopsd.pipeline import correlate
+from aiopsd.topology import FILE_PREFIX
 from simulations.bench_decode import Line
 from simulations.bench_rank import T0, graph
 
@@ -24,6 +26,7 @@ SERVICES = 2_500
 NAMES = 40  # alertnames
 APART = 20.0  # s between two alerts of the quiet stream
 MEASURED = 1_000
+FOREVER = 30 * 86400.0  # s; no alert of the quiet stream ends by silence
 BURST = 400  # alerts within a second, all of one zone
 
 
@@ -55,6 +58,28 @@ def end(grouper: Grouper, fingerprint: str, at: float) -> float:
     return time.process_time() - began
 
 
+def whole_stage(where: list[int], opened: int) -> float:
+    """CPU seconds of one more alert of the quiet stream for the whole stage, with `opened` alerts open before."""
+    stage = correlate.build(Config())
+    calls = graph(SERVICES, np.random.default_rng(6)).to_json()["edges"]
+    edges = tuple(Edge(caller=edge["caller"], callee=edge["callee"]) for edge in calls)
+    bodies: list[tuple[float, Body]] = [(T0 - 1.0, TopologyUpdate(source=f"{FILE_PREFIX}bench", edges=edges))]
+    for i in range(opened + MEASURED):
+        one = alert(i, where[i], T0 + APART * i)
+        given = AlertIn(labels=one.labels, annotations={}, starts_at=one.starts_at, ends_at=T0 + FOREVER)
+        bodies.append((one.starts_at, AlertBatch(alerts=(given,), sender="bench")))
+    offset, began = 0, 0.0
+    for n, (at, body) in enumerate(bodies):
+        if n == opened + 1:
+            began = time.process_time()
+        while (due := stage.wake_at()) is not None and due <= at:
+            stage.step([JournalRecord(offset=offset, stamp=due, body=Tick())])
+            offset += 1
+        stage.step([JournalRecord(offset=offset, stamp=at, body=body)])
+        offset += 1
+    return (time.process_time() - began) / MEASURED
+
+
 def kind(placed: Placement) -> str:
     """What sort of new alert it was."""
     if not placed.opened:
@@ -68,6 +93,8 @@ def grouping() -> Iterator[Line]:
     rng = np.random.default_rng(6)
     where = rng.integers(0, SERVICES, 20_000).tolist()
     for opened in (1_000, 10_000):
+        cost = whole_stage(where, opened)
+        yield Line(f"correlate a new alert: group, rank, ask, route, {opened:,} open", 1e6 * cost, "us")
         grouper = Grouper(CorrelateConfig(), graph(SERVICES, rng))
         taken = [take(grouper, alert(i, where[i], T0 + APART * i), T0 + APART * i) for i in range(opened + MEASURED)]
         taken = taken[opened:]

@@ -116,10 +116,22 @@ def test_distances_follow_changes() -> None:
     graph = Topology(100.0)
     graph.apply(edges("mesh", "a>b"), 1.0)
     assert "c" not in graph.near("a", 2)
+    assert graph.around(["a"], 1, 4, 10) == ("a", "b")
 
     graph.apply(edges("mesh", "b>c"), 2.0)
 
     assert graph.near("a", 2)["c"] == 2
+    assert graph.around(["a"], 1, 4, 10) == ("a", "b", "c")
+
+
+def test_what_is_around_comes_nearest_first() -> None:
+    """Callers within the hops and callees within the depth, equals by name, and no more than asked."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "top>web", "web>z", "web>a", "a>deep", "deep>deeper"), 1.0)
+
+    assert graph.around(["web"], 1, 2, 10) == ("web", "a", "top", "z", "deep")
+    assert graph.around(["web"], 1, 2, 3) == ("web", "a", "top")
+    assert graph.around(["z", "a"], 1, 2, 10) == ("a", "z", "deep", "web", "deeper")
 
 
 @pytest.mark.parametrize(

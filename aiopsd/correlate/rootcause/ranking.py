@@ -79,8 +79,9 @@ def _blamed(
     total = dict.fromkeys(names, 0.0)
     sent: dict[str, tuple[str, float]] = {}
     why: Reasons = {}
-    paths = graph.topology.below(where, DEEP) if where in vertices else {}
-    for kind in sorted({k for v in vertices.values() for k in v.symptoms}):
+    kinds = sorted({k for v in vertices.values() for k in v.symptoms})
+    paths = graph.topology.below(where, DEEP) if where in vertices and kinds != [ALERT] else {}
+    for kind in kinds:
         blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
         if kind != ALERT and where in blame:
             blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}

@@ -213,15 +213,14 @@ class Causes:
 
     def _question(self, incident: Incident) -> AskEvidence | None:
         # a cause may lie far down the calls
-        near = self._parts.topology.around(incident.services, self.config.hops, ASK_DEPTH)
-        wanted = sorted(sorted(near), key=near.__getitem__)[:ASK_LIMIT]  # nearest first
+        wanted = self._parts.topology.around(incident.services, self.config.hops, ASK_DEPTH, ASK_LIMIT)
         if not wanted:
             return None
         now = repr(self._ledger.now)
         return AskEvidence(
             request_id=content_id("ask", incident.id, len(incident.services), incident.reopened, now),
             incident=incident.id,
-            services=tuple(wanted),
+            services=wanted,
             since=incident.started_at,
         )
 
