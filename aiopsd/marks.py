@@ -8,7 +8,18 @@ import yaml
 
 from aiopsd.errors import ConfigError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C where libyaml is there; the same nodes and marks
+_SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C where libyaml is there; the same nodes and marks
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Loader(_SAFE):  # type: ignore[misc]  # chosen above
+    """Without YAML 1.1's numbers to the base 60: 22:00 is a time of day and 1:15 a range of days, as in YAML 1.2."""
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+        tag: str = super().resolve(kind, value, implicit)
+        return "tag:yaml.org,2002:str" if tag in _NUMBERS and ":" in value else tag
+
+
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _NAMED = re.compile(r"`([^`$]+)`")
 
@@ -23,7 +34,7 @@ class Marked:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         try:
-            loader = _LOADER(text)
+            loader = _Loader(text)
             try:
                 self._node: Any = loader.get_single_node()
                 self._no_twice(self._node)

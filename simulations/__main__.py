@@ -1,4 +1,4 @@
-"""`python -m simulations NAME [options]` runs simulations/NAME.py; without a name it lists what there is."""
+"""`python -m simulations NAME [options]` runs the module of that name here; without one it lists what there is."""
 
 import ast
 import importlib

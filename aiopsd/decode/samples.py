@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd import plugins
-from aiopsd.decode import json_metrics, remote_write
+from aiopsd.decode import json_metrics, otlp, remote_write
 from aiopsd.decode.columns import Batch
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.errors import ConfigError, DecodeError, DecodeReason
@@ -66,6 +66,8 @@ _BUILT_IN: dict[str, SampleFormat] = {  # also entry points; named here they nee
     "json": cast(SampleFormat, json_metrics),
     "remote-write": cast(SampleFormat, remote_write),
     "remote_write": cast(SampleFormat, remote_write),
+    "otlp_proto": otlp.PROTO,
+    "otlp_json": otlp.JSON,
 }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from aiopsd.config import WEEKDAYS, MaintenanceRule
 from aiopsd.detect.bank import F64
 from aiopsd.errors import ConfigError
+from aiopsd.intervals import minutes
 from aiopsd.matchers import Match, Matchers, seen_of
 from aiopsd.model import Window as Asked
 
@@ -24,25 +25,6 @@ Interval = tuple[float, float]  # [begin, end) in UTC seconds
 Groups: TypeAlias = NDArray[np.int32]
 DAY = 86400.0
 _EPOCH = date(1970, 1, 1)
-
-
-def minutes(text: str | int) -> int:
-    """Minutes of the day of `HH:MM`, up to 24:00. YAML reads an unquoted 22:00 as the number 1320: that is meant, too.
-
-    Raises:
-        ValueError: it is no time of day.
-
-    >>> minutes("06:30"), minutes(1320), minutes("24:00")
-    (390, 1320, 1440)
-    """
-    if isinstance(text, str):
-        hour, colon, minute = text.partition(":")
-        if not (colon and hour.isdigit() and minute.isdigit() and len(minute) == 2 and int(minute) < 60):
-            raise ValueError(f"not a time of day: {text!r} (write `22:30`)")
-        text = int(hour) * 60 + int(minute)
-    if not 0 <= text <= 1440:
-        raise ValueError(f"not a time of day: {text // 60}:{text % 60:02d}")
-    return text
 
 
 class Window:

@@ -12,7 +12,7 @@ from aiopsd.config import Config, receivers
 from aiopsd.errors import ConfigError
 from aiopsd.model import Alert, AlertState, Incident, IncidentState, Labels
 from aiopsd.routing.decision import LogEntry
-from aiopsd.routing.tree import Route, group_labels, group_labels_text, incident_key, routes
+from aiopsd.routing.tree import Route, group_labels, group_labels_text, incident_key, muted_by, routes
 
 GroupId = tuple[str, str]  # receiver, key
 # s; an alert older than group_wait has no company to wait for but what is queued right behind it: a backlog is read
@@ -200,6 +200,12 @@ class Book:
         while (into := self.incidents.get(incident.merged_into)) is not None:
             incident = into
         return self.keys.get(incident.id, incident.dedup_key)
+
+    def muted_by(self, group: Group, alert: Alert, stamp: float) -> tuple[str, ...]:
+        """Names of the time intervals that mute each route by which an alert came here; (): one of them may tell."""
+        if not any(self.routes[i].mute or self.routes[i].active for i in group.routes):
+            return ()
+        return muted_by(self.targets(alert, self.incidents.get(alert.incident)).get(group.id, []), stamp)
 
     # ------------------------------------------------------------------ timers
 

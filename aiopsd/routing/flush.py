@@ -45,18 +45,17 @@ class Flusher:
         on_grid = not group.grid or stamp >= self._book.tick(group, group.grid)
         incident = self._book.incidents.get(group.incident) if group.incident else self._only_incident(group)
         shown: list[Alert] = []
-        silenced: dict[str, None] = {}
-        inhibited: dict[str, None] = {}
+        muted: dict[str, dict[str, None]] = {"silenced": {}, "muted": {}, "inhibited": {}}  # why -> by what, in order
         for alert in group.alerts.values():
             if group.incident and alert.state is AlertState.RESOLVED:
                 shown.append(alert)  # good news of an incident is never muted
                 continue
             by_silence, by_alert = self.muted(alert, stamp)
-            if by_silence or by_alert:
-                silenced.update(dict.fromkeys(by_silence))
-                inhibited.update(dict.fromkeys(by_alert))
-            else:
+            by_time = self._book.muted_by(group, alert, stamp)
+            if not (by_silence or by_time or by_alert):
                 shown.append(alert)
+            for why, by in zip(muted, (by_silence, by_time, by_alert), strict=True):
+                muted[why].update(dict.fromkeys(by))
         firing = {a.fingerprint: None for a in shown if a.state is AlertState.FIRING and group.pages(a)}
         resolved = {a.fingerprint: None for a in shown if a.state is AlertState.RESOLVED and group.pages(a)}
         repeat = self._book.repeat(group)
@@ -73,6 +72,7 @@ class Flusher:
                     send_resolved=send_resolved,
                     repeat_interval=repeat,
                     stamp=stamp,
+                    muted=any(muted.values()) and not firing,
                 )
             elif not group.incident and shown:
                 reason = needs_update(
@@ -87,9 +87,9 @@ class Flusher:
             group.logs[name] = self._logged(log, note, reason, firing, resolved, incident)
             if send_resolved or note.action is not Action.RESOLVE:
                 effects.append(Notify(notification=note))
-        again = bool(silenced or inhibited) or not on_grid  # a silence may end; what waited for the tick still waits
+        again = any(muted.values()) or not on_grid  # a silence may end; what waited for the tick still waits
         again = again or any(isinstance(e, Notify) and e.notification.action is Action.ACKNOWLEDGE for e in effects)
-        effects += self._held(group, incident, firing, silenced, inhibited, bool(effects), stamp)
+        effects += self._held(group, incident, firing, muted, bool(effects), stamp)
         self._settle(group, incident, again, on_grid, stamp)
         return effects
 
@@ -170,8 +170,7 @@ class Flusher:
         group: Group,
         incident: Incident | None,
         firing: Mapping[str, None],
-        silenced: Mapping[str, None],
-        inhibited: Mapping[str, None],
+        muted: Mapping[str, Mapping[str, None]],
         told: bool,
         stamp: float,
     ) -> list[Effect]:
@@ -185,9 +184,9 @@ class Flusher:
             if silent and incident is not None and incident.state is IncidentState.RESOLVED and not group.held:
                 reason = "late" if incident.late else "short-lived"
                 text = "it was over before it could be announced"
-        elif not firing and (silenced or inhibited):
-            reason = "silenced" if silenced else "inhibited"
-            text = f"by {', '.join([*silenced, *inhibited])}"
+        elif not firing and any(muted.values()):
+            reason = next(why for why, by in muted.items() if by)
+            text = f"by {', '.join(name for by in muted.values() for name in by)}"
         elif firing and silent and group.incident and incident is not None and is_acked(incident, stamp):
             reason, text = "acknowledged", f"by {incident.acked_by}"
         elif group.incident and silent and not firing and any(not group.pages(a) for a in group.alerts.values()):

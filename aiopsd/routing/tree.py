@@ -7,6 +7,7 @@ import msgspec
 
 from aiopsd.config import Config, RouteConfig
 from aiopsd.errors import ConfigError
+from aiopsd.intervals import Interval, build
 from aiopsd.matchers import Matchers, parse_matchers
 from aiopsd.model import Labels
 
@@ -24,6 +25,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     group_interval: float
     repeat_interval: float
     page_anomalies: bool
+    mute: tuple[Interval, ...]
+    active: tuple[Interval, ...]
     matchers: Matchers
     continue_: bool
     children: tuple["Route", ...]
@@ -40,11 +43,23 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
                 break
         return found or [self]
 
+    def muted_by(self, stamp: float) -> tuple[str, ...]:
+        """Names of the intervals for which it tells nobody at `stamp`: of all of `active` when none of them holds."""
+        if self.active and not any(interval.holds(stamp) for interval in self.active):
+            return tuple(interval.name for interval in self.active)
+        return tuple(interval.name for interval in self.mute if interval.holds(stamp))
+
     def walk(self) -> Iterator["Route"]:
         """Nodes by index."""
         yield self
         for child in self.children:
             yield from child.walk()
+
+
+def muted_by(routes: Iterable[Route], stamp: float) -> tuple[str, ...]:
+    """Names of the time intervals for which none of these routes tells anybody at `stamp`; (): one of them may tell."""
+    found = [route.muted_by(stamp) for route in routes]
+    return tuple(dict.fromkeys(name for names in found for name in names)) if all(found) else ()
 
 
 def read_matchers(texts: Iterable[str], path: str) -> Matchers:
@@ -54,15 +69,40 @@ def read_matchers(texts: Iterable[str], path: str) -> Matchers:
         raise ConfigError(str(e), path) from None
 
 
+def intervals(config: Config) -> dict[str, Interval]:
+    """The time intervals by name.
+
+    Raises:
+        ConfigError: one that cannot be read, or two of one name.
+    """
+    found: dict[str, Interval] = {}
+    for key in ("time_intervals", "mute_time_intervals"):
+        for i, given in enumerate(getattr(config, key)):
+            if given.name in found:
+                raise ConfigError(f"time interval `{given.name}` is defined twice", f"$.{key}[{i}].name")
+            found[given.name] = build(given, f"$.{key}[{i}]")
+    return found
+
+
 def routes(config: Config) -> Route:
     """The tree of the configuration, checked.
 
     Raises:
-        ConfigError: a matcher that cannot be read; names its route.
+        ConfigError: a matcher or a time interval that cannot be read, or is not there; names its key.
     """
     count = 0
+    known = intervals(config)
 
-    def build(raw: RouteConfig, parent: Route | None, path: str) -> Route:
+    def timed(raw: RouteConfig, key: str, path: str) -> tuple[Interval, ...]:
+        names: tuple[str, ...] = getattr(raw, key)
+        if names and path == "$.route":
+            raise ConfigError(f"the root has no `{key}`: what no route below it takes must be told", f"{path}.{key}")
+        for i, name in enumerate(names):
+            if name not in known:
+                raise ConfigError(f"unknown time interval `{name}`", f"{path}.{key}[{i}]")
+        return tuple(known[name] for name in names)
+
+    def node(raw: RouteConfig, parent: Route | None, path: str) -> Route:
         nonlocal count
         matchers = read_matchers(raw.matchers, f"{path}.matchers")
 
@@ -79,6 +119,8 @@ def routes(config: Config) -> Route:
             group_interval=float(inherited("group_interval", GROUP_INTERVAL)),
             repeat_interval=float(inherited("repeat_interval", REPEAT_INTERVAL)),
             page_anomalies=bool(inherited("page_anomalies", False)),
+            mute=timed(raw, "mute_time_intervals", path),
+            active=timed(raw, "active_time_intervals", path),
             matchers=matchers,
             continue_=raw.continue_,
             children=(),
@@ -87,10 +129,10 @@ def routes(config: Config) -> Route:
         for name in ("group_interval", "repeat_interval"):
             if getattr(route, name) <= 0:
                 raise ConfigError(f"`{name}` must be longer than zero", f"{path}.{name}")
-        children = tuple(build(sub, route, f"{path}.routes[{i}]") for i, sub in enumerate(raw.routes))
+        children = tuple(node(sub, route, f"{path}.routes[{i}]") for i, sub in enumerate(raw.routes))
         return msgspec.structs.replace(route, children=children)
 
-    return build(config.route, None, "$.route")
+    return node(config.route, None, "$.route")
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):

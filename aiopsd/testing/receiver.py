@@ -41,6 +41,8 @@ class Received(NamedTuple):
 
 Answer = Callable[[Received], Reply | Awaitable[Reply]]
 
+PATIENCE = 30.0  # seconds a test waits for a request: a loaded machine is slow, and waiting costs only failures
+
 
 class Receiver:
     """An HTTP server; `async with Receiver([Reply(503), Reply(202)]) as r`, then post to `r.url`.
@@ -82,7 +84,7 @@ class Receiver:
             await self._runner.cleanup()
             self._runner = None
 
-    async def got(self, count: int, timeout: float = 10.0) -> list[Received]:
+    async def got(self, count: int, timeout: float = PATIENCE) -> list[Received]:
         """Wait until `count` requests have arrived; all of them.
 
         Raises:
@@ -92,9 +94,24 @@ class Receiver:
             async with asyncio.timeout(timeout), self._news:
                 await self._news.wait_for(lambda: len(self.received) >= count)
         except TimeoutError:
-            paths = [f"{r.method} {r.path}" for r in self.received]
-            raise AssertionError(f"{len(paths)} of {count} requests within {timeout} s: {paths}") from None
+            raise AssertionError(f"not {count} requests within {timeout} s: {self._said()}") from None
         return self.received
+
+    async def until(self, wanted: Callable[[Received], bool], timeout: float = PATIENCE) -> Received:
+        """Wait until a request has arrived that is `wanted`; the first of them.
+
+        Raises:
+            AssertionError: none came in time; says which did.
+        """
+        try:
+            async with asyncio.timeout(timeout), self._news:
+                await self._news.wait_for(lambda: any(map(wanted, self.received)))
+        except TimeoutError:
+            raise AssertionError(f"none of these was wanted, within {timeout} s: {self._said()}") from None
+        return next(filter(wanted, self.received))
+
+    def _said(self) -> list[str]:
+        return [f"{r.method} {r.path} {r.body[:500]!r}" for r in self.received]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

@@ -68,11 +68,12 @@ def type_name(kind: Any) -> str:
     """A field's type in words."""
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     for old, new in (
-        ("aiopsd.config.", ""), ("typing.", ""), ("NoneType", "unset"), ("None", "unset"),
+        ("typing.", ""), ("NoneType", "unset"), ("None", "unset"),
         ("tuple[", "list["), (", ...]", "]"), ("Duration", "duration"), ("Secret", "secret"), ("Literal", "one of "),
         ("ForwardRef('RouteConfig')", "RouteConfig"), ("Optional", ""),
     ):  # fmt: skip
         text = text.replace(old, new)
+    text = re.sub(r"\baiopsd\.config\.\w+\.", "", text)
     return re.sub(r"\bstr\b", "text", text).replace("|", "\\|")
 
 
@@ -117,7 +118,9 @@ def configuration() -> str:
         ("detect.online[]", config.OnlineRule), ("detect.drift", config.DriftConfig),
         ("detect.drift.models[]", config.ModelRule), ("correlate", config.CorrelateConfig),
         ("retraining", config.RetrainingConfig), ("route", config.RouteConfig),
-        ("inhibit_rules[]", config.InhibitRule), ("delivery", config.DeliveryConfig),
+        ("inhibit_rules[]", config.InhibitRule), ("time_intervals[]", config.TimeIntervals),
+        ("time_intervals[].time_intervals[]", config.TimeInterval),
+        ("time_intervals[].time_intervals[].times[]", config.TimeRange), ("delivery", config.DeliveryConfig),
         ("rules.yaml of a rule pack", config.RulePack), ("rules.yaml: alerts[]", config.AlertFamily),
         ("rules.yaml: enrich[]", config.Enrichment), ("rules.yaml: edges[]", config.EdgeRule),
     ]  # fmt: skip

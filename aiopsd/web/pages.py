@@ -191,7 +191,7 @@ async def alerts(request: web.Request) -> web.Response:
     return render(
         request,
         "alerts.html",
-        alerts=[(a, site.group(a), any(site.muted(a, now))) for a in shown],
+        alerts=[(a, site.group(a), any(site.muted(a, now)) or bool(site.asleep(a, now))) for a in shown],
         firing=len(firing),
         alone=sum(not a.incident for a in firing),
     )

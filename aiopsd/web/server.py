@@ -18,7 +18,7 @@ from aiopsd.metrics import Metrics
 from aiopsd.projection import Projection
 from aiopsd.protocols import Clock, Door, Store
 from aiopsd.topology import Learned, Topology
-from aiopsd.web import alertmanager, api, openapi, pages, push
+from aiopsd.web import alertmanager, api, openapi, otlp, pages, push
 from aiopsd.web.site import SITE, Error, Muted, Problem, Site, answer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,6 +60,7 @@ def build_app(
         app.router.add_get(site.base + path, handler)
     app.router.add_post(site.base + "/-/reload", reload)
     push.setup(app)
+    otlp.setup(app)
     alertmanager.setup(app)
     api.setup(app)
     openapi.setup(app)
@@ -204,7 +205,10 @@ async def reload(request: web.Request) -> web.Response:
 
 
 async def exposition(request: web.Request) -> web.Response:
-    """GET /metrics: Prometheus text, or OpenMetrics when asked for."""
+    """GET /metrics: Prometheus text, or OpenMetrics when asked for; gzip for who takes it, as Prometheus does."""
     encode: Any
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(request.app[SITE].metrics.registry), headers={"Content-Type": content_type})
+    response = web.Response(body=encode(request.app[SITE].metrics.registry), headers={"Content-Type": content_type})
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response

@@ -21,6 +21,7 @@ from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
 from aiopsd.projection import Projection
 from aiopsd.protocols import Clock, Door, Store
+from aiopsd.routing.tree import Route, group_labels, muted_by
 from aiopsd.topology import Learned, Topology
 
 BODY_TIMEOUT = 30.0  # s; a sender that trickles its body must not hold a place for ever
@@ -115,19 +116,20 @@ class Site:
         """The group that holds the alert: its incident; of one that opens none, what it is quiet with, or itself."""
         return alert.incident or self._group_of(alert.fingerprint) or alert.fingerprint
 
-    def routes(self, alert: Alert) -> list[tuple[str, Labels]]:
-        """(receiver, group labels) of every route that the alert takes, as the dispatcher groups it."""
+    def routes(self, alert: Alert) -> list[tuple[Route, Labels]]:
+        """Every route that the alert takes to a receiver, with the labels of its group there, as the dispatcher has."""
         found = []
         for route in self.tree.match(alert.labels):
-            if route.group_by is None:
-                labels = {"incident": alert.incident} if alert.incident else {}
-            elif "..." in route.group_by:
-                labels = dict(sorted(alert.labels.items()))
-            else:
-                labels = {k: alert.labels[k] for k in sorted(route.group_by) if alert.labels.get(k)}
+            labels = group_labels(route, alert.labels)
+            if route.group_by is None and alert.incident:
+                labels = {"incident": alert.incident}
             if route.receiver:
-                found.append((route.receiver, labels))
+                found.append((route, labels))
         return found
+
+    def asleep(self, alert: Alert, now: float) -> tuple[str, ...]:
+        """Names of the time intervals that mute all of the alert's routes now; (): one of them may tell."""
+        return muted_by((route for route, _ in self.routes(alert)), now)
 
     async def submit(self, bodies: Sequence[Body]) -> int:
         """`Door.submit` with its refusals as 503: what is not safe now may be sent again."""

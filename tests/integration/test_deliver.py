@@ -17,7 +17,7 @@ from aiopsd.notifiers.webhook import Webhook, WebhookConfig
 from aiopsd.protocols import OutboxRow
 from aiopsd.runtime.deliver import Deliverer, backoff, overtakes
 from aiopsd.stores.memory import Contents, MemoryStore
-from aiopsd.testing.receiver import Receiver, Reply
+from aiopsd.testing.receiver import Received, Receiver, Reply
 from aiopsd.trainers.webhook import WebhookTrainer, WebhookTrainerConfig
 
 TRIGGER, ACK, RESOLVE = Action.TRIGGER, Action.ACKNOWLEDGE, Action.RESOLVE
@@ -146,12 +146,20 @@ async def test_retry_after_is_honoured_for_the_whole_destination() -> None:
 
 async def test_a_slow_receiver_delays_nobody_else() -> None:
     """While one destination hangs, the others get all of theirs; and it is asked only a few things at once."""
-    async with Receiver(default=Reply(delay=1.5)) as slow, Receiver() as quick, outbox(slow, quick) as box:
+    released = asyncio.Event()
+
+    async def hang(_: Received) -> Reply:
+        await released.wait()
+        return Reply()
+
+    async with Receiver(answer=hang) as slow, Receiver() as quick, outbox(slow, quick) as box:
         await box.put(*(note(n, f"k{n}", kind="r0") for n in range(20)))
         await box.put(*(note(100 + n, f"k{n}", kind="r1") for n in range(20)))
 
-        await quick.got(20, timeout=1.4)
+        await quick.got(20)
+        await slow.got(4)
         assert 4 == len(slow.received) == slow.most_at_once
+        released.set()
 
 
 async def test_an_answer_that_does_not_come_is_a_timeout() -> None:

@@ -114,6 +114,7 @@ SILENCES: list[tuple[Any, int, str]] = [
 ]
 GETS = [
     ("alerts?filter=%7Ba%3D%22b%22%7D", 400, '"bad matcher format: '),
+    ("alerts?filter=", 400, '"bad matcher format: "'),
     ("alerts?filter=a", 400, '"bad matcher format: '),
     ("alerts?filter=a%3D~%22(%22", 400, '"'),
     ("alerts?receiver=(", 400, '"failed to parse receiver param: error parsing regexp: '),
@@ -263,6 +264,62 @@ async def test_groups_follow_the_routes(site: TestSite) -> None:
     found = {g["receiver"]["name"]: (list(g["labels"]), len(g["alerts"])) for g in groups}
     assert found == {"team-db": (["alertname"], 2), "oncall": (["incident"], 1)}
     assert {g["receiver"]["name"] for g in await site.json("/api/v2/alerts/groups", receiver="oncall")} == {"oncall"}
+
+
+TIMED = """
+receivers: [{name: oncall}, {name: team-db}, {name: nights}]
+route:
+  receiver: oncall
+  group_by: [alertname]
+  routes:
+    - {receiver: team-db, matchers: ['service="db"'], mute_time_intervals: [always, weekends], continue: true}
+    - {receiver: nights, matchers: ['service="db"'], active_time_intervals: [never]}
+time_intervals:
+  - {name: always, time_intervals: [{}]}
+  - {name: weekends, time_intervals: [{weekdays: ['saturday', 'friday:saturday'], location: Europe/Berlin}]}
+  - {name: never, time_intervals: [{times: [{start_time: '09:00', end_time: '17:00'}], years: [1971], months: ['1:3']}]}
+"""
+
+
+async def test_groups_of_a_muted_route_say_by_what() -> None:
+    """`mutedBy` stands at the alerts of a group; `muted=false` leaves it out, and /alerts does not know of it."""
+    async with running(TIMED) as site:
+        await site.post("/api/v2/alerts", [{"labels": {"alertname": a, "service": a}} for a in ("db", "web")])
+
+        groups = await site.json("/api/v2/alerts/groups")
+        told = {
+            (g["receiver"]["name"], a["status"]["state"], *a["status"]["mutedBy"]) for g in groups for a in g["alerts"]
+        }
+        assert told == {("oncall", "active"), ("team-db", "suppressed", "always"), ("nights", "suppressed", "never")}
+        (both,) = await site.json("/api/v2/alerts", receiver="nights")
+        assert [{"name": "team-db"}, {"name": "nights"}] == both["receivers"]  # all of them, whichever was asked for
+        left = await site.json("/api/v2/alerts/groups", muted="false")
+        assert ["oncall"] == [g["receiver"]["name"] for g in left]
+        assert {("active", ())} == {
+            (a["status"]["state"], tuple(a["status"]["mutedBy"])) for a in await site.json("/api/v2/alerts")
+        }
+        own = {a["service"]: a["muted_by"] for a in (await site.json("/api/v1/alerts"))["alerts"]}
+        assert own == {"db": ["always", "never"], "web": []}
+
+
+@pytest.mark.services
+async def test_amtool_takes_what_the_status_shows(tmp_path: Path) -> None:
+    """`config.original` with time intervals passes the real `amtool check-config`: it is strict Alertmanager YAML."""
+    program = require("amtool")
+    async with running(TIMED) as site:
+        shown = (await site.json("/api/v2/status"))["config"]["original"]
+    (tmp_path / "am.yml").write_text(shown)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "check-config",
+        str(tmp_path / "am.yml"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 0, out.decode()
+    assert yaml.safe_load(shown)["time_intervals"] == yaml.safe_load(TIMED)["time_intervals"]
 
 
 async def test_a_silence_lives_its_life(site: TestSite) -> None:

@@ -414,6 +414,14 @@ async def test_metrics_count_requests_by_route(site: TestSite) -> None:
     assert 'alertmanager_build_info{version="0.28.0"} 1' in text
 
 
+@pytest.mark.parametrize(("accepted", "sent"), [("gzip", "gzip"), ("gzip, deflate, br", "gzip"), ("br", ""), ("", "")])
+async def test_metrics_are_compressed_for_who_takes_it(site: TestSite, accepted: str, sent: str) -> None:
+    """Prometheus asks for gzip; the content is the same either way."""
+    async with site.http.get("/metrics", headers={"Accept-Encoding": accepted}) as answer:
+        assert answer.headers.get("Content-Encoding", "") == sent
+        assert "alertmanager_build_info" in await answer.text()
+
+
 async def test_writes_need_the_token() -> None:
     """With a token every write without it is 401 and does nothing; reads stay open; the right one is taken."""
     async with running("http: {token: s3cret}") as site:

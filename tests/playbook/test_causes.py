@@ -1,6 +1,6 @@
 """What a page says of its cause, and when evidence is asked for: journal records in, effects out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from aiopsd.config import Config, load
 from aiopsd.correlate.grouping import Revision
 from aiopsd.model import (
+    Alert,
     AlertBatch,
     AlertIn,
     Anomaly,
@@ -32,6 +33,7 @@ from aiopsd.model import (
     Verdict,
 )
 from aiopsd.pipeline import correlate
+from aiopsd.pipeline.correlate import causes
 
 T0 = 1_700_000_000.0
 OPS = "route: {receiver: ops%s}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:1/'}]}]"
@@ -181,6 +183,35 @@ def test_nothing_is_asked_about_an_incident_in_which_nothing_fires(room: Room) -
     room.tell(310.0, Tick())
 
     assert room.asked == before
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "named", "one"),
+    [
+        (0.92, 0.3, "cart", True),  # certain by itself, whatever the other says
+        (0.84, 0.82, "db", True),  # unsure each, but they say the same
+        (0.84, 0.82, "cart", False),
+        (0.6, 0.6, "db", False),
+    ],
+)
+def test_incidents_that_name_one_cause_are_one(
+    mine: float, theirs: float, named: str, one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trouble of the cause is in one of them: two witnesses of it are as good as one that is certain."""
+    said = {"far": ("db", mine), "db": (named, theirs)}
+
+    def ranked(alerts: Sequence[Alert], *_: object, **__: object) -> tuple[Candidate, ...]:
+        service, confidence = said[alerts[0].service]
+        return (Candidate(service=service, confidence=confidence, evidence=(cpu(service, 0.9, at=100.0),)),)
+
+    monkeypatch.setattr(causes, "rank", ranked)
+    room = Room("web>cart cart>db far>away")
+    room.anomaly(100.0, "db")
+    room.anomaly(101.0, "far")
+    assert len([i for i in room.incidents.values() if i.state is IncidentState.OPEN]) == 2
+    room.tell(110.0, Tick())
+
+    assert (len([i for i in room.incidents.values() if i.state is IncidentState.OPEN]) == 1) is one
 
 
 def test_the_first_alert_of_an_incident_of_anomalies_asks_anew(room: Room) -> None:

@@ -364,6 +364,22 @@ def test_forgotten_incidents_leave_no_state() -> None:
         assert not left[table], table
 
 
+def test_an_alert_that_has_moved_on_is_not_waited_for_where_it_was() -> None:
+    """It fires in a later trouble, its first one parts and is forgotten, and the alert can still fire again."""
+    desk = Desk("web>db", retention=7200.0)
+    slow, errors = desk.fire(0, "web", "Slow"), desk.fire(3, "web", "Errors")
+    desk.end(60, desk.fire(5, "web", "Full"))
+    db = desk.fire(3000, "db", "Down")
+    full = desk.fire(3022, "web", "Full")
+    desk.end(3200, slow)
+    desk.end(3600, errors)
+    desk.end(3700, full, db)
+    desk.until(20_000)
+    assert not desk.grouper.s.pairs
+
+    assert desk.of(desk.fire(20_000, "web", "Full"))
+
+
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 5])
 def test_a_restart_anywhere_changes_nothing(at: int) -> None:
     """Resumed from its snapshot after any arrival, the grouper ends with the same incidents."""

@@ -54,6 +54,19 @@ def test_who_comes_later_is_weighed_against_the_silent_zone() -> None:
     assert desk.of(other) != desk.of(late)
 
 
+def test_what_was_over_when_the_zone_showed_is_not_of_it() -> None:
+    """Samples say when the zone's trouble began to show: an alert that had ended by then is another incident."""
+    desk = settled()
+    batch = desk.fire(NEXT - 40.0, f"s{ZONE[19]}", "BatchJobFailed", zone="z0")
+    desk.end(NEXT - 10.0, batch)
+    anomaly = {"signal": "errors", "aiopsd_kind": "anomaly"}
+    fell = [desk.fire(NEXT + 2.0 * k, f"s{i}", "AiopsdAnomaly", zone="z0", **anomaly) for k, i in enumerate(ZONE[:16])]
+    desk.until(NEXT + 900.0)
+
+    assert desk.together(*fell)
+    assert desk.of(batch) != desk.of(fell[0])
+
+
 def test_an_unrelated_alert_of_a_popular_zone_stays_out() -> None:
     """A fault climbs its calls in a zone where everything runs; an alert of that zone that no call joins is another."""
     calls = CALLS + " " + " ".join(f"s{i}>core" for i in range(8))

@@ -277,6 +277,17 @@ def test_a_silenced_incident_is_held_and_its_end_is_still_told(play: Play) -> No
     assert [(1030, "trigger"), (20400, "resolve")] == [(t.at, t.action) for t in play.told()]
 
 
+def test_a_silence_holds_a_correction_until_it_ends(play: Play) -> None:
+    """Another cause of an incident of which all is silenced is told at the first tick after the silence, not within."""
+    play.fire("A", at=1000, incident="i").root("i", ("db", 0.5), at=1001).until(1030)
+    assert [FIRST] == [t.reason for t in play.told()]
+    play.silence('alertname="A"', at=1100, until=2000)
+    play.root("i", ("cart", 0.9), at=1200).until(1999)
+    assert [] == play.told()
+
+    assert [(2230, NotifyReason.ROOT_CHANGED)] == [(t.at, t.reason) for t in play.until(3000).told()]
+
+
 def test_when_the_silence_ends_the_incident_pages(play: Play) -> None:
     """It is told at the next tick, and the hold was audited once."""
     play.silence('alertname="A"', at=900, until=2000)

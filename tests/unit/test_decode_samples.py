@@ -294,7 +294,7 @@ def test_the_built_in_formats_are_declared_as_plug_ins() -> None:
 
     found = {name: EntryPoint(name, value, "").load() for name, value in declared["aiopsd.decoders"].items()}
 
-    assert {"json": sample_format("json"), "remote-write": sample_format("remote-write")} == found
+    assert {name: sample_format(name) for name in ("json", "remote-write", "otlp_proto", "otlp_json")} == found
 
 
 def test_nothing_gives_empty_columns() -> None:

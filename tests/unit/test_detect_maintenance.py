@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aiopsd.config import load
-from aiopsd.detect.maintenance import Maintenance, Window, minutes
+from aiopsd.detect.maintenance import Maintenance, Window
 from aiopsd.errors import ConfigError
 from aiopsd.model import Anomaly, Append, Effect
 from aiopsd.pipeline.detect import build
@@ -67,8 +67,13 @@ def test_a_window_that_means_nothing_is_refused(text: str, said: str) -> None:
 
 
 def test_a_time_of_day_may_stand_without_quotes() -> None:
-    """YAML makes a number of 22:00; it means the same."""
-    assert minutes("22:00") == minutes(22 * 60)
+    """22:00 without quotes is no number to the base 60."""
+    bare, quoted = (
+        window(text).between(T0, T0 + 86400.0) for text in ("from: 22:00, to: 23:30", "from: '22:00', to: '23:30'")
+    )
+
+    assert len(bare) == 1
+    assert bare == quoted
 
 
 def test_several_windows_concern_a_series_together() -> None:

@@ -13,7 +13,6 @@ from aiopsd.correlate.grouping.state import (
     CHECK_TIMER,
     DROP_TIMER,
     ENDED_TIMER,
-    LATEST,
     THINK_TIMER,
     Group,
     Revision,
@@ -25,6 +24,7 @@ from aiopsd.correlate.grouping.state import (
     drop_in,
     set_timer,
 )
+from aiopsd.correlate.grouping.strangers import Strangers
 from aiopsd.model import Verdict, content_id
 
 BURSTS = 16  # incidents that tell whether others come with them
@@ -51,12 +51,15 @@ class Look(NamedTuple):
 class Forest:
     """Structure and its changes; every change that somebody must hear of is left in `pending`."""
 
-    def __init__(self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds, crowds: Crowds) -> None:
+    def __init__(
+        self, s: State, config: CorrelateConfig, graph: Graph, odds: Odds, crowds: Crowds, strangers: Strangers
+    ) -> None:
         self.s = s
         self.config = config
         self.graph = graph
         self.odds = odds
         self.crowds = crowds
+        self.strangers = strangers
         self.untold: dict[str, None] = {}  # incidents of this step that nobody has been told of
 
     def open(self, gid: str) -> Group:
@@ -90,7 +93,7 @@ class Forest:
             ),
             look.near,
         )
-        self.s.begun = [*self.s.begun[1 - LATEST :], trouble.id]
+        self.strangers.begun.add(trouble)
         self.take_alert(trouble, item)
         return trouble
 
@@ -216,7 +219,7 @@ class Forest:
             s.pairs.setdefault(f"{trouble.vertex}|{row.name}", {})[trouble.id] = item.onset
         if not any(s.rows[fp].firing for fp in trouble.alerts):
             trouble.ended = max(s.rows[fp].ended for fp in trouble.alerts)
-            s.over = [*s.over[1 - LATEST :], trouble.id]
+            self.strangers.over.add(trouble)
             s.count += 1
             group.changed = s.count
             set_timer(self.s, stamp + END_CHECK, ENDED_TIMER, trouble.id)
@@ -316,8 +319,8 @@ class Forest:
             ended = s.pairs.get(pair, {}).get(trouble.id)
             if ended is not None:
                 s.pairs[pair][other.id] = ended
-                if name not in left:
-                    drop_in(s.pairs, pair, trouble.id)
+        for name in trouble.names.keys() - left:  # nor does one whose alert has fired in another trouble since
+            drop_in(s.pairs, f"{trouble.vertex}|{name}", trouble.id)
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         other.texts = {n: text for n, text in trouble.texts.items() if n in names}
         trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}

@@ -71,7 +71,7 @@ class Grouper:
         self.odds = Odds(s, config, self.memory, self.passages)
         self.strangers = Strangers(s, topology, self.memory)
         self.crowds = Crowds(s, self.graph)
-        self.forest = Forest(s, config, self.graph, self.odds, self.crowds)
+        self.forest = Forest(s, config, self.graph, self.odds, self.crowds, self.strangers)
         self.thoughts = Thoughts(s, self.graph, self.odds, self.strangers, self.forest)
         self.lessons = Lessons(s, self.graph, self.memory, self.odds, self.strangers, self.passages, self.forest)
         self.hindsight = Hindsight(s, self.graph, self.memory, self.strangers, self.forest)
@@ -210,20 +210,30 @@ class Grouper:
         """
         s = self.s
         s.now = max(s.now, stamp)
+        origin = self._origin(incident, cause)
+        if origin is not None:
+            self.forest.follow(s.groups[incident], origin, f"the evidence names {cause} as the cause of both")
+        out, s.pending = s.pending, []
+        return out
+
+    def home(self, incident: str, cause: str) -> str:
+        """The incident with the trouble of `cause` that `caused` would make this one part of; "": none."""
+        origin = self._origin(incident, cause)
+        return origin.group if origin is not None else ""
+
+    def _origin(self, incident: str, cause: str) -> Trouble | None:
+        s = self.s
         group = s.groups.get(incident)
         if group is None or not group.firing:
-            return []
+            return None
         here = [s.troubles[tid] for tid in group.troubles]
         below = self.topology.needed({t.vertex for t in here})
         if cause not in below and not any(measured(name) for t in here for name in t.names):
-            return []
+            return None
         began = min(t.onset for t in here)
         others = [t for tid in s.hot.get(cause, ()) if (t := s.troubles[tid]).group != incident and t.names]
         origins = [t for t in others if t.ended < 0.0 and abs(t.onset - began) <= HORIZON]
-        if origins:
-            self.forest.follow(group, min(origins, key=by_onset), f"the evidence names {cause} as the cause of both")
-        out, s.pending = s.pending, []
-        return out
+        return min(origins, key=by_onset, default=None)
 
     def verdict(self, v: Verdict, stamp: float, wrongly: Sequence[str] = ()) -> list[Revision]:
         """What an operator said: merge, split and noise change the groups now and the odds from now on.

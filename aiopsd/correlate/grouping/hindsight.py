@@ -71,7 +71,7 @@ class Hindsight:
             others = [other for other, _ in self.graph.near_kept(trouble.vertex, trouble.onset)]
             if trouble.parent < 0:  # incidents without a path between them are compared at their roots
                 spot = self.graph.spot(trouble.vertex)
-                strangers = self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, s.over, spot)
+                strangers = self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, self.strangers.over, spot)
                 others += [other for other, _, _ in strangers]
             for oid in s.kept.get(trouble.vertex, ()):  # what fires again may have begun long ago
                 other = s.troubles[oid]

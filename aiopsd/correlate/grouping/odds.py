@@ -230,9 +230,15 @@ class Odds:
         """Whether a trouble was over when the other one began: then it does not stem from it.
 
         Only where an anomaly says when it began: its onset is read from samples, while the rule of an alert may wait
-        for minutes and tell a cause after a symptom that is gone again.
+        for minutes and tell a cause after a symptom that is gone again. Of a silent trouble only what hangs on it says
+        when it showed.
         """
-        return 0.0 <= self.end(trouble) < other.onset and any(map(measured, other.names))
+        end = self.end(trouble)
+        if end < 0.0:
+            return False
+        shown = (other,) if other.names else [self.s.troubles[child] for child in other.children]
+        began = min((by.onset for by in shown if any(map(measured, by.names))), default=0.0)
+        return end < began
 
     def alone(self, group: Group) -> bool:
         """Whether all of an incident is one alert that comes and goes."""

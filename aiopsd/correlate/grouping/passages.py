@@ -50,6 +50,7 @@ class Passages:
         self.s = s
         self._known: dict[tuple[str, str, bool], Passage] = {}
         self._hour = -1.0
+        self._held = {up: sum(map(len, self._rows(up).values())) for up in (True, False)}
 
     def of(self, source: str, target: str, up: bool) -> Passage:
         """The passage from one vertex to the next; one that nobody has seen is as all of them."""
@@ -116,20 +117,29 @@ class Passages:
     def _count(self, source: str, target: str, up: bool, asked: float, crossed: float, gap: float) -> None:
         rows, now = self._rows(up), self.s.now
         for one, other in ((source, target), (ALL, ALL)):
-            add(rows.setdefault(one, {}).setdefault(other, Tally()), now, asked, crossed, gap)
-        self._anew()
+            row = rows.get(one)
+            if row is None:
+                row = rows[one] = {}
+            tally = row.get(other)
+            if tally is None:
+                tally = row[other] = Tally()
+                self._held[up] += 1
+            add(tally, now, asked, crossed, gap)
+        self._known.clear()
 
     def bound(self) -> None:
         """Forget what was seen least, when there is too much of it."""
-        for rows in (self.s.up, self.s.down):
-            if sum(map(len, rows.values())) <= MOST:
+        for up, held in self._held.items():
+            if held <= MOST:
                 continue
+            rows = self._rows(up)
             seen = sorted((-read(t, self.s.now)[0], a, b) for a, row in rows.items() for b, t in row.items())
             for _, a, b in seen[3 * MOST // 4 :]:
                 del rows[a][b]
                 if not rows[a]:
                     del rows[a]
-            self._anew()
+            self._held[up] = 3 * MOST // 4
+            self._known.clear()
 
     def learned(self, caller: str, callee: str) -> dict[str, dict[str, float]]:
         """What history says of an edge, by direction: `climbs` to the caller, `runs_down` to the callee.

@@ -79,7 +79,7 @@ class Second:
             self.odds.vote(votes, best, other, w, how)
         spot = self.graph.spot(item.vertex)
         texts = {item.name: item.text}
-        for other, w, how in self.strangers.near(item.vertex, texts, item.onset, s.begun, spot):
+        for other, w, how in self.strangers.near(item.vertex, texts, item.onset, self.strangers.begun, spot):
             self.odds.vote(votes, best, other, w, how)
         ends = s.pairs.get(f"{item.vertex}|{item.name}")
         if ends:

@@ -15,7 +15,7 @@ from aiopsd.correlate.grouping.graph import HORIZON, Spot
 from aiopsd.correlate.grouping.likeness import alike
 from aiopsd.correlate.grouping.memory import SPREAD, Memory
 from aiopsd.correlate.grouping.odds import SHARED_SCALE, delay
-from aiopsd.correlate.grouping.state import Group, State, Trouble
+from aiopsd.correlate.grouping.state import LATEST, Group, State, Trouble
 from aiopsd.topology import Topology
 
 REACH = 1.0  # vertices that a trouble reaches by paths that the graph does not know, if it does not know one of them
@@ -26,24 +26,52 @@ MANY = 256  # troubles of one incident above which it says of no two that they b
 _NOBODY: frozenset[str] = frozenset()
 
 
+class Latest:
+    """Troubles that began, or ended, last: `ids` as they came, each as often as it did; are all in the graph?"""
+
+    def __init__(self, ids: list[int], s: State, topology: Topology) -> None:
+        self.ids = ids
+        self.s = s
+        self.topology = topology
+        self._outside: list[int] = []
+        self._version = -1
+
+    def add(self, trouble: Trouble) -> None:
+        """One more, and the first one goes."""
+        self.ids.append(trouble.id)
+        if len(self.ids) > LATEST:
+            del self.ids[0]
+        if trouble.vertex not in self.topology:
+            self._outside.append(trouble.id)
+
+    def known(self) -> bool:
+        """Whether the graph has them all; asked of each once, as long as the graph stays."""
+        if self._version != self.topology.version:
+            self._version = self.topology.version
+            among = [self.s.troubles[tid] for tid in self.ids if tid in self.s.troubles]
+            self._outside = [trouble.id for trouble in among if trouble.vertex not in self.topology]
+        elif self._outside:
+            self._outside = [tid for tid in self._outside if tid in self.ids]
+        return not self._outside
+
+
 class Strangers:
-    """Weighs strangers; of the state it reads `begun`, `over` and `troubles`."""
+    """Weighs strangers; of the state it keeps `begun` and `over`."""
 
     def __init__(self, s: State, topology: Topology, memory: Memory) -> None:
         self.s = s
         self.topology = topology
         self.memory = memory
         self.company = Company(s)
-        self._outside: list[int] = []  # of `begun`, up to the trouble that was asked last, those the graph lacks
-        self._asked = -1
-        self._version = topology.version
+        self.begun = Latest(s.begun, s, topology)
+        self.over = Latest(s.over, s, topology)
 
     def near(
         self,
         vertex: str,
         texts: Mapping[str, str],
         onset: float,
-        among: Sequence[int],
+        among: Latest,
         spot: Spot,
     ) -> Iterable[tuple[Trouble, float, str]]:
         """Of some troubles the strangers to `vertex` that began about then: (trouble, log-likelihood, how).
@@ -53,9 +81,9 @@ class Strangers:
         """
         known = vertex in self.topology
         friends = self.company.friends(vertex, texts) if known else _NOBODY
-        if known and not friends and among is self.s.begun and not self._lacks():
+        if known and not friends and among.known():
             return ()  # as nearly always, where the graph is whole
-        return self._near(vertex, texts, onset, among, spot, known, friends)
+        return self._near(vertex, texts, onset, among.ids, spot, known, friends)
 
     def _near(
         self,
@@ -87,22 +115,6 @@ class Strangers:
             elif other.group not in best or found[1] > best[other.group][1]:
                 best[other.group] = found
         yield from best.values()
-
-    def _lacks(self) -> bool:
-        """Whether the graph lacks any of the troubles that began last; asked of each once, as the graph is now."""
-        begun, topology = self.s.begun, self.topology
-        if self._version != topology.version:
-            self._version, self._asked, self._outside = topology.version, -1, []
-        for tid in reversed(begun):  # ids grow
-            if tid <= self._asked:
-                break
-            if (other := self.s.troubles.get(tid)) is not None and other.vertex not in topology:
-                self._outside.append(tid)
-        if begun:
-            self._asked = max(self._asked, begun[-1])
-        if self._outside:
-            self._outside = [tid for tid in self._outside if tid >= begun[0] and tid in self.s.troubles]
-        return bool(self._outside)
 
     def weight(self, vertex: str, texts: Mapping[str, str], onset: float, other: Trouble) -> tuple[float, str]:
         """(log-likelihood that what began at `onset` and says `texts` stems from a trouble elsewhere, how)."""

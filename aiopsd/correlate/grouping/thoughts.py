@@ -48,7 +48,7 @@ class Thoughts:
                 w, how = self.odds.same(trouble.onset, trouble.names, other), "same"
             self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
         spot = self.graph.spot(trouble.vertex)
-        recent = s.over if ended else s.begun
+        recent = self.strangers.over if ended else self.strangers.begun
         for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, spot):
             if other.group != here or not self.forest.hangs_on(other, trouble):
                 w += self.odds.together(trouble, other) if ended else 0.0

@@ -145,7 +145,7 @@ class Causes:
         changed = before is None or before.service != after.service
         incident = replace(incident, roots=roots, changes=tuple(c.id for r in roots[:1] for c in r.changes))
         ledger.put(ledger.summed(incident))
-        if not over and after.evidence and after.confidence >= NAMED:  # alerts alone: grouping has weighed them
+        if not over and after.evidence:  # alerts alone: grouping has weighed them
             self._named[incident_id] = after.service
         if changed:
             ledger.audit(
@@ -167,9 +167,25 @@ class Causes:
         )
 
     def named(self) -> dict[str, str]:
-        """Incidents whose cause is as good as certain since the last call, each with that cause."""
+        """Incidents whose cause was found since the last call and is as good as certain, each with that cause."""
         named, self._named = self._named, {}
-        return named
+        return {incident: cause for incident, cause in named.items() if self._agreed(incident, cause) >= NAMED}
+
+    def _agreed(self, incident_id: str, cause: str) -> float:
+        """Chance that an incident stems from this trouble, whose own incident is a second witness where it says so too.
+
+        Alone a piece of an outage is rightly unsure: that there are pieces is a sign of a place that is hard to read.
+        """
+        ledger = self._ledger
+        mine, home = (ledger.incidents.get(i) for i in (incident_id, self._grouper.home(incident_id, cause)))
+        one, other = (i.root if i is not None else None for i in (mine, home))
+        if one is None or one.service != cause:
+            return 0.0
+        if other is None or other.service != cause:
+            return one.confidence
+        either = one.confidence * other.confidence
+        neither = (1.0 - one.confidence) * (1.0 - other.confidence)
+        return either / (either + neither) if either else 0.0
 
     def _evidence(self, incident_id: str) -> Heard:
         heard = self._heard.get(incident_id)

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from aiopsd.decode.alerts import BadAlert, decode_alerts
 from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.matchers import BadPattern, anchored
 from aiopsd.model import Alert, AlertBatch, AlertIn, Labels
+from aiopsd.routing.tree import Route, muted_by
 from aiopsd.web.alertmanager.wire import Refused, filters, flag, invalid, read_json_bytes
 from aiopsd.web.site import SITE, Problem, Site, answer, rfc3339
 
@@ -131,8 +133,8 @@ def gettable(site: Site, alert: Alert, receivers: Sequence[str], now: float) -> 
     )
 
 
-async def chosen(request: web.Request) -> list[tuple[GettableAlert, list[tuple[str, Labels]]]]:
-    """Firing alerts that pass the request's filters, by fingerprint, each with its routes."""
+async def chosen(request: web.Request) -> list[tuple[GettableAlert, list[tuple[Route, Labels]]]]:
+    """Firing alerts that pass the request's filters, by fingerprint, each with those of its routes that do."""
     site, now = request.app[SITE], request.app[SITE].clock()
     matchers, receiver = filters(request), receiver_filter(request)
     active, silenced, inhibited = flag(request, "active"), flag(request, "silenced"), flag(request, "inhibited")
@@ -142,10 +144,11 @@ async def chosen(request: web.Request) -> list[tuple[GettableAlert, list[tuple[s
             await asyncio.sleep(0)
         if (alert.ends_at and alert.ends_at < now) or not matchers.matches(alert.labels):
             continue
-        routes = [(name, labels) for name, labels in site.routes(alert) if receiver(name)]
+        every = site.routes(alert)
+        routes = [(route, labels) for route, labels in every if receiver(route.receiver)]
         if not routes and "receiver" in request.query:
             continue
-        item = gettable(site, alert, list(dict.fromkeys(name for name, _ in routes)), now)
+        item = gettable(site, alert, list(dict.fromkeys(route.receiver for route, _ in every)), now)
         if item.status.state == "active" and not active:
             continue
         if (item.status.silencedBy and not silenced) or (item.status.inhibitedBy and not inhibited):
@@ -159,14 +162,29 @@ async def get_alerts(request: web.Request) -> web.Response:
     return answer([item for item, _ in await chosen(request)])
 
 
+_Key: TypeAlias = tuple[int, tuple[tuple[str, str], ...], str, str]
+
+
+def _key(route: Route, labels: Labels) -> _Key:
+    """Of a group, in Alertmanager's order: few labels first. All routes of an incident to a receiver are one group."""
+    return len(labels), tuple(sorted(labels.items())), route.receiver, "" if route.group_by is None else route.key
+
+
 async def get_groups(request: web.Request) -> web.Response:
-    """GET /api/v2/alerts/groups: by receiver and group labels, as the dispatcher groups them."""
-    groups: dict[tuple[str, str], AlertGroup] = {}
+    """GET /api/v2/alerts/groups: as the dispatcher groups them, each alert with what mutes its route now."""
+    now, muted = request.app[SITE].clock(), flag(request, "muted")
+    groups: dict[_Key, AlertGroup] = {}
     for item, routes in await chosen(request):
-        if not flag(request, "muted") and item.status.mutedBy:
-            continue
-        for receiver, labels in routes:
-            key = (str(sorted(labels.items())), receiver)
-            group = groups.setdefault(key, AlertGroup(alerts=[], labels=labels, receiver=Name(name=receiver)))
-            group.alerts.append(item)
+        receivers = [Name(name=name) for name in dict.fromkeys(route.receiver for route, _ in routes)]
+        taken: dict[_Key, list[Route]] = {}
+        for route, labels in routes:
+            taken.setdefault(_key(route, labels), []).append(route)
+        for key, through in taken.items():
+            by = muted_by(through, now)
+            if by and not muted:
+                continue
+            _, pairs, receiver, _ = key
+            group = groups.setdefault(key, AlertGroup(alerts=[], labels=dict(pairs), receiver=Name(name=receiver)))
+            status = replace(item.status, mutedBy=by, state="suppressed") if by else item.status
+            group.alerts.append(replace(item, receivers=receivers, status=status))
     return answer([groups[key] for key in sorted(groups)])

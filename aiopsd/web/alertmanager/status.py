@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import yaml
 from aiohttp import web
 
-from aiopsd.config import Config, RouteConfig
+from aiopsd.config import Config, RouteConfig, Section
 from aiopsd.matchers import matcher_text, parse_matcher
 from aiopsd.web.site import SITE, answer, rfc3339
 
@@ -38,7 +39,7 @@ async def get_status(request: web.Request) -> web.Response:
 
 
 def routing_text(config: Config) -> str:
-    """Routes, receivers' names and inhibition as Alertmanager's YAML: what `amtool config routes` reads.
+    """Routes, receivers' names, inhibition, time intervals as Alertmanager's YAML: what `amtool config routes` reads.
 
     Integrations are left out: they hold secrets and options that Alertmanager does not know. Grouping by incident has
     no word there; it is shown as a label of that name.
@@ -60,6 +61,9 @@ def routing_text(config: Config) -> str:
             value = getattr(node, name)
             if value is not None:
                 out[name] = length(value)
+        for name in ("mute_time_intervals", "active_time_intervals"):
+            if getattr(node, name):
+                out[name] = list(getattr(node, name))
         if node.continue_:
             out["continue"] = True
         if node.routes:
@@ -83,4 +87,17 @@ def routing_text(config: Config) -> str:
             }
             for rule in config.inhibit_rules
         ]
+    if named := (*config.time_intervals, *config.mute_time_intervals):
+        shown["time_intervals"] = [_given(interval) for interval in named]
     return yaml.safe_dump(shown, sort_keys=False)
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """What of a section is not its default, as it stood in the configuration."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(section):
+        value = getattr(section, field.name)
+        if value != field.default:
+            parts = isinstance(value, tuple)
+            found[field.encode_name] = [_given(v) if isinstance(v, Section) else v for v in value] if parts else value
+    return found

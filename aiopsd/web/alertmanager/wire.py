@@ -79,7 +79,7 @@ def filters(request: web.Request) -> Matchers:
     """
     found = []
     for text in request.query.getall("filter", []):
-        if text.lstrip().startswith("{"):  # one matcher each, never a set
+        if not text.strip() or text.lstrip().startswith("{"):  # one matcher each, never none or a set
             raise Refused(400, f"bad matcher format: {text}")
         try:
             found.append(parse_matcher(text))

@@ -137,6 +137,7 @@ class AlertView(View, frozen=True, kw_only=True):
     updated_at: datetime | None
     generator_url: str
     silenced_by: Sequence[str]
+    muted_by: Sequence[str]  # time intervals that mute all of its routes
     inhibited_by: Sequence[str]
     evidence: list[EvidenceView]
 
@@ -331,7 +332,8 @@ def incident_view(site: Site, i: Incident) -> IncidentView:
 
 
 def alert_view(site: Site, a: Alert, now: float) -> AlertView:
-    silenced, inhibited = site.muted(a, now) if a.state == "firing" else ((), ())
+    firing = a.state == "firing"
+    silenced, inhibited = site.muted(a, now) if firing else ((), ())
     return AlertView(
         fingerprint=a.fingerprint,
         incident=a.incident,
@@ -347,6 +349,7 @@ def alert_view(site: Site, a: Alert, now: float) -> AlertView:
         updated_at=moment(a.updated_at),
         generator_url=a.generator_url,
         silenced_by=tuple(silenced),
+        muted_by=site.asleep(a, now) if firing else (),
         inhibited_by=tuple(inhibited),
         evidence=[evidence_view(e) for e in a.evidence],
     )

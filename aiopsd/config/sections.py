@@ -1,85 +1,15 @@
-"""The configuration: frozen Structs, defaults with a reason, durations that are durations, secrets that stay secret.
+"""Every section of the configuration as a frozen Struct: the keys, their defaults, and the reason of a default.
 
-One YAML file, or a folder whose *.yaml fragments are merged by top-level key (lists are joined, mappings are merged,
-a scalar given twice is an error). Every error names its key. The Config of a plug-in stands beside its class; here its
-part stays raw and is read by `plugin_config` when the plug-in is known.
+docs/reference/configuration.md is made of this module: a comment behind a key is what it says there.
 """
 
-import hashlib
-import os
-import re
-from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
-import yaml
-from msgspec.structs import replace
 
+from aiopsd.config.values import Duration, Secret
 from aiopsd.errors import ConfigError
-from aiopsd.marks import Marked
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
-
-
-class Duration(float):
-    """Seconds, written as Prometheus does: `30s`, `5m`, `1h30m`, `7d`.
-
-    >>> Duration.parse("1h30m")
-    5400.0
-    """
-
-    @classmethod
-    def parse(cls, text: object) -> "Duration":
-        if text == 0 or text == "0":
-            return cls(0.0)
-        if not isinstance(text, str) or not _DURATION.fullmatch(text):
-            raise ValueError(f"not a duration: {text!r} (write `30s`, `5m`, `1h30m`)")
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdwy])", text)
-        return cls(sum(float(number) * _UNITS[unit] for number, unit in parts))
-
-
-class Secret:
-    """A value that no repr, log or error shows. Written in place, as `{file: PATH}` or as `{env: NAME}`."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    @classmethod
-    def parse(cls, raw: object) -> "Secret":
-        if isinstance(raw, str):
-            return cls(raw)
-        if isinstance(raw, dict) and len(raw) == 1:
-            ((how, what),) = raw.items()
-            if how == "file" and isinstance(what, str):
-                try:
-                    return cls(Path(what).read_text(encoding="utf-8").strip())
-                except OSError as e:
-                    raise ValueError(f"cannot read the secret's file: {e}") from None
-            if how == "env" and isinstance(what, str):
-                if what not in os.environ:
-                    raise ValueError(f"environment variable {what} is not set")
-                return cls(os.environ[what])
-        raise ValueError("a secret is a text, {file: PATH} or {env: NAME}")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,7 +22,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class HttpConfig(Section, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:9095"  # loopback by default: there is no authentication unless a token is set
     external_url: str = ""  # what links in notifications start with; "" = http://<listen>
-    route_prefix: str = ""
+    route_prefix: str = ""  # everything lives below it: /ops
     token: Secret | None = None  # bearer token that writes must carry
     max_body: int = 32 * 1024 * 1024  # bytes after decompression; larger is 413
     max_pushes: int = 32  # request bodies in memory at once, metrics and the rest each; others wait on their sockets
@@ -113,9 +43,9 @@ class MetricLogConfig(Section, frozen=True, kw_only=True):
     """The local log that HTTP-pushed metrics go through."""
 
     partitions: int = 1  # more than one pays with workers > 1 only
-    retention: Duration = Duration(86400.0)
-    max_bytes: int = 8 * 1024**3
-    sync: Literal["full", "normal"] = "full"
+    retention: Duration = Duration(86400.0)  # of what was scored; it is read again after a crash
+    max_bytes: int = 8 * 1024**3  # what was scored goes sooner to stay below; when nothing else is left, a push is 503
+    sync: Literal["full", "normal"] = "full"  # as of `journal`
 
 
 class SnapshotConfig(Section, frozen=True, kw_only=True):
@@ -129,8 +59,8 @@ class StoreConfig(Section, frozen=True, kw_only=True):
 class SourceConfig(Section, frozen=True, kw_only=True):
     """One input log. Exactly one of `kafka`, `files` says where it is; its keys are that stream's Config."""
 
-    name: str
-    kind: Literal["metrics", "alerts", "topology", "changes"]
+    name: str  # of its positions and metrics: another name begins anew
+    kind: Literal["metrics", "alerts", "topology", "changes"]  # what its records are
     format: str = ""  # "": json for metrics, prometheus for alerts, edges for topology, changes for changes
     keyed_by: Literal["service", "series", "none"] = "service"  # the others go through the local metric log, by service
     on_offset_lost: Literal["stop", "earliest"] = "earliest"  # earliest: go on and record the gap
@@ -153,7 +83,7 @@ class ServiceRule(Section, frozen=True, kw_only=True):
     """One way to find the service of a label set: all of `match` (anchored RE2), then `service` with $name replaced."""
 
     match: dict[str, str] = {}
-    service: str
+    service: str  # with $label for the value of a label
 
 
 class ServicesConfig(Section, frozen=True, kw_only=True):
@@ -162,7 +92,7 @@ class ServicesConfig(Section, frozen=True, kw_only=True):
     rules: tuple[ServiceRule, ...] = ()
     labels: tuple[str, ...] = ("service", "service_name", "app", "app_kubernetes_io_name", "deployment", "job")
     strip: tuple[str, ...] = ()  # anchored RE2 with one group: what of the label's value is the name
-    aliases: dict[str, str] = {}
+    aliases: dict[str, str] = {}  # a name that is found -> the one that is meant
 
 
 class EdgeRule(Section, frozen=True, kw_only=True):
@@ -189,12 +119,12 @@ class TopologyConfig(Section, frozen=True, kw_only=True):
 class ThresholdRule(Section, frozen=True, kw_only=True):
     """A fixed limit on the raw value of matching series, with hysteresis and a minimum duration."""
 
-    name: str
+    name: str  # stands in the event
     match: dict[str, str] = {}  # label -> anchored RE2; __name__ is the metric
-    above: float | None = None
+    above: float | None = None  # at least one of these two
     below: float | None = None
     clear: float | None = None  # back inside this value; None: the limit itself
-    min_duration: Duration = Duration(0.0)
+    min_duration: Duration = Duration(0.0)  # beyond the limit for so long before it is an event
     severity: Literal["info", "warning", "critical"] = "warning"
 
 
@@ -203,7 +133,7 @@ class SignalRule(Section, frozen=True, kw_only=True):
 
     match: dict[str, str] = {}
     kind: Literal["latency", "errors", "availability", "traffic", "saturation", "resource", "other"] = "other"
-    harm: Literal["high", "low", "both", "none"] = "both"
+    harm: Literal["high", "low", "both", "none"] = "both"  # none: not watched
     counter: bool | None = None  # None: by the name (_total, _count, _sum, _bucket)
 
 
@@ -212,7 +142,7 @@ class OnlineRule(Section, frozen=True, kw_only=True):
 
     match: dict[str, str] = {}  # label -> anchored RE2; `service` is the service that the series belongs to
     model: str = "anomaly.StandardAbsoluteDeviation"  # below the river package; or aiopsd.Shape, ...; or a plug-in's
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {}  # the model's own
     lags: int = 0  # earlier samples given to the model as features x1, x2, ... beside x
     features: tuple[
         str, ...
@@ -228,14 +158,14 @@ class OnlineRule(Section, frozen=True, kw_only=True):
 class ModelRule(Section, frozen=True, kw_only=True):
     """A watched model: the series that carry its error bits (0 or 1) or its input features."""
 
-    name: str
+    name: str  # of the model, as trainers know it
     errors: dict[str, str] = {}  # matchers of the error-bit series, watched for a rise of their rate
     inputs: dict[str, str] = {}  # matchers of its input series, watched for changes of level and spread
 
 
 class DriftConfig(Section, frozen=True, kw_only=True):
     enabled: bool = True
-    models: tuple[ModelRule, ...] = ()
+    models: tuple[ModelRule, ...] = ()  # whose error bits and inputs are watched
     error_limit: float = 11.0  # log likelihood ratio that a rise of an error rate must pass; higher: later, surer
 
 
@@ -269,8 +199,8 @@ class MaintenanceRule(Section, frozen=True, kw_only=True):
     start: datetime | None = None  # with its zone: 2026-01-31T22:00:00Z
     end: datetime | None = None
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()  # empty: every day
-    from_: str | int | None = msgspec.field(default=None, name="from")  # "22:00"
-    to: str | int | None = None
+    from_: str | None = msgspec.field(default=None, name="from")  # 22:00
+    to: str | None = None
     zone: str = "UTC"  # of `from` and `to`, by its IANA name
 
 
@@ -284,13 +214,13 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
     flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
     adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
-    join: Literal["service", "series"] = "service"
+    join: Literal["service", "series"] = "service"  # what has one event: a service with all its series, or each
     evict_after: Duration = Duration(86400.0)  # silent for so long and for its lifetime: forgotten when room is scarce
-    policies: tuple[PolicyRule, ...] = ()
-    maintenance: tuple[MaintenanceRule, ...] = ()
-    signals: tuple[SignalRule, ...] = ()
-    thresholds: tuple[ThresholdRule, ...] = ()
-    online: tuple[OnlineRule, ...] = ()
+    policies: tuple[PolicyRule, ...] = ()  # what is normal, per match
+    maintenance: tuple[MaintenanceRule, ...] = ()  # planned work
+    signals: tuple[SignalRule, ...] = ()  # which direction harms, per match
+    thresholds: tuple[ThresholdRule, ...] = ()  # fixed limits beside what is learned
+    online: tuple[OnlineRule, ...] = ()  # models of the second tier
     online_budget: float = 0.1  # share of a core that all models of a partition may take; the newest series do without
     drift: DriftConfig = DriftConfig()
 
@@ -319,21 +249,48 @@ class RetrainingConfig(Section, frozen=True, kw_only=True):
 class RouteConfig(Section, frozen=True, kw_only=True):
     """A node of the routing tree. Unset intervals and group_by are inherited; `receiver` too."""
 
-    receiver: str = ""
+    receiver: str = ""  # unset at the root: nobody is told
     group_by: tuple[str, ...] | None = None  # None at the root: by incident. ["..."]: every label
-    matchers: tuple[str, ...] = ()
-    group_wait: Duration | None = None
-    group_interval: Duration | None = None
-    repeat_interval: Duration | None = None
+    matchers: tuple[str, ...] = ()  # Alertmanager's, all must match: service="db"
+    group_wait: Duration | None = None  # after the first alert; root default 30s
+    group_interval: Duration | None = None  # between two messages of a group; root default 5m
+    repeat_interval: Duration | None = None  # told again though nothing changed; root default 4h
     page_anomalies: bool | None = None  # True: an incident of anomalies alone is notified too; root default False
+    mute_time_intervals: tuple[str, ...] = ()  # quiet while one of them holds; not inherited, not at the root
+    active_time_intervals: tuple[str, ...] = ()  # quiet while none of them holds; not inherited, not at the root
     continue_: bool = msgspec.field(default=False, name="continue")
-    routes: tuple["RouteConfig", ...] = ()
+    routes: tuple["RouteConfig", ...] = ()  # the first that matches takes the alert
+
+
+class TimeRange(Section, frozen=True, kw_only=True):
+    """Of a day, the end excluded; it does not cross midnight."""
+
+    start_time: str  # 22:30
+    end_time: str  # up to 24:00
+
+
+class TimeInterval(Section, frozen=True, kw_only=True):
+    """A part of the calendar: of every kind that is given, one range must hold. `a:b` is a range with both ends."""
+
+    times: tuple[TimeRange, ...] = ()
+    weekdays: tuple[str, ...] = ()  # saturday, monday:friday; a week begins on sunday
+    days_of_month: tuple[str | int, ...] = ()  # 1, 1:7; below zero from the end: -3:-1
+    months: tuple[str | int, ...] = ()  # 1:3, may:august
+    years: tuple[str | int, ...] = ()
+    location: str = "UTC"  # the zone of all of it, by its IANA name
+
+
+class TimeIntervals(Section, frozen=True, kw_only=True):
+    """A name for parts of the calendar, which routes may be muted in, or active in."""
+
+    name: str
+    time_intervals: tuple[TimeInterval, ...] = ()
 
 
 class InhibitRule(Section, frozen=True, kw_only=True):
-    source_matchers: tuple[str, ...] = ()
-    target_matchers: tuple[str, ...] = ()
-    equal: tuple[str, ...] = ()
+    source_matchers: tuple[str, ...] = ()  # an alert that fires and matches these
+    target_matchers: tuple[str, ...] = ()  # keeps those quiet that match these
+    equal: tuple[str, ...] = ()  # and have the same values of these labels
     name: str = ""
 
 
@@ -385,8 +342,8 @@ class DeliveryConfig(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    data_dir: str = "aiopsd-data"
-    workers: int = 0
+    data_dir: str = "aiopsd-data"  # journal, store, metric log and snapshots; relative to where it is started
+    workers: int = 0  # processes for detection beside the daemon; 0: within it
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     journal: JournalConfig = JournalConfig()
@@ -404,255 +361,6 @@ class Config(Section, frozen=True, kw_only=True):
     route: RouteConfig = RouteConfig()
     receivers: tuple[dict[str, Any], ...] = ()  # {name: ..., <kind>_configs: [{...}]}
     inhibit_rules: tuple[InhibitRule, ...] = ()
+    time_intervals: tuple[TimeIntervals, ...] = ()
+    mute_time_intervals: tuple[TimeIntervals, ...] = ()  # more of them: their name in older Alertmanagers
     delivery: DeliveryConfig = DeliveryConfig()
-
-
-T = TypeVar("T")
-
-
-class BrokenPack(ConfigError):
-    """A rule pack is wrong: the message names its own file and line."""
-
-
-def _dec_hook(kind: type, raw: object) -> object:
-    if kind in (Duration, Secret):
-        return kind.parse(raw)
-    raise NotImplementedError(kind)  # msgspec's protocol for "not mine"
-
-
-def plugin_config(kind: type[T], raw: object, path: str) -> T:
-    """Read the raw options of a plug-in into its Config.
-
-    Raises:
-        ConfigError: names the key below `path`.
-    """
-    try:
-        return msgspec.convert(raw, kind, dec_hook=_dec_hook)
-    except msgspec.ValidationError as e:
-        text, _, where = str(e).partition(" - at `$")
-        raise ConfigError(text, path + where.rstrip("`")) from None
-
-
-def receivers(config: Config) -> Iterator[tuple[str, str, int, dict[str, Any], str]]:
-    """(receiver, kind, index, raw options, path) of every integration, in order."""
-    for i, receiver in enumerate(config.receivers):
-        for key, items in receiver.items():
-            if key == "name":
-                continue
-            path = f"$.receivers[{i}].{key}"
-            if not key.endswith("_configs"):
-                raise ConfigError(f"unknown field `{key}` (integrations end in _configs)", path)
-            if not isinstance(items, list):
-                raise ConfigError("expected a list", path)
-            for j, raw in enumerate(items):
-                if not isinstance(raw, dict):
-                    raise ConfigError("expected a mapping", f"{path}[{j}]")
-                yield receiver["name"], key.removesuffix("_configs"), j, raw, f"{path}[{j}]"
-
-
-def trainers(config: Config) -> Iterator[tuple[str, int, dict[str, Any], str]]:
-    """(kind, index, raw options, path) of every trainer."""
-    for i, item in enumerate(config.retraining.trainers):
-        path = f"$.retraining.trainers[{i}]"
-        if len(item) != 1:
-            raise ConfigError("a trainer is one mapping {<kind>: {options}}", path)
-        ((kind, raw),) = item.items()
-        yield kind, i, raw or {}, f"{path}.{kind}"
-
-
-def load(text: str) -> Config:
-    """Read and check a configuration.
-
-    Raises:
-        ConfigError: not YAML, a key given twice, unknown key, wrong type or a broken rule between keys; `path` says
-            where.
-    """
-    return _checked(Marked(text, "configuration").value)
-
-
-def _checked(raw: Any) -> Config:
-    config = _poured(plugin_config(Config, raw or {}, "$"))
-    _check(config)
-    return config
-
-
-@lru_cache(maxsize=64)
-def rule_pack(pack: PackText) -> RulePack:
-    """The rules of a pack.
-
-    Raises:
-        ConfigError: names the pack, its file and the line.
-    """
-    try:
-        found: RulePack = Marked(pack.text, pack.file).convert(RulePack)
-    except ConfigError as e:
-        raise BrokenPack(f"rule pack `{pack.name}`: {e}", e.path) from None
-    return found
-
-
-def _poured(config: Config) -> Config:
-    """The configuration with what its packs know, after what the user says himself."""
-    packs = [(pack.name, rule_pack(pack)) for pack in config.packs]
-    names = [name for name, _ in packs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two rule packs are named `{name}`", "$.rules")
-    if not packs:
-        return config
-    signals = [rule for _, pack in packs for rule in pack.signals]
-    services = [rule for _, pack in packs for rule in pack.services]
-    edges = [rule for _, pack in packs for rule in pack.edges]
-    inhibit = [
-        replace(rule, name=f"{name}: {rule.name or i}") for name, pack in packs for i, rule in enumerate(pack.suppress)
-    ]
-    return replace(
-        config,
-        detect=replace(config.detect, signals=(*config.detect.signals, *signals)),
-        services=replace(config.services, rules=(*config.services.rules, *services)),
-        topology=replace(config.topology, metrics=(*config.topology.metrics, *edges)),
-        inhibit_rules=(*config.inhibit_rules, *inhibit),
-    )
-
-
-def _check(config: Config) -> None:
-    names = set()
-    for i, receiver in enumerate(config.receivers):
-        name = receiver.get("name")
-        if not isinstance(name, str) or not name:
-            raise ConfigError("a receiver needs a `name`", f"$.receivers[{i}].name")
-        if name in names:
-            raise ConfigError(f"receiver `{name}` is defined twice", f"$.receivers[{i}].name")
-        names.add(name)
-    list(receivers(config))
-    list(trainers(config))
-
-    def walk(route: RouteConfig, path: str) -> None:
-        if route.receiver and route.receiver not in names:
-            raise ConfigError(f"unknown receiver `{route.receiver}`", f"{path}.receiver")
-        for i, sub in enumerate(route.routes):
-            walk(sub, f"{path}.routes[{i}]")
-
-    walk(config.route, "$.route")
-    seen: set[str] = set()
-    for i, source in enumerate(config.sources):
-        if source.name in seen:
-            raise ConfigError(f"source `{source.name}` is defined twice", f"$.sources[{i}].name")
-        seen.add(source.name)
-        source.stream()
-    if config.workers < 0:
-        raise ConfigError("`workers` is 0 or more", "$.workers")
-
-
-def read(path: Path) -> tuple[Config, str]:
-    """(configuration, its text) of a file, or of a folder of *.yaml fragments merged in name order.
-
-    The text is complete: `load(text)` gives the same configuration where the folders of `rules` are not at hand.
-
-    Raises:
-        ConfigError: unreadable, or any error of `load`.
-    """
-    try:
-        if not path.is_dir():
-            text = path.read_text(encoding="utf-8")
-            marked = Marked(text, str(path))
-            return _complete(marked.value, text, {}, marked)
-        merged: dict[str, Any] = {}
-        told: dict[str, Marked | None] = {}  # top-level key -> the fragment it stands in; None: in several
-        for part in sorted(path.glob("*.yaml")):
-            marked = Marked(part.read_text(encoding="utf-8"), str(part))
-            raw = marked.value or {}
-            if not isinstance(raw, dict):
-                raise marked.error("expected a mapping at the top", "$")
-            for key, value in raw.items():
-                told[key] = None if key in told else marked
-                if key not in merged:
-                    merged[key] = value
-                elif isinstance(value, list) and isinstance(merged[key], list):
-                    merged[key] = merged[key] + value
-                elif isinstance(value, dict) and isinstance(merged[key], dict):
-                    twice = sorted(set(value) & set(merged[key]))
-                    if twice:
-                        raise marked.error(f"`{twice[0]}` is given in another fragment too", f"$.{key}.{twice[0]}")
-                    merged[key] = merged[key] | value
-                else:
-                    raise marked.error(f"`{key}` is given in another fragment too", f"$.{key}")
-        return _complete(merged, yaml.safe_dump(merged, sort_keys=True), told, None)
-    except OSError as e:
-        raise ConfigError(f"cannot read {path}: {e.strerror}") from None
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"cannot read {path}: not UTF-8: {e}") from None
-
-
-def _complete(raw: Any, text: str, told: dict[str, Marked | None], whole: Marked | None) -> tuple[Config, str]:
-    """(configuration, text) with the packs of `rules` in it; one that holds its packs already is taken as it is.
-
-    What is wrong is told with the line of the fragment that its top-level key stands in, or of the `whole` file.
-    """
-    try:
-        if isinstance(raw, dict) and raw.get("rules") and not raw.get("packs"):
-            plugin_config(Config, raw, "$")
-            packs = []
-            for i, folder in enumerate(raw["rules"]):
-                packs += [read_pack(found) for found in pack_folders(Path(folder), f"$.rules[{i}]")]
-            raw = raw | {"packs": msgspec.to_builtins(packs)}
-            text = yaml.safe_dump(raw, sort_keys=True, allow_unicode=True)
-        return _checked(raw), text
-    except ConfigError as e:
-        raise _located(e, told, whole) from None
-
-
-def _located(e: ConfigError, told: Mapping[str, Marked | None], whole: Marked | None) -> ConfigError:
-    """The error with the file and the line of its key, where a file has it."""
-    if isinstance(e, BrokenPack) or re.match(r"\S+:\d+: ", str(e)):
-        return e  # names a file of its own: a pack, a topology
-    key = re.split(r"[.\[]", e.path.removeprefix("$."), maxsplit=1)[0]
-    if key == "$" and (named := re.search(r"unknown field `([^`]+)`", str(e))):
-        key = named.group(1)
-    marked = whole or told.get(key)
-    return e if marked is None else marked.error(str(e), e.path)
-
-
-def located(path: Path, error: ConfigError) -> ConfigError:
-    """An error that came up when the configuration of `path` was used, with the file and the line of its key."""
-    try:
-        if not path.is_dir():
-            return _located(error, {}, Marked(path.read_text(encoding="utf-8"), str(path)))
-        told: dict[str, Marked | None] = {}
-        for part in sorted(path.glob("*.yaml")):
-            marked = Marked(part.read_text(encoding="utf-8"), str(part))
-            told |= {key: None if key in told else marked for key in marked.value or {}}
-        return _located(error, told, None)
-    except (OSError, ConfigError):
-        return error
-
-
-def pack_folders(folder: Path, path: str = "$.rules") -> list[Path]:
-    """The folder itself when it is a pack (it holds rules.yaml), else the packs in it, by name.
-
-    Raises:
-        ConfigError: there is none; names the key `path`.
-    """
-    if (folder / "rules.yaml").is_file():
-        return [folder]
-    found = sorted(file.parent for file in folder.glob("*/rules.yaml"))
-    if not found:
-        raise ConfigError(f"no rule pack: neither {folder}/rules.yaml nor {folder}/*/rules.yaml is a file", path)
-    return found
-
-
-def read_pack(folder: Path) -> PackText:
-    """The text of a pack; its name is the folder's.
-
-    Raises:
-        ConfigError: unreadable.
-    """
-    file = folder / "rules.yaml"
-    try:
-        return PackText(name=folder.resolve().name, file=str(file), text=file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"cannot read {file}: {e}", "$.rules") from None
-
-
-def config_hash(text: str) -> str:
-    """16 hex digits of the configuration's text: under which rules a decision was made."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
