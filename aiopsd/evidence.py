@@ -14,6 +14,10 @@ from aiopsd.model import Evidence
 
 RATES = ("errors", "availability")  # kinds of signals that are shares of requests
 KEEP = 48  # recent samples that a joined evidence remembers
+_BYTES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"))
+_SECONDS = ((1.0, " s"), (1e-3, " ms"), (1e-6, " us"))
+_EPOCH = 1e8  # s; so many are a date, not a duration
+_NOTHING = 1e-4  # of the largest of some numbers that are read together
 
 
 class Judged(NamedTuple):
@@ -23,6 +27,43 @@ class Judged(NamedTuple):
     deviation: float
     lead: float | None
     onset: float  # of the run of bad samples that reached the level; 0: it is calm
+
+
+def about(signal: str) -> str:
+    """What an anomaly is of, as a person reads it: `service` is the join's word for several metrics of one.
+
+    >>> about("service"), about("cpu_percent")
+    ('several metrics', 'cpu_percent')
+    """
+    return "several metrics" if signal == "service" else signal
+
+
+def readings(metric: str, values: Sequence[float], *, rate: bool = False, digits: int = 4) -> tuple[list[str], str]:
+    """(numbers, unit) as a person reads them side by side: one unit for all, which the metric's name tells.
+
+    Seconds and bytes are Prometheus' base units. What is nothing beside the others is 0.
+
+    Args:
+        rate: of a counter, per second.
+
+    >>> readings("http_request_duration_seconds_p99", [0.6395, 0.1734, 0.241])
+    (['639.5', '173.4', '241'], ' ms')
+    >>> readings("http_requests_errors_total", [0.3984, 2.9e-06, 0.1679], rate=True)
+    (['0.3984', '0', '0.1679'], '/s')
+    >>> readings("process_resident_memory_bytes", [2433375688.1], digits=3), readings("value", [8.1e9])
+    ((['2.43'], ' GB'), (['8.1e+09'], ''))
+    """
+    largest = max(map(abs, values), default=0.0)
+    words = metric.lower().split("_")
+    size, unit = 1.0, ""
+    if "bytes" in words:
+        size, unit = next(((s, u) for s, u in _BYTES if largest >= s), (1.0, " B"))
+    elif "seconds" in words and rate:
+        unit = " s"  # of time in a second: processors, say
+    elif "seconds" in words and largest < _EPOCH:
+        size, unit = next(((s, u) for s, u in _SECONDS if largest >= s), (1.0, " s"))
+    shown = [0.0 if abs(v) < _NOTHING * largest else v / size for v in values]
+    return [f"{v:.{digits}g}" for v in shown], f"{unit}/s" if rate else unit
 
 
 def harmful(deviation: float, harm: str) -> float:

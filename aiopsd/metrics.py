@@ -49,6 +49,24 @@ class Metrics:
             ["source"],
             registry=r,
         )
+        self.ignored = Counter(
+            "aiopsd_detect_ignored_samples",
+            "Samples not newer than their series' last (late, a retry), or no number.",
+            ["source", "reason"],
+            registry=r,
+        )
+        self.models = Gauge(
+            "aiopsd_detect_models",
+            "Models of the second tier: running, and waiting for room in detect.online_budget or max_series.",
+            ["source", "partition", "state"],
+            registry=r,
+        )
+        self.model_faults = Counter(
+            "aiopsd_detect_model_faults",
+            "Samples on which a model of the second tier failed, or answered no number.",
+            ["source", "model"],
+            registry=r,
+        )
         self.detect_seconds = Histogram(
             "aiopsd_detect_slice_seconds", "Wall time of one detection slice.", buckets=_FAST, registry=r
         )

@@ -135,6 +135,7 @@ class Evidence(Noun, frozen=True, kw_only=True):
     traffic: float = 0.0  # mean rate of the series when kind == traffic, else 0
     recent: tuple[tuple[float, float], ...] = ()  # (ts, value), oldest first, for the drawing
     opinion: str = ""  # of a model of the second tier, in words
+    rate: bool = False  # the series counts: level, range and samples are what it counted per second
 
 
 class Anomaly(Noun, frozen=True, kw_only=True, tag="anomaly"):

@@ -4,7 +4,7 @@ The correlate stage is a function of the journal, so this is exact: under the co
 what happened, under another one what would have happened. Nothing is sent, nothing is written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +68,10 @@ def _clock(ts: float) -> str:
     return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S") if ts else "-"
 
 
+def _many(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'s' if len(things) != 1 else ''}"
+
+
 def _line(incident: Incident) -> str:
     root = incident.root
     cause = f"{root.service or 'unknown upstream'} ({root.confidence:.0%})" if root else "no cause ranked"
@@ -82,7 +86,7 @@ def _say(decided: Decided) -> list[str]:
     if decided.first > 0:
         lines.append(f"the journal no longer holds what came before offset {decided.first}: state of then is missing")
     lines += [_line(i) for i in sorted(decided.incidents.values(), key=lambda i: (i.opened_at, i.id))]
-    lines.append(f"{len(decided.incidents)} incidents, {len(decided.notifications)} notifications")
+    lines.append(f"{_many(decided.incidents, 'incident')}, {_many(decided.notifications, 'notification')}")
     lines += [
         f"  {_clock(n.stamp)}  {n.destination}  {n.action:<11}  {n.reason}  {n.dedup_key}"
         for n in decided.notifications.values()

@@ -345,8 +345,11 @@ class Topology:
     def around(self, names: Iterable[str], hops: int, depth: int) -> dict[str, int]:
         """Distance to what is within `hops` of any of `names`, or within `depth` steps below; themselves with 0."""
         starts = tuple(names)
-        out = self._flood(starts, hops, self._down, self._up)
-        for name, distance in self._flood(starts, depth, self._down).items():
+        if len(starts) == 1:  # as most incidents have
+            out, below = dict(self.near(starts[0], hops)), self.below(starts[0], depth)
+        else:
+            out, below = self._flood(starts, hops, self._down, self._up), self._flood(starts, depth, self._down)
+        for name, distance in below.items():
             out[name] = min(distance, out.get(name, distance))
         return out
 

@@ -20,6 +20,7 @@ from aiopsd.model import Alert, AlertState, fingerprint
 from aiopsd.services import ServiceMapper
 from aiopsd.topology import Topology
 from simulations import storm, storms
+from simulations.stream import Stream
 
 PAGE = 60.0  # s after its first alert: about when a person is told
 BEFORE = 3600.0  # s; changes before an incident that may have caused it
@@ -72,7 +73,7 @@ class History:
                 (self.alone if len(places) == 1 else self.common)[name] += 1
 
 
-def groups(stream: storms.Stream) -> dict[Hashable, list[Alert]]:
+def groups(stream: Stream) -> dict[Hashable, list[Alert]]:
     """The alerts of each true incident, by first arrival."""
     mapper = ServiceMapper(Config().services)
     found: dict[Hashable, dict[str, Alert]] = defaultdict(dict)
@@ -91,7 +92,7 @@ def groups(stream: storms.Stream) -> dict[Hashable, list[Alert]]:
     return {incident: list(alerts.values()) for incident, alerts in found.items()}
 
 
-def ranked(stream: storms.Stream) -> Iterator[dict[str, Any]]:
+def ranked(stream: Stream) -> Iterator[dict[str, Any]]:
     """One row for each incident of a stream: where its true root stood, at the end and in the page."""
     topology = Topology(1e12)
     topology.apply(storm.topology_of(stream.topology), 0.0)

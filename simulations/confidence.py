@@ -32,6 +32,7 @@ from aiopsd.correlate.trust import Trust
 from aiopsd.model import Candidate, Effect, Incident, IncidentState, Upsert, fingerprint
 from aiopsd.routing import GROUP_WAIT
 from simulations import petshop, recorded, runner, sockshop, storm, storms
+from simulations.stream import Stream
 from simulations.world import FaultKind, FaultSpec, Scenario, TopologySpec, World
 
 F64 = NDArray[np.float64]
@@ -88,7 +89,7 @@ class _Watching(storm.Player):
         super()._answer(taken)
 
 
-def of_stream(stream: storms.Stream) -> Iterator[Seen]:
+def of_stream(stream: Stream) -> Iterator[Seen]:
     """Looks at every incident of a stream."""
     player = _Watching({fired.key: fired.truth for fired in stream.fired})
     storm.play(stream.lines(), player.write, player=player)

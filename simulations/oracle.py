@@ -12,12 +12,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from simulations.partition import Answer
-
-if TYPE_CHECKING:
-    from simulations.storms import Stream
+from simulations.stream import Stream
 
 BIN = 15.0  # s; resolution of the distributions of delays and ends
 FAR = 600.0  # s; conditions that began further apart are not weighed against each other
@@ -109,7 +106,7 @@ class Knowledge:
 BURST = 150.0  # s
 
 
-def conditions(stream: "Stream") -> list[Condition]:
+def conditions(stream: Stream) -> list[Condition]:
     """All of a stream, by start."""
     found: dict[Hashable, Condition] = {}
     spell_of: dict[Hashable, Hashable] = {}
@@ -137,7 +134,7 @@ def vertex(line: dict[str, object]) -> str:
     return str(told or line.get("service") or line.get("node") or line.get("zone") or "")
 
 
-def calls_of(stream: "Stream") -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def calls_of(stream: Stream) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """(callees, callers) by vertex, as they truly are where the stream tells."""
     down: dict[str, list[str]] = defaultdict(list)
     up: dict[str, list[str]] = defaultdict(list)
@@ -147,7 +144,7 @@ def calls_of(stream: "Stream") -> tuple[dict[str, list[str]], dict[str, list[str
     return down, up
 
 
-def learn(streams: Sequence["Stream"]) -> Knowledge:
+def learn(streams: Sequence[Stream]) -> Knowledge:
     """Count everything that the truth of these streams tells."""
     k = Knowledge(streams=len(streams))
     for stream in streams:
@@ -210,7 +207,7 @@ class _Group:
 
 
 class _Search:
-    def __init__(self, stream: "Stream", k: Knowledge) -> None:
+    def __init__(self, stream: Stream, k: Knowledge) -> None:
         self.k, self.stream = k, stream
         self.down, self.up = calls_of(stream)
         self.groups: dict[int, _Group] = {}
@@ -360,7 +357,7 @@ class _Search:
                 return
 
 
-def answer(stream: "Stream", k: Knowledge) -> Answer:
+def answer(stream: Stream, k: Knowledge) -> Answer:
     """The oracle's partition and causes."""
     search = _Search(stream, k)
     search.run()

@@ -20,7 +20,7 @@ from aiopsd.app.parts import (
     open_stream,
     topology_files,
 )
-from aiopsd.config import Config, config_hash, read
+from aiopsd.config import Config, config_hash, located, read
 from aiopsd.errors import ConfigError, StreamError
 from aiopsd.metrics import Metrics
 from aiopsd.model import AskEvidence, TopologyUpdate
@@ -41,7 +41,7 @@ from aiopsd.streams.journal import LocalJournal
 from aiopsd.streams.local import LocalLog
 from aiopsd.topology import FILE_PREFIX
 from aiopsd.web.server import build_app, serve
-from aiopsd.web.site import SITE
+from aiopsd.web.site import Site
 
 DRAIN_SECONDS = 10.0  # the outbox gets so long before the first new record; a dead receiver must not hold the rest
 RESTART_KEYS = ("data_dir", "workers", "http", "journal", "metric_log", "store", "sources", "log")
@@ -52,8 +52,7 @@ class Daemon:
 
     def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
         self.path, self.clock = path, clock
-        self.config, self.text = read(path)
-        check(self.config)
+        self.config, self.text = _usable(path)
         self.metrics = Metrics()
         self.ready = asyncio.Event()
         self.address = ""  # host:port of the HTTP server once it listens
@@ -166,6 +165,22 @@ class Daemon:
             snapshot_every=self.config.snapshots.every,
         )
 
+    def _site(self, door: RuntimeDoor) -> Site:
+        """The pages' and the API's world; a reload builds another stage, so they ask for what it holds each time."""
+        return Site(
+            config=self.config,
+            door=door,
+            projection=self.projection,
+            store=self.store,
+            metrics=self.metrics,
+            clock=self.clock,
+            topology=lambda: self.correlate.stage.topology,
+            learned=lambda caller, callee: self.correlate.stage.grouper.passages.learned(caller, callee),
+            muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
+            group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
+            version=__version__,
+        )
+
     async def _live(self, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         config = self.config
         if self.pool is not None:
@@ -181,22 +196,9 @@ class Daemon:
             figures=self._figures,
             reload=self._reload,
         )
-        app = build_app(
-            config=config,
-            door=door,
-            projection=self.projection,
-            store=self.store,
-            metrics=self.metrics,
-            clock=self.clock,
-            topology=lambda: self.correlate.stage.topology,
-            learned=lambda caller, callee: self.correlate.stage.grouper.passages.learned(caller, callee),
-            muted=lambda alert, now: self.correlate.stage.dispatcher.muted(alert, now),
-            group_of=lambda fingerprint: self.correlate.stage.grouper.group_of(fingerprint),
-            version=__version__,
-        )
-        self.site = app[SITE]
+        self.site = self._site(door)
         try:
-            runner = await serve(app, config.http.listen)
+            runner = await serve(build_app(self.site), config.http.listen)
         except OSError as e:
             raise ConfigError(f"cannot listen on {config.http.listen}: {e.strerror}", "$.http.listen") from None
         stack.push_async_callback(runner.cleanup)
@@ -272,7 +274,7 @@ class Daemon:
 
     async def _maintain(self) -> None:
         """Tell the detect side of the windows of planned work."""
-        windows = self.correlate.stage.maintenance.all()
+        windows = self.correlate.stage.parts.maintenance.all()
         for detector in self.detectors:
             await detector.maintain(windows)
         if self.pool is not None:
@@ -320,8 +322,7 @@ class Daemon:
 
     async def _reload(self) -> None:
         try:
-            config, text = read(self.path)
-            check(config)
+            config, text = _usable(self.path)
             for key in RESTART_KEYS:
                 if getattr(config, key) != getattr(self.config, key):
                     raise ConfigError("changing this needs a restart", f"$.{key}")
@@ -336,9 +337,10 @@ class Daemon:
             self.config, self.text, self.home.text = config, text, text
             await self._say_topology(config)
         except ConfigError as e:
+            told = located(self.path, e)
             self.metrics.reload_ok.set(0)
-            self._log.error("reload refused, the old configuration stays", error=str(e))
-            raise
+            self._log.error("reload refused, the old configuration stays", error=str(told))
+            raise told from None
         self._loaded()
         self._log.info("reloaded", config_hash=config_hash(text))
 
@@ -348,6 +350,20 @@ class Daemon:
             await self._reload()
         except ConfigError:
             return
+
+
+def _usable(path: Path) -> tuple[Config, str]:
+    """(configuration, its text), of which everything can be built.
+
+    Raises:
+        ConfigError: names file, line and key.
+    """
+    config, text = read(path)
+    try:
+        check(config)
+    except ConfigError as e:
+        raise located(path, e) from None
+    return config, text
 
 
 def _folder(name: str) -> Path:

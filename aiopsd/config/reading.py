@@ -84,8 +84,6 @@ def _check(config: Config) -> None:
             raise ConfigError(f"source `{source.name}` is defined twice", f"$.sources[{i}].name")
         seen.add(source.name)
         source.stream()
-    if config.workers < 0:
-        raise ConfigError("`workers` is 0 or more", "$.workers")
 
 
 def read(path: Path) -> tuple[Config, str]:

@@ -4,12 +4,20 @@ docs/reference/configuration.md is made of this module: a comment behind a key i
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from aiopsd.config.values import Duration, Secret
 from aiopsd.errors import ConfigError
+
+AtLeast0 = Annotated[int, Meta(ge=0)]
+AtLeast1 = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Score = Annotated[float, Meta(gt=0, lt=1)]  # of evidence: 1 is never reached
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,8 +32,10 @@ class HttpConfig(Section, frozen=True, kw_only=True):
     external_url: str = ""  # what links in notifications start with; "" = http://<listen>
     route_prefix: str = ""  # everything lives below it: /ops
     token: Secret | None = None  # bearer token that writes must carry
-    max_body: int = 32 * 1024 * 1024  # bytes after decompression; larger is 413
-    max_pushes: int = 32  # request bodies in memory at once, metrics and the rest each; others wait on their sockets
+    max_body: AtLeast1 = 32 * 1024 * 1024  # bytes after decompression; larger is 413
+    max_pushes: AtLeast1 = (
+        32  # request bodies in memory at once, metrics and the rest each; others wait on their sockets
+    )
     commit_timeout: Duration = Duration(10.0)  # a write that is not safe by then is answered 503
 
 
@@ -42,9 +52,11 @@ class JournalConfig(Section, frozen=True, kw_only=True):
 class MetricLogConfig(Section, frozen=True, kw_only=True):
     """The local log that HTTP-pushed metrics go through."""
 
-    partitions: int = 1  # more than one pays with workers > 1 only
+    partitions: AtLeast1 = 1  # more than one pays with workers > 1 only
     retention: Duration = Duration(86400.0)  # of what was scored; it is read again after a crash
-    max_bytes: int = 8 * 1024**3  # what was scored goes sooner to stay below; when nothing else is left, a push is 503
+    max_bytes: AtLeast1 = (
+        8 * 1024**3
+    )  # what was scored goes sooner to stay below; when nothing else is left, a push is 503
     sync: Literal["full", "normal"] = "full"  # as of `journal`
 
 
@@ -103,7 +115,7 @@ class EdgeRule(Section, frozen=True, kw_only=True):
     callee: str = ""
     kind: str = "calls"
     callee_kind: str = ""  # what the callee is, where it is not a service: datastore, queue, node, zone, external
-    confidence: float = 0.9  # below what an operator writes: a metric knows calls, not whether they matter
+    confidence: Share = 0.9  # below what an operator writes: a metric knows calls, not whether they matter
 
 
 class TopologyConfig(Section, frozen=True, kw_only=True):
@@ -143,15 +155,15 @@ class OnlineRule(Section, frozen=True, kw_only=True):
     match: dict[str, str] = {}  # label -> anchored RE2; `service` is the service that the series belongs to
     model: str = "anomaly.StandardAbsoluteDeviation"  # below the river package; or aiopsd.Shape, ...; or a plug-in's
     params: dict[str, Any] = {}  # the model's own
-    lags: int = 0  # earlier samples given to the model as features x1, x2, ... beside x
+    lags: AtLeast0 = 0  # earlier samples given to the model as features x1, x2, ... beside x
     features: tuple[
         str, ...
     ] = ()  # anchored RE2 of metrics: one model for each service's together, not for each series
     by: tuple[str, ...] = ("__name__",)  # labels that name a feature; a service's series of one name are averaged
     every: Duration = Duration(60.0)  # interval of the vectors that `features` makes
-    max_series: int = 1000  # the first series that match, or services
-    cost: float = 50.0  # CPU microseconds a sample, or a vector, as the budget counts it
-    doubt: float = 1.0  # what the bank's evidence is worth while the model says nothing: below 1, fewer alarms
+    max_series: AtLeast1 = 1000  # the first series that match, or services
+    cost: Positive = 50.0  # CPU microseconds a sample, or a vector, as the budget counts it
+    doubt: Share = 1.0  # what the bank's evidence is worth while the model says nothing: below 1, fewer alarms
     alone: bool = False  # a verdict by itself is an event; else it only raises what the bank says within an hour
 
 
@@ -166,20 +178,20 @@ class ModelRule(Section, frozen=True, kw_only=True):
 class DriftConfig(Section, frozen=True, kw_only=True):
     enabled: bool = True
     models: tuple[ModelRule, ...] = ()  # whose error bits and inputs are watched
-    error_limit: float = 11.0  # log likelihood ratio that a rise of an error rate must pass; higher: later, surer
+    error_limit: Positive = 11.0  # log likelihood ratio that a rise of an error rate must pass; higher: later, surer
 
 
 class PolicyRule(Section, frozen=True, kw_only=True):
     """What counts as normal for some series, and for how long. First match wins; what is left out is as in `detect`."""
 
     match: dict[str, str]  # label -> anchored RE2; `service` is the service that the series belongs to
-    growth: float | None = None  # is a repeat an incident? near 0: yes, each time
+    growth: NotNegative | None = None  # is a repeat an incident? near 0: yes, each time
     adopt_after: Duration | None = None  # follow or resist a level shift?
     memory: Duration | None = None
     warmup: Duration | None = None
     no_data: Duration | None = None  # 0: silence of these series is no event
     flatline: Duration | None = None
-    threshold: float | None = None  # these three: of the series with which an event begins
+    threshold: Score | None = None  # these three: of the series with which an event begins
     min_duration: Duration | None = None
     resolve_after: Duration | None = None
 
@@ -205,12 +217,12 @@ class MaintenanceRule(Section, frozen=True, kw_only=True):
 
 
 class DetectConfig(Section, frozen=True, kw_only=True):
-    threshold: float = 0.5  # of the score; one meaning for every detector
+    threshold: Score = 0.5  # of the score; one meaning for every detector
     min_duration: Duration = Duration(0.0)  # the score must stay that high for so long before it is an event
     resolve_after: Duration = Duration(900.0)  # quiet for so long ends the event
     memory: Duration = Duration(0.0)  # half-life of the envelopes; 0: 16,000 samples, at least 14 days
     warmup: Duration = Duration(3600.0)  # a new series says nothing for so long, nor before 40 samples
-    growth: float = 1.0  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
+    growth: NotNegative = 1.0  # largest widening of an envelope by one sample, in widths: is a repeat an incident?
     no_data: Duration = Duration(0.0)  # 0: off; silent for so long against its source's watermark is an event
     flatline: Duration = Duration(0.0)  # 0: off; a series that used to move and has not for so long is an event
     adopt_after: Duration | None = None  # a level that lasts so long is the new normal, its event ends; unset: hours
@@ -221,7 +233,9 @@ class DetectConfig(Section, frozen=True, kw_only=True):
     signals: tuple[SignalRule, ...] = ()  # which direction harms, per match
     thresholds: tuple[ThresholdRule, ...] = ()  # fixed limits beside what is learned
     online: tuple[OnlineRule, ...] = ()  # models of the second tier
-    online_budget: float = 0.1  # share of a core that all models of a partition may take; the newest series do without
+    online_budget: NotNegative = (
+        0.1  # share of a core that all models of a partition may take; the newest series do without
+    )
     drift: DriftConfig = DriftConfig()
 
 
@@ -230,7 +244,7 @@ class DetectConfig(Section, frozen=True, kw_only=True):
 
 class CorrelateConfig(Section, frozen=True, kw_only=True):
     resolve_timeout: Duration = Duration(300.0)  # Alertmanager's default, for alerts without endsAt
-    hops: int = 2  # graph distance that joins
+    hops: AtLeast0 = 2  # graph distance that joins
     resolve_after: Duration = Duration(300.0)  # an incident resolves when nothing fired for so long
     reopen_within: Duration = Duration(900.0)  # the same trouble again within this reopens instead of opening
     retention: Duration = Duration(86400.0)  # of resolved alerts and incidents in the stage's memory
@@ -239,7 +253,7 @@ class CorrelateConfig(Section, frozen=True, kw_only=True):
 
 class RetrainingConfig(Section, frozen=True, kw_only=True):
     cooldown: Duration = Duration(6 * 3600.0)  # per subject
-    budget: int = 10  # requests a day over all subjects
+    budget: AtLeast0 = 10  # requests a day over all subjects
     trainers: tuple[dict[str, Any], ...] = ()  # each: {<kind>: {options}}
 
 
@@ -338,12 +352,12 @@ class DeliveryConfig(Section, frozen=True, kw_only=True):
     timeout: Duration = Duration(10.0)  # of one attempt
     give_up_after: Duration = Duration(86400.0)  # then the row is `failed`, counted and shown
     max_backoff: Duration = Duration(300.0)
-    rate: float = 2.0  # requests a second per destination: PagerDuty documents 120 a minute, Slack 1 a second
+    rate: Positive = 2.0  # requests a second per destination: PagerDuty documents 120 a minute, Slack 1 a second
 
 
 class Config(Section, frozen=True, kw_only=True):
     data_dir: str = "aiopsd-data"  # journal, store, metric log and snapshots; relative to where it is started
-    workers: int = 0  # processes for detection beside the daemon; 0: within it
+    workers: AtLeast0 = 0  # processes for detection beside the daemon; 0: within it
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     journal: JournalConfig = JournalConfig()

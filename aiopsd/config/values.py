@@ -12,6 +12,10 @@ from aiopsd.errors import ConfigError
 T = TypeVar("T")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+# keys of an alertmanager.yml that are said otherwise here
+_ALERTMANAGERS = {"global", "templates", "match", "match_re", "source_match", "source_match_re", "target_match"}
+_ALERTMANAGERS |= {"target_match_re", "http_config", "routing_key_file", "service_key", "api_url_file", "url_file"}
+_UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
 
 
@@ -88,4 +92,6 @@ def plugin_config(kind: type[T], raw: object, path: str) -> T:
         return msgspec.convert(raw, kind, dec_hook=_dec_hook)
     except msgspec.ValidationError as e:
         text, _, where = str(e).partition(" - at `$")
+        if (unknown := _UNKNOWN.search(text)) and unknown.group(1) in _ALERTMANAGERS:
+            text += " (of Alertmanager: docs/how-to/from-alertmanager.md says what to write here)"
         raise ConfigError(text, path + where.rstrip("`")) from None

@@ -7,6 +7,7 @@ other. Enter: openings and ends of incidents. Leaves: the share, and the company
 """
 
 import math
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ class Pieces:
         known = resume or {"merged": DOUBT * SHATTER, "ended": DOUBT, "opened": {}}
         self._merged, self._ended = float(known["merged"]), float(known["ended"])
         self._opened: dict[str, float] = dict(known["opened"])
+        self._seconds = sorted(self._opened.values())
 
     @property
     def share(self) -> float:
@@ -37,14 +39,21 @@ class Pieces:
 
     def opened(self, incident: str, second: float) -> None:
         """An incident opened by what arrived within the second that begins at `second` (UTC)."""
+        self._forget(incident)
         self._opened[incident] = second
+        insort(self._seconds, second)
         if len(self._opened) > OPENINGS:
-            del self._opened[next(iter(self._opened))]
+            self._forget(next(iter(self._opened)))
+
+    def _forget(self, incident: str) -> None:
+        second = self._opened.pop(incident, None)
+        if second is not None:
+            del self._seconds[bisect_left(self._seconds, second)]
 
     def ended(self, incident: str, now: float, merged: bool) -> None:
         """An incident is over at `now` (UTC seconds), by itself or because it is part of another one."""
         if now <= self._opened.get(incident, -math.inf) + 1.0:
-            del self._opened[incident]
+            self._forget(incident)
             return
         keep = 1.0 - 1.0 / KEEP
         self._merged, self._ended = keep * self._merged + merged, keep * self._ended + 1.0
@@ -52,7 +61,9 @@ class Pieces:
     def company(self, incident: str) -> int:
         """How many others opened within the SPAN before it, or with it; 0 when its opening is forgotten."""
         at = self._opened.get(incident)
-        return 0 if at is None else sum(at - SPAN <= other <= at for other in self._opened.values()) - 1
+        if at is None:
+            return 0
+        return bisect_right(self._seconds, at) - bisect_left(self._seconds, at - SPAN) - 1
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for `resume`."""

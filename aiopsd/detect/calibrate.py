@@ -115,6 +115,7 @@ class ModelDetector:
         self.model, self.lags = model, lags
         self.policy = policy or Policy()
         self.faults = 0  # samples on which a model raised or answered nothing usable
+        self.trouble = ""  # what the last of them was
         self._make = find(model, params, path, vector=vector)
         self._bank = RangeBank(self.policy, 16)
         self._rows: dict[int, _Row] = {}
@@ -247,6 +248,8 @@ class ModelDetector:
             usable = False
         if not usable:
             self.faults += 1
+            if ok:
+                self.trouble = f"answered {found!r:.200}"
             return None, None
         return float(raw), expected
 
@@ -267,12 +270,12 @@ class ModelDetector:
         state.lags.appendleft(v)
         state.last = t
 
-    @staticmethod
-    def _try(call: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+    def _try(self, call: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
         """(did it work, what it answered): a model is foreign code, and one series' trouble is not the partition's."""
         try:
             return True, call(*args)
-        except TROUBLE:
+        except TROUBLE as e:
+            self.trouble = f"{type(e).__name__}: {e}"
             return False, None
 
     # ------------------------------------------------------------------ snapshots

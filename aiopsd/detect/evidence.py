@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from aiopsd.detect.bank import View
-from aiopsd.evidence import RATES, Judged, harmful, judge, rate_ruler
+from aiopsd.evidence import RATES, Judged, harmful, judge, rate_ruler, readings
 from aiopsd.model import Direction, Evidence, Labels
 
 BAND = 4.0  # scales from normal; a series that is further out has left what is normal, whatever its envelope learned
@@ -25,6 +25,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels
     kind: str = "other"
     harm: str = "both"
+    counter: bool = False
 
 
 Describe = Callable[[int], Series]
@@ -76,6 +77,7 @@ def from_view(view: View, describe: Describe, since: float) -> list[Evidence]:
                 lead_in=lead,
                 traffic=float(view.mean[i]) if who.kind == "traffic" else 0.0,
                 recent=tuple(zip(times, values, strict=True)),
+                rate=who.counter,
             )
         )
     out: list[Evidence] = []
@@ -110,10 +112,13 @@ def clock(ts: float) -> str:
 
 
 def sentence(e: Evidence, onset: float) -> str:
-    """`p99 latency 840, normally 110..190, since 02:14:30 UTC`."""
+    """`latency_seconds 1.84 s, normally 0.11..0.19 s, since 02:14:30 UTC`."""
+    what = e.metric or "value"
     if e.low <= e.level <= e.high and e.opinion:  # it is not the value that is strange
-        return f"{e.metric or 'value'} {number(e.level)} ({e.opinion}), since {clock(onset)}"
-    return f"{e.metric or 'value'} {number(e.level)}, normally {number(e.low)}..{number(e.high)}, since {clock(onset)}"
+        (level,), unit = readings(what, [e.level], rate=e.rate)
+        return f"{what} {level}{unit} ({e.opinion}), since {clock(onset)}"
+    (level, low, high), unit = readings(what, [e.level, e.low, e.high], rate=e.rate)
+    return f"{what} {level}{unit}, normally {low}..{high}{unit}, since {clock(onset)}"
 
 
 def summary(evidence: Sequence[Evidence], onset: float, more: int = 0) -> str:

@@ -75,9 +75,18 @@ class Flatline:
                 getattr(self, name)[rows] = empty
             self.changes[rows] = 0
 
+    @property
+    def looks(self) -> bool:
+        """Whether standing still is asked for, or was when something was told that is not over."""
+        return self.on or bool(self._hushes.told)
+
+    def __contains__(self, service: object) -> bool:
+        """Whether it was told that series of this service stand still."""
+        return service in self._hushes
+
     def boundary(self, before: float, now: float) -> bool:
         """Does the watermark's way from `before` to `now` call for a look?"""
-        return self.on and before > 0 and before // self.step != now // self.step
+        return self.looks and before > 0 and before // self.step != now // self.step
 
     def check(
         self,
@@ -97,12 +106,15 @@ class Flatline:
             live: rows that hold a series that can harm, and is not under maintenance.
             after: seconds without a change that count, 0: none do.
         """
-        self.ensure(len(last))
-        rows = np.flatnonzero(live & (after > 0) & (self.changes[: len(last)] >= CHANGES))
-        speaks = now - last[rows] <= np.maximum(_SPOKE * interval[rows], self.step)
-        still = last[rows] - self.moved[rows] > np.maximum(after[rows], LONGER * self.longest[rows])
+        rows = np.zeros(0, np.intp)
+        if self.on:
+            self.ensure(len(last))
+            rows = np.flatnonzero(live & (after > 0) & (self.changes[: len(last)] >= CHANGES))
+            speaks = now - last[rows] <= np.maximum(_SPOKE * interval[rows], self.step)
+            still = last[rows] - self.moved[rows] > np.maximum(after[rows], LONGER * self.longest[rows])
+            rows = rows[speaks & still]
         out: list[Change] = []
-        self._hushes.by_service(out, rows[speaks & still], self.moved, service, names)
+        self._hushes.by_service(out, rows, self.moved, service, names)
         return out
 
     def snapshot(self, rows: int) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
@@ -116,9 +128,9 @@ class Flatline:
 
     def load(self, data: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on where the snapshot was taken; when it was off then, it begins to look now."""
+        self._hushes.load(data["hushes"])
         if self.on and arrays:
             n = len(arrays["changes"])
             self.ensure(n)
             for name in arrays:
                 getattr(self, name)[:n] = arrays[name]
-            self._hushes.load(data["hushes"])

@@ -26,7 +26,8 @@ ALONE = 8.0  # widths for each evidence that an event takes at which one metric 
 RENEW = 2.0  # a break that much stronger than the first is the onset; what came before was its forerunner or noise
 KEPT = 8  # evidences attached to an event
 GROWTH = 1.5  # an event is revised when its evidence or its number of series has grown that much
-RAMP = 3600.0  # s over which the steps of a ramp add up
+RAMP = 3600.0  # s over which the steps of a ramp add up ...
+DAY = 86400.0  # s ... of a series that is known for so long: until then it may be the morning that it has not seen yet
 ECHO = 4 * 3600.0  # s until a third is left of what an event came to: a weaker one is its aftershock
 WEARY = 1.5  # after each event a subject has to show so many times more for the next ...
 MOST = 4.0  # ... but no more than so many times: whatever came before, a severe one is heard
@@ -136,6 +137,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     opinion: str = ""  # what is strange where it is not the value, in words: of stillness, or of the second tier
     step: float = 0.0
     least: float = 0.0
+    age: float = math.inf
 
 
 def seen(breaks: Breaks) -> Iterator[Seen]:
@@ -156,9 +158,10 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         breaks.lead.tolist(),
         breaks.step.tolist(),
         breaks.least.tolist(),
+        breaks.age.tolist(),
         strict=True,
     )
-    for i, (pos, row, ts, value, evidence, channel, *rest, step, least) in enumerate(columns):
+    for i, (pos, row, ts, value, evidence, channel, *rest, step, least, age) in enumerate(columns):
         recent: list[tuple[float, float]] = []
         if evidence > MENTION:
             pairs = zip(breaks.recent_ts[i].tolist(), breaks.recent[i].tolist(), strict=True)
@@ -167,7 +170,7 @@ def seen(breaks: Breaks) -> Iterator[Seen]:
         if evidence > MENTION and channel == STILL:
             opinion = f"moved by {number(step)} a sample within the hour, never by less than {number(least)} before"
         yield Seen(  # type: ignore[call-arg]  # the rest of the columns
-            pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least
+            pos, row, ts, value, evidence, channel, *rest, recent, opinion, step, least, age
         )
 
 
@@ -299,7 +302,7 @@ class Join:
             if entry is not None:
                 subject.sum = max(0.0, subject.sum - entry.weight(now))
             beyond = s.value - s.high if s.up else s.low - s.value
-            unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES else 0.0
+            unit = beyond / s.evidence if beyond > 0.0 and s.channel in RANGES and s.age >= DAY else 0.0
             entry = Entry(
                 s.row, evidence, s.ts, s.ts, s.ts, s.interval, s.channel, s.up, s.normal, s.low, s.high, s.scale,
                 s.value, evidence, s.lead, s.recent, unit, far, s.opinion, s.least,
@@ -508,6 +511,7 @@ class Join:
             traffic=e.normal if who.kind == "traffic" else 0.0,
             recent=tuple(e.recent),
             opinion=e.opinion,
+            rate=who.counter,
         )
 
     # ------------------------------------------------------------------ snapshots

@@ -71,6 +71,7 @@ def _try_out(name: str, factory: Factory, path: str, vector: bool) -> None:
         raise ConfigError(f"`{name}` does not take these parameters: {e}", f"{path}.params") from None
     if vector and isinstance(model, River) and not model.takes_vectors:
         raise ConfigError(f"`{name}` models one value: it takes no `features`", f"{path}.model")
+    misused = 0  # learnings that failed by what it is, or was given, and not by the numbers
     for i in range(3):
         x = {"a": 0.5 * i, "b": 1.0 - i} if vector else {"x": float(i)}
         try:
@@ -78,6 +79,9 @@ def _try_out(name: str, factory: Factory, path: str, vector: bool) -> None:
         except TROUBLE as e:
             if vector and not isinstance(model, River):
                 raise ConfigError(f"`{name}` takes no `features`: {type(e).__name__}: {e}", f"{path}.model") from None
+            misused += isinstance(e, (TypeError, AttributeError))
+            if misused == 3:
+                raise ConfigError(f"`{name}` cannot learn as it is configured: {e}", f"{path}.params") from None
     try:
         state = msgspec.msgpack.decode(msgspec.msgpack.encode(model.state()), strict=False)
         factory().load(state)

@@ -65,7 +65,10 @@ def by_name(metric: str) -> Signal:
         # what is counted has no running sum as what is measured has: it is the sum of a period (CloudWatch's exporters)
         return msgspec.structs.replace(by_name(base), counter=False)
     counter = metric.endswith(_COUNTER)
-    if metric.endswith(("_count", "_bucket")) and not words & _WORDS[0][2]:
+    if metric.endswith("_bucket"):
+        # a dozen more times what the histogram's count and sum say already: they would outvote the service's others
+        return Signal(kind="traffic", harm="none", counter=True)
+    if metric.endswith("_count") and not words & _WORDS[0][2]:
         return Signal(kind="traffic", counter=True)  # of a histogram: how many, not how long
     if metric.endswith("_sum"):
         return Signal(counter=True)

@@ -70,6 +70,10 @@ class Hushes:
             if name:  # "" is the source
                 self.tell(out, name, np.array(found.get(name, []), np.intp), since)
 
+    def __contains__(self, service: object) -> bool:
+        """Whether something was told of it that is not over."""
+        return service in self.told
+
     def snapshot(self) -> list[Any]:
         return [msgspec.to_builtins(h) for _, h in sorted(self.told.items())]
 
@@ -87,9 +91,14 @@ class Silence:
         self.suspended = float("-inf")  # no judgement before this watermark
         self._hushes = Hushes()
 
+    @property
+    def looks(self) -> bool:
+        """Whether silence is asked for, or was when something was told that is not over."""
+        return self.after > 0 or bool(self._hushes.told)
+
     def boundary(self, before: float, now: float) -> bool:
         """Does the watermark's way from `before` to `now` call for a check?"""
-        return self.after > 0 and before > 0 and before // self.step != now // self.step
+        return self.looks and before > 0 and before // self.step != now // self.step
 
     def check(
         self,
@@ -121,10 +130,9 @@ class Silence:
         if not heard:
             return []
         interval = age / np.maximum(count - 1, 1)
-        judged = live & (count >= _SAMPLES)
-        if after is not None:
-            judged &= after > 0
-        late = now - last - np.maximum(self.after if after is None else after, _INTERVALS * interval)
+        asked = np.full(len(live), self.after) if after is None else after
+        judged = live & (count >= _SAMPLES) & (asked > 0)
+        late = now - last - np.maximum(asked, _INTERVALS * interval)
         silent = judged & (late > 0) & (late <= given_up)
         rows = np.flatnonzero(silent)
         out: list[Change] = []

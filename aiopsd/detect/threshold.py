@@ -5,6 +5,7 @@ resolved. Only series that are outside, or were a moment ago, cost more than a c
 """
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from aiopsd.config import ThresholdRule
 from aiopsd.detect.bank import F64, Rows
-from aiopsd.detect.evidence import Describe, Series, clock, number
-from aiopsd.matchers import Match
+from aiopsd.detect.evidence import Describe, Series, clock
+from aiopsd.errors import ConfigError
+from aiopsd.evidence import readings
+from aiopsd.matchers import Match, seen_of
 from aiopsd.model import Anomaly, Direction, Evidence, content_id, labels_text
 
 _LONGEST_GAP = 2.5  # sampling intervals, as in join: silence shorter than this is no silence
@@ -47,18 +50,51 @@ class Reading(msgspec.Struct, frozen=True, array_like=True):
     beyond: bool
 
 
-class Limits:
-    """State per rule: a bool per row (does the rule look at it), and the few breaches under way."""
+def _check(rules: Sequence[ThresholdRule], path: str) -> None:
+    """Raises ConfigError for what can never be meant; names the key."""
+    names = [rule.name for rule in rules]
+    for i, rule in enumerate(rules):
+        here = f"{path}[{i}]"
+        if names.index(rule.name) < i:
+            raise ConfigError(f"two limits are named `{rule.name}`", f"{here}.name")
+        if rule.above is None and rule.below is None:
+            raise ConfigError("a limit needs `above` or `below`", here)
+        highest = math.inf if rule.above is None else rule.above
+        lowest = -math.inf if rule.below is None else rule.below
+        if lowest >= highest:
+            raise ConfigError("`below` is not under `above`: every value would be outside", f"{here}.below")
+        if rule.clear is not None and not lowest <= rule.clear <= highest:
+            raise ConfigError("`clear` lies outside of the limit: the event would never end", f"{here}.clear")
 
-    def __init__(self, rules: Sequence[ThresholdRule], resolve_after: float, describe: Describe) -> None:
+
+class Limits:
+    """State per rule: a bool per row (does the rule look at it), and the few breaches under way.
+
+    Raises:
+        ConfigError: a matcher cannot be used, or a limit cannot be meant; names the key.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[ThresholdRule],
+        resolve_after: float,
+        describe: Describe,
+        path: str = "$.detect.thresholds",
+    ) -> None:
         self.rules = tuple(rules)
         self.resolve_after = resolve_after
         self.describe = describe
-        self._matchers = [Match(r.match, f"$.detect.thresholds[{i}].match") for i, r in enumerate(rules)]
+        self._gone: list[str] = []  # rules that are no longer configured, until the end of their events was told
+        self._matchers = [Match(r.match, f"{path}[{i}].match") for i, r in enumerate(rules)]
+        _check(rules, path)
         self._watch = np.zeros((len(self.rules), 0), bool)
         self._hot = np.zeros(0, bool)
         self._breaches: dict[tuple[int, int], Breach] = {}
         self._timers: list[tuple[float, int, str, int]] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self.rules or self._gone)
 
     def appear(self, row: int, who: Series) -> None:
         if not self.rules:
@@ -68,7 +104,7 @@ class Limits:
             self._watch = np.pad(self._watch, ((0, 0), (0, more)))
             self._hot = np.pad(self._hot, (0, more))
         for i, matches in enumerate(self._matchers):
-            self._watch[i, row] = matches(who.labels)
+            self._watch[i, row] = matches(seen_of(who.labels, who.service))
 
     def vanish(self, row: int) -> None:
         if row < self._watch.shape[1]:
@@ -148,11 +184,22 @@ class Limits:
 
     def next_due(self) -> float:
         """Watermark at which `due` has something to look at; inf: never."""
+        if self._gone:
+            return float("-inf")
         return self._timers[0][0] if self._timers else float("inf")
 
     def due(self, now: float) -> list[Anomaly]:
-        """A series that fell silent outside its limit: resolved once it has been silent for long."""
+        """What ends without a sample: of a rule that is gone, and of a series that has been silent for long."""
         out = []
+        if self._gone:
+            over = sorted(
+                (b for b in self._breaches.values() if b.rule >= len(self.rules)), key=lambda b: (b.rule, b.text)
+            )
+            for b in over:
+                del self._breaches[b.rule, b.row]
+                if b.firing:
+                    out.append(self._lifted(b, now))
+            self._gone.clear()
         while self._timers and self._timers[0][0] <= now:
             at, i, _, row = heapq.heappop(self._timers)
             breach = self._breaches.get((i, row))
@@ -184,6 +231,7 @@ class Limits:
         scale = max(abs(limit), 1e-9)
         score = 0.5 + 0.5 * beyond / (beyond + scale)
         word = "above" if b.high else "below"
+        (worst, bound), unit = readings(who.metric, [b.worst, limit])
         return Anomaly(
             id=content_id("threshold", rule.name, b.text, round(b.since)),
             service=who.service,
@@ -194,8 +242,8 @@ class Limits:
             ts=ts,
             score=score,
             revision=revision,
-            labels={k: v for k, v in who.labels.items() if k != "__name__"} | {"rule": rule.name},
-            summary=f"{who.metric} {number(b.worst)} {word} {number(limit)} ({rule.name}), since {clock(b.since)}",
+            labels=_named(who, rule.name),
+            summary=f"{who.metric} {worst}{unit} {word} {bound}{unit} ({rule.name}), since {clock(b.since)}",
             evidence=(
                 Evidence(
                     service=who.service,
@@ -216,22 +264,47 @@ class Limits:
             ),
         )
 
+    def _lifted(self, b: Breach, ts: float) -> Anomaly:
+        """The event of a breach ends with its rule."""
+        name, who = self._gone[b.rule - len(self.rules)], self.describe(b.row)
+        return Anomaly(
+            id=content_id("threshold", name, b.text, round(b.since)),
+            service=who.service,
+            signal=who.metric,
+            state="resolved",
+            onset=b.since,
+            ts=ts,
+            score=0.5,
+            revision=1,
+            labels=_named(who, name),
+            summary=f"{who.metric}: there is no limit {name} any more",
+        )
+
     # ------------------------------------------------------------------ snapshots
 
     def snapshot(self) -> dict[str, Any]:
         return {
-            "rules": [r.name for r in self.rules],
+            "rules": [*(r.name for r in self.rules), *self._gone],
             "breaches": [msgspec.to_builtins(b) for _, b in sorted(self._breaches.items())],
             "timers": sorted(list(t) for t in self._timers),
         }
 
     def load(self, data: Mapping[str, Any]) -> None:
-        """Take breaches over from a snapshot; those of rules that are gone or renamed are forgotten."""
+        """Take breaches over from a snapshot; those of rules that are gone, or lost that side, end at the next look."""
         names = {r.name: i for i, r in enumerate(self.rules)}
-        now = [names.get(name, -1) for name in data["rules"]]
+        before: list[str] = data["rules"]
         for raw in data["breaches"]:
             b = msgspec.convert(raw, Breach)
-            if now[b.rule] >= 0:
-                b.rule = now[b.rule]
-                self._breaches[b.rule, b.row] = b
-        self._timers = sorted((t, now[i], text, row) for t, i, text, row in data["timers"] if now[i] >= 0)
+            name = before[b.rule]
+            b.rule = names.get(name, -1)
+            if b.rule < 0 or (self.rules[b.rule].above if b.high else self.rules[b.rule].below) is None:
+                b.rule = len(self.rules) + len(self._gone)
+                self._gone.append(name)
+            self._breaches[b.rule, b.row] = b
+        here = [names.get(name, -1) for name in before]
+        self._timers = sorted((t, here[i], text, row) for t, i, text, row in data["timers"] if here[i] >= 0)
+
+
+def _named(who: Series, rule: str) -> dict[str, str]:
+    """Labels of an event: the series', and the limit's name."""
+    return {k: v for k, v in who.labels.items() if k != "__name__"} | {"rule": rule}

@@ -7,6 +7,7 @@ limits. Times are written in UTC, with the zone, because a page is read by whoev
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from aiopsd.evidence import about, readings
 from aiopsd.model import (
     Action,
     Alert,
@@ -93,7 +94,7 @@ def alert_name(alert: Alert) -> str:
     """`HighLatency of checkout`."""
     name = alert.labels.get("alertname", "alert")
     if alert.anomaly and "signal" in alert.labels:
-        name = f"anomaly of {alert.labels['signal']}"
+        name = f"anomaly of {about(alert.labels['signal'])}"
         return f"{name} ({alert.service})" if alert.service else name
     where = alert.service or alert.labels.get("instance", "")
     return f"{name} of {where}" if where else name
@@ -130,9 +131,10 @@ def chain(root: Candidate) -> str:
 
 def evidence_line(e: Evidence) -> str:
     """`saturation of payments-db is 0.97, normal 0.2 to 0.6, since 10:03:20 UTC`."""
-    normal = f"normal {number(e.low)} to {number(e.high)}" if e.low != e.high else f"normal {number(e.normal)}"
+    (level, low, high, usual), unit = readings(e.metric, [e.level, e.low, e.high, e.normal], rate=e.rate)
+    normal = f"normal {low} to {high}{unit}" if e.low != e.high else f"normal {usual}{unit}"
     way = {Direction.LOW: "fell to", Direction.HIGH: "rose to"}.get(e.direction, "is")
-    return f"{e.metric} of {e.service} {way} {number(e.level)}, {normal}, since {when(e.onset)}"
+    return f"{e.metric} of {e.service} {way} {level}{unit}, {normal}, since {when(e.onset)}"
 
 
 def evidence(incident: Incident) -> list[str]:
@@ -208,15 +210,6 @@ def when(ts: float) -> str:
         return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
         return "unknown"
-
-
-def number(value: float) -> str:
-    """Four significant digits.
-
-    >>> number(0.123456), number(1234567.0), number(3.0)
-    ('0.1235', '1.235e+06', '3')
-    """
-    return f"{value:.4g}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -10,7 +10,6 @@ from aiopsd.routing.book import Book
 from aiopsd.routing.decision import is_acked, root_changed
 from aiopsd.routing.flush import Flusher
 from aiopsd.routing.inhibition import Inhibitor
-from aiopsd.routing.tree import Explained
 from aiopsd.silences import SilenceBook
 
 
@@ -131,22 +130,6 @@ class Dispatcher:
     def muted(self, alert: Alert, stamp: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(ids of silences, fingerprints of inhibiting alerts) that keep this alert quiet at `stamp`."""
         return self._flusher.muted(alert, stamp)
-
-    def explain(self, labels: Mapping[str, str]) -> list[Explained]:
-        """The routes that this label set takes, in order."""
-        return [
-            Explained(
-                route=r.key,
-                receiver=r.receiver,
-                integrations=tuple(name for name, _ in self._book.integrations.get(r.receiver, ())),
-                group_by=r.group_by,
-                group_wait=r.group_wait,
-                group_interval=r.group_interval,
-                repeat_interval=r.repeat_interval,
-                page_anomalies=r.page_anomalies,
-            )
-            for r in self._book.tree.match(labels)
-        ]
 
     def groups(self) -> list[tuple[str, Labels, tuple[Alert, ...]]]:
         """(receiver, group labels, alerts) of every group that holds alerts, in order of creation."""

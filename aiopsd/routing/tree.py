@@ -135,19 +135,6 @@ def routes(config: Config) -> Route:
     return node(config.route, None, "$.route")
 
 
-class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """One route that a label set takes, for `explain` and dry runs."""
-
-    route: str
-    receiver: str
-    integrations: tuple[str, ...]
-    group_by: tuple[str, ...] | None
-    group_wait: float
-    group_interval: float
-    repeat_interval: float
-    page_anomalies: bool
-
-
 def incident_key(incident_id: str) -> str:
     return f"incident:{incident_id}"
 

@@ -95,8 +95,8 @@ class CorrelateHost:
         self.projection.load(
             self.stage.incidents.values(),
             self.stage.alerts.values(),
-            self.stage.silences.all(),
-            self.stage.maintenance.all(),
+            self.stage.parts.silences.all(),
+            self.stage.parts.maintenance.all(),
         )
         self.metrics.journal_position.set(position)
         self._log.info("recovered", position=position, incidents=len(self.stage.incidents))

@@ -373,7 +373,8 @@ class Deliverer:
         at = now + backoff(attempts, error.retry_after, self._config.max_backoff, self._random)
         if error.reason is DeliveryReason.RATE_LIMITED or error.retry_after is not None:
             lane.not_before = max(lane.not_before, at)  # it speaks for the whole destination
-        self._log.warning("delivery failed, trying again", destination=lane.name, id=row.id, error=str(error), at=at)
+        wait = round(at - now, 1)
+        self._log.warning("delivery failed", destination=lane.name, id=row.id, error=str(error), again_in_seconds=wait)
         text = str(error)[:ERROR_LIMIT]
         await self._mark(row, "pending", attempts=attempts, next_at=at, error=text)
         rows = lane.rows[row.dedup_key]

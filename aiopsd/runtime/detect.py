@@ -49,6 +49,10 @@ def behind(position: int, records: Sequence[LogRecord]) -> list[LogRecord]:
     return kept
 
 
+def _counts(stage: DetectStage) -> tuple[int, int, int, int]:
+    return stage.samples, stage.skipped, stage.late, stage.invalid
+
+
 class Shard:
     """One partition in hand: its claim, its stage and the last offset inside the stage."""
 
@@ -80,6 +84,12 @@ class DetectHost:
         self._windows: tuple[Window, ...] = ()  # of planned work, as operators asked for
         self.watch = SourceWatch(source, stream, metrics, clock)
         self._log = self.watch.log
+        self._counters = (  # as `_counts`
+            metrics.samples.labels(source),
+            metrics.skipped.labels(source),
+            metrics.ignored.labels(source, "late"),
+            metrics.ignored.labels(source, "not-a-number"),
+        )
         self._shards: dict[int, Shard] = {}
         self._busy = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"detect-{source}")
@@ -126,13 +136,21 @@ class DetectHost:
         label = str(shard.claim.partition)
         self.metrics.series.labels(self.source, label).set(shard.stage.series)
         self.metrics.watermark.labels(self.source, label).set(shard.stage.watermark)
+        if shard.stage.models:
+            running = sum(len(model) for model in shard.stage.models)
+            self.metrics.models.labels(self.source, label, "running").set(running)
+            self.metrics.models.labels(self.source, label, "waiting").set(shard.stage.waiting)
 
     def _drop(self, partition: int) -> None:
         """It is somebody else's: so are its figures."""
         self._shards.pop(partition, None)
+        label = str(partition)
         for gauge in (self.metrics.series, self.metrics.watermark, self.metrics.lag):
             with contextlib.suppress(KeyError):
-                gauge.remove(self.source, str(partition))
+                gauge.remove(self.source, label)
+        for state in ("running", "waiting"):
+            with contextlib.suppress(KeyError):
+                self.metrics.models.remove(self.source, label, state)
 
     # ------------------------------------------------------------------ the loop
 
@@ -203,14 +221,16 @@ class DetectHost:
     async def _slice(self, shard: Shard, chunk: Sequence[LogRecord]) -> bool:
         """One step of one stage; False when the partition turned out to be somebody else's."""
         began = self.clock()
-        before, skipped = shard.stage.samples, shard.stage.skipped
+        before = _counts(shard.stage)
+        faults = [model.faults for model in shard.stage.models]
         shard.ahead = True
         effects = await self._in_thread(shard.stage.step, chunk)
         took = max(self.clock() - began, 1e-4)
         self.metrics.detect_seconds.observe(took)
-        self.metrics.samples.labels(self.source).inc(shard.stage.samples - before)
-        if shard.stage.skipped > skipped:
-            self.metrics.skipped.labels(self.source).inc(shard.stage.skipped - skipped)
+        for counter, was, now in zip(self._counters, before, _counts(shard.stage), strict=True):
+            if now > was:
+                counter.inc(now - was)
+        self._tell_faults(shard.stage, faults)
         shard.slice = max(1, min(POLL_RECORDS, int(len(chunk) * SLICE_SECONDS / took) or 1, shard.slice * 2))
         events = [e for e in effects if isinstance(e, Append)]
         if events and not await self._append(shard, events):
@@ -222,6 +242,14 @@ class DetectHost:
         shard.ahead = False
         self._show(shard)
         return True
+
+    def _tell_faults(self, stage: DetectStage, before: Sequence[int]) -> None:
+        """Count what the models failed on; at the 1st, 10th, 100th ... time the log says how."""
+        for model, was in zip(stage.models, before, strict=True):
+            if model.faults > was:
+                self.metrics.model_faults.labels(self.source, model.model).inc(model.faults - was)
+                if not was or len(str(model.faults)) > len(str(was)):
+                    self._log.warning("a model fails", model=model.model, faults=model.faults, error=model.trouble)
 
     async def _append(self, shard: Shard, events: Sequence[Append]) -> bool:
         """Into the journal, however often it takes: the next slice waits, the log keeps what comes meanwhile."""

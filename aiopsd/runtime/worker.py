@@ -126,6 +126,8 @@ COUNTERS = (
     "records",
     "samples",
     "skipped",
+    "ignored",
+    "model_faults",
     "rejects",
     "dead_letters",
     "anomalies",
@@ -133,7 +135,7 @@ COUNTERS = (
     "offset_lost",
     "write_errors",
 )
-GAUGES = ("lag", "series", "watermark", "source_stopped", "snapshot_seconds", "snapshot_time")
+GAUGES = ("lag", "series", "models", "watermark", "source_stopped", "snapshot_seconds", "snapshot_time")
 
 _encode = msgspec.msgpack.Encoder().encode
 _upward: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Upward)

@@ -74,7 +74,17 @@ def type_name(kind: Any) -> str:
     ):  # fmt: skip
         text = text.replace(old, new)
     text = re.sub(r"\baiopsd\.config\.\w+\.", "", text)
+    text = re.sub(r"Annotated\[(\w+), msgspec\.Meta\(([^)]*)\)\]", _bounded, text)
+    text = re.sub(r"^\[(.*)\]$", r"\1 | unset", text)  # typing's way to say that of what is annotated
     return re.sub(r"\bstr\b", "text", text).replace("|", "\\|")
+
+
+def _bounded(kind: re.Match[str]) -> str:
+    """`float > 0, < 1`."""
+    bounds = kind.group(2)
+    for old, new in (("ge=", ">= "), ("gt=", "> "), ("le=", "<= "), ("lt=", "< ")):
+        bounds = bounds.replace(old, new)
+    return f"{kind.group(1)} {bounds}"
 
 
 def section(cls: type[msgspec.Struct], title: str) -> list[str]:

@@ -47,6 +47,7 @@ from aiopsd.projection import Projection
 from aiopsd.protocols import Clock
 from aiopsd.stores.memory import MemoryStore
 from aiopsd.web.server import build_app, serve
+from aiopsd.web.site import Site
 
 START = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 EDGES = (
@@ -321,7 +322,7 @@ class TestSite:
 
     def build(self) -> web.Application:
         """The application over all this."""
-        return build_app(
+        site = Site(
             config=self.config,
             door=self.door,
             projection=self.projection,
@@ -334,6 +335,7 @@ class TestSite:
             group_of=self.stage.grouper.group_of,
             version="0.0.0",
         )
+        return build_app(site)
 
     async def json(self, path: str, *, status: int = 200, **query: str | list[str]) -> Any:
         """The JSON of a GET, its status checked."""

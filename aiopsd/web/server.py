@@ -12,50 +12,20 @@ import structlog
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
-from aiopsd.config import Config
 from aiopsd.errors import ConfigError
-from aiopsd.metrics import Metrics
-from aiopsd.projection import Projection
-from aiopsd.protocols import Clock, Door, Store
-from aiopsd.topology import Learned, Topology
 from aiopsd.web import alertmanager, api, openapi, otlp, pages, push
-from aiopsd.web.site import SITE, Error, Muted, Problem, Site, answer
+from aiopsd.web.site import SITE, Error, Problem, Site, answer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = SAFE | {"POST", "PUT", "DELETE", "PATCH"}  # a label's values: whatever else a client invents is "other"
 
 
-def build_app(
-    *,
-    config: Config,
-    door: Door,
-    projection: Projection,
-    store: Store,
-    metrics: Metrics,
-    clock: Clock,
-    topology: Callable[[], Topology],
-    learned: Learned,
-    muted: Muted,
-    group_of: Callable[[str], str],
-    version: str,
-) -> web.Application:
-    """The application, not yet listening. On a reload call `app[SITE].swap(config)`."""
+def build_app(site: Site) -> web.Application:
+    """The application over this site, not yet listening. On a reload call `site.swap(config)`."""
     app = web.Application(middlewares=[problems, authorize])
-    app[SITE] = site = Site(
-        config=config,
-        door=door,
-        projection=projection,
-        store=store,
-        metrics=metrics,
-        clock=clock,
-        topology=topology,
-        learned=learned,
-        muted=muted,
-        group_of=group_of,
-        version=version,
-    )
-    metrics.alertmanager_build_info.labels(alertmanager.COMPATIBLE).set(1)
+    app[SITE] = site
+    site.metrics.alertmanager_build_info.labels(alertmanager.COMPATIBLE).set(1)
     for path, handler in (("/-/healthy", healthy), ("/-/ready", ready), ("/metrics", exposition)):
         app.router.add_get(site.base + path, handler)
     app.router.add_post(site.base + "/-/reload", reload)

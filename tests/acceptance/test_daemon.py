@@ -85,12 +85,17 @@ async def test_what_was_decided_survives_a_kill(tmp_path: Path) -> None:
 
 
 async def test_a_bad_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
-    """SIGHUP with an unknown key changes nothing, says the key, and shows in a metric; a good one takes effect."""
+    """What cannot be read, or not be used, changes nothing, is told with its line, and shows in a metric; then a SIGHUP
+    with a good one takes effect."""
     async with Receiver() as old, Receiver() as new:
         async with RunningDaemon(tmp_path, configuration(old.url)) as daemon:
             daemon.configure(configuration(old.url, "unknown_key: 1"))
             async with daemon.session.post(f"{daemon.url}/-/reload") as answer:
                 refused = (answer.status, await answer.text())
+            daemon.configure(configuration(old.url, "detect:\n  policies:\n    - match: {service: 'pay('}\n"))
+            line = daemon.config_file.read_text().partition("match:")[0].count("\n") + 1
+            async with daemon.session.post(f"{daemon.url}/-/reload") as answer:
+                unusable = (answer.status, await answer.text())
             failed = await daemon.text("/metrics")
             daemon.configure(configuration(new.url))
             assert daemon.process is not None
@@ -103,6 +108,8 @@ async def test_a_bad_reload_keeps_the_old_configuration(tmp_path: Path) -> None:
 
     assert refused[0] == 500
     assert "unknown_key" in refused[1]
+    assert unusable[0] == 500
+    assert f"{tmp_path}/aiopsd.yaml:{line}: not an RE2 expression" in unusable[1]
     assert "aiopsd_config_last_reload_successful 0.0" in failed
     assert not old.received
 
@@ -201,6 +208,7 @@ async def test_replay_says_what_happened(tmp_path: Path) -> None:
 
     assert said.returncode == 0, said.stderr
     assert incident in said.stdout
+    assert "1 incident, 1 notification\n" in said.stdout
     assert incident in {json.loads(line).get("id") for line in lines.stdout.splitlines()}
     assert "1 -> 1 incidents, 1 -> 0 notifications" in other.stdout
 

@@ -62,7 +62,7 @@ class Outbox:
     def states(self) -> dict[str, str]:
         return {r.id: r.state for r in self.store.contents.outbox.values()}
 
-    async def settled(self, timeout: float = 10.0) -> dict[str, str]:
+    async def settled(self, timeout: float = 30.0) -> dict[str, str]:
         """States once no row is pending."""
         async with asyncio.timeout(timeout):
             while "pending" in self.states().values():
@@ -276,7 +276,7 @@ async def test_a_full_disk_does_not_send_twice() -> None:
     async with Receiver() as r, outbox(r) as box:
         await box.put(note(1))
         box.store.full = True
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not box.metrics.write_errors.labels("outbox")._value.get():
                 await asyncio.sleep(0.005)
         box.deliverer.wake()
@@ -298,7 +298,7 @@ async def test_a_bug_in_a_destination_stops_nobody() -> None:
         box.deliverer.swap({DEST: Webhook(WebhookConfig(url=Secret(r.url)), box.session), "b/webhook[0]": broken}, FAST)
         await box.put(note(1, kind="b"), note(2))
         await r.got(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while box.row("n1").attempts < 2:
                 await asyncio.sleep(0.005)
 
@@ -313,7 +313,7 @@ async def test_drain_delivers_what_was_left_before_anything_else() -> None:
     contents = Contents()
     async with Receiver(default=Reply(503)) as r, outbox(r, contents=contents, config=DeliveryConfig(rate=0)) as box:
         await box.put(note(1, "a"), note(2, "b"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not all(row.attempts for row in contents.outbox.values()):
                 await asyncio.sleep(0.005)
 
@@ -330,7 +330,7 @@ async def test_drain_ends_when_what_is_left_was_refused_just_now() -> None:
 
         began = time.monotonic()
         assert 3 == await box.deliverer.drain(30.0)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 20.0
         assert {"n1", "n3"} == set(ids(r))
 
 
@@ -349,7 +349,7 @@ async def test_a_restart_does_not_shorten_retry_after() -> None:
     contents = Contents()
     async with Receiver([Reply(429, headers={"Retry-After": "60"})]) as r, outbox(r, contents=contents) as box:
         await box.put(note(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not box.row("n1").attempts:
                 await asyncio.sleep(0.005)
 

@@ -316,7 +316,7 @@ async def test_amtool_takes_what_the_status_shows(tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
 
     assert process.returncode == 0, out.decode()
     assert yaml.safe_load(shown)["time_intervals"] == yaml.safe_load(TIMED)["time_intervals"]
@@ -439,7 +439,7 @@ async def test_amtool_adds_queries_and_silences(site: TestSite) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,  # warns there of another version than its own
         )
-        out, told = await asyncio.wait_for(process.communicate(), 20)
+        out, told = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, told.decode()
         site.clock.now = time.time()  # amtool has a clock of its own: ours follows
         return out.decode().strip()

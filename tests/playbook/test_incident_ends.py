@@ -3,7 +3,18 @@
 from msgspec.structs import replace
 
 from aiopsd.config import load
-from aiopsd.model import AlertBatch, AlertIn, Effect, Incident, IncidentState, JournalRecord, Snapshot, Tick, Upsert
+from aiopsd.model import (
+    AlertBatch,
+    AlertIn,
+    Anomaly,
+    Effect,
+    Incident,
+    IncidentState,
+    JournalRecord,
+    Snapshot,
+    Tick,
+    Upsert,
+)
 from aiopsd.pipeline import correlate
 
 T0 = 1_700_000_000.0
@@ -38,7 +49,7 @@ class Room:
         again.said = self.said
         return again
 
-    def _record(self, at: float, body: AlertBatch | Tick) -> JournalRecord:
+    def _record(self, at: float, body: AlertBatch | Anomaly | Tick) -> JournalRecord:
         return JournalRecord(offset=int(at), stamp=T0 + at, body=body)
 
     @property
@@ -80,3 +91,28 @@ def test_a_snapshot_from_before_incidents_knew_their_quiet_goes_on() -> None:
 
     assert again.stage.snapshot() == new
     assert {i.state for i in again.tick(400).stage.incidents.values()} == {IncidentState.RESOLVED}
+
+
+def test_each_series_over_a_limit_ends_by_itself() -> None:
+    """Two disks over one limit, then one of them back inside: the other fires on, until it is back as well."""
+    room = Room()
+
+    def disk(at: float, device: str, state: str) -> None:
+        body = Anomaly(
+            id=device,
+            service="db",
+            signal="disk_used_ratio",
+            state=state,
+            onset=T0,
+            ts=T0 + at,
+            score=0.6,
+            labels={"device": device, "rule": "disk-full"},
+        )
+        room._take(room.stage.step([room._record(at, body)]))
+
+    disk(0, "sda", "firing")
+    disk(1, "sdb", "firing")
+    disk(60, "sda", "resolved")
+    assert [a.labels["device"] for a in room.stage.alerts.values() if a.state == "firing"] == ["sdb"]
+    disk(120, "sdb", "resolved")
+    assert room.told == ("open", 0, 120)

@@ -5,6 +5,7 @@ from hashlib import sha256
 import pytest
 
 from aiopsd.model import Action, NotifyReason
+from aiopsd.routing import routes
 from aiopsd.testing.dispatch import Play, Told
 
 CONFIG = """
@@ -175,14 +176,14 @@ def test_a_silenced_alert_is_left_out_of_its_group(play: Play) -> None:
 
 
 def test_routes_take_the_first_match_and_more_with_continue() -> None:
-    """The deepest first match wins; continue goes on to the next sibling; explain says the same."""
-    routes = """, routes: [
+    """The deepest first match wins; continue goes on to the next sibling."""
+    below = """, routes: [
       {matchers: ['severity="page"'], receiver: quiet, continue: true},
       {matchers: ['severity=~".+"'], receiver: nobody, routes: [{matchers: ['job="db"'], receiver: team}]}]"""
-    play = Play(CONFIG % (routes, ""))
+    play = Play(CONFIG % (below, ""))
 
     def receivers(**labels: str) -> list[str]:
-        return [e.receiver for e in play.dispatcher.explain(labels)]
+        return [route.receiver for route in routes(play.config).match(labels)]
 
     assert ["team"] == receivers(job="api")
     assert ["quiet", "nobody"] == receivers(severity="page", job="api")

@@ -16,10 +16,10 @@ def agrees(desk: Desk) -> bool:
     """Whether both ways find the same troubles around each vertex, at the onsets that there are."""
     s, graph = desk.grouper.s, desk.grouper.graph
     for vertex in s.kept:
-        links = graph.spot(vertex).looks
-        near = [s.troubles[tid] for other in sorted(s.kept) if other in links for tid in s.kept[other]]
+        spot = graph.spot(vertex)
+        near = [s.troubles[tid] for other in sorted(s.kept) if other in spot.looks for tid in s.kept[other]]
         for trouble in (s.troubles[tid] for tid in s.kept[vertex]):
-            found = [other.id for other, _ in graph.near_kept(vertex, trouble.onset)]
+            found = [other.id for other, _ in graph.near_kept(spot, trouble.onset)]
             if found != sorted(other.id for other in near if abs(other.onset - trouble.onset) <= HORIZON):
                 return False
     return True

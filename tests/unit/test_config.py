@@ -24,6 +24,18 @@ def complaint(path: Path) -> str:
         ("receivers: []\nroute:\n  receiver: nobody\n", "c.yaml:3: unknown receiver `nobody` - at `$.route.receiver`"),
         ("route: {\n", "c.yaml:2: not YAML"),
         ("data_dir: 2026-13-45\n", "c.yaml:1: not YAML"),
+        ("detect:\n  threshold: 7\n", "c.yaml:2: Expected `float` < 1.0 - at `$.detect.threshold`"),
+        ("detect:\n  policies:\n    - match: {a: b}\n      growth: -1\n", "c.yaml:4: Expected `float` >= 0.0 - at"),
+        ("detect:\n  online:\n    - lags: -1\n", "c.yaml:3: Expected `int` >= 0 - at `$.detect.online[0].lags`"),
+        (
+            "global: {}\n",
+            "c.yaml:1: Object contains unknown field `global` (of Alertmanager: docs/how-to/from-alertmanager",
+        ),
+        (
+            "route:\n  routes:\n    - receiver: a\n      match: {a: b}\n",
+            "c.yaml:4: Object contains unknown field `match` (of Alertmanager",
+        ),
+        ("workers: -1\n", "c.yaml:1: Expected `int` >= 0 - at `$.workers`"),
     ],
 )
 def test_a_fault_is_told_with_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:

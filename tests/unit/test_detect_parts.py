@@ -31,7 +31,7 @@ START = 1_700_006_400.0
     [
         ("http_requests_total", "traffic", "both", True),
         ("http_request_duration_seconds", "latency", "high", False),
-        ("http_request_duration_seconds_bucket", "traffic", "both", True),
+        ("http_request_duration_seconds_bucket", "traffic", "none", True),
         ("http_request_duration_seconds_sum", "other", "both", True),
         ("response_size_bytes_sum", "other", "both", True),
         ("aws_elb_request_count_sum", "traffic", "both", False),

@@ -151,18 +151,65 @@ def test_a_load_that_goes_flat_is_an_event_until_it_moves_again() -> None:
     (end,) = [e for e in told if e.id == first.id and e.state == "resolved"]
     assert T0 + 300 * flat.stop <= end.ts <= T0 + 300 * flat.stop + 3600
 
+    both = stage("detect: {flatline: 30m}")
+    told = said(both.step(records([[(load, T0 + 300 * t, float(v))] for t, v in enumerate(values)])))
+    assert {e.signal for e in told if e.onset >= T0 + 300 * flat.start} == {"flatline"}  # not twice
+
 
 def test_the_steps_of_a_ramp_add_up() -> None:
     """A metric that leaves its range in steps of a tenth of its width is an event; one such step is none."""
     rng = np.random.default_rng(9)
 
     def told(steps: int) -> int:
-        values = 100 + rng.uniform(-5, 5, 600)
-        values[560 : 560 + steps] = 95 - np.arange(1, steps + 1)
+        values = 100 + rng.uniform(-5, 5, 1600)
+        values[1560 : 1560 + steps] = 95 - np.arange(1, steps + 1)
         rows = [[(series("free_bytes"), T0 + MINUTE * t, float(x))] for t, x in enumerate(values)]
         return sum(e.revision == 0 for e in said(stage().step(records(rows))))
 
     assert [told(1), told(20)] == [0, 1]
+
+
+def morning(hours: int, fault: range = range(0), services: int = 6) -> list[list[Sample]]:
+    """Load that grows from 06:00 to noon, in six metrics of each service; in `fault` it is threefold in the first."""
+    rng = np.random.default_rng(3)
+    out = []
+    for minute in range(60 * hours):
+        load_ = 1 - 0.6 * np.cos(2 * np.pi * (minute / 1440 + 0.15))
+        out.append(
+            [
+                (
+                    series(f"requests_{k}", f"svc{i}"),
+                    T0 + MINUTE * (360 + minute),
+                    float(100 * load_ * (1 + 0.04 * rng.normal())) * (3 if i == 0 and minute in fault else 1),
+                )
+                for i in range(services)
+                for k in range(6)
+            ]
+        )
+    return out
+
+
+def test_the_first_morning_is_no_event() -> None:
+    """Started at six, on series that all rise with the day, nothing is said; a fault in that morning is."""
+    assert said(stage().step(records(morning(8)))) == []
+    fault = said(stage().step(records(morning(6, range(240, 270)))))
+    assert [(e.service, e.state) for e in fault if not e.revision] == [("svc0", "firing")]
+
+
+def test_a_histogram_is_no_crowd() -> None:
+    """The buckets of a histogram say what its count says: they neither make an event nor prevent one."""
+
+    def worth(buckets: int) -> list[tuple[str, float, float]]:
+        rng, total, out = np.random.default_rng(5), 0.0, []
+        for minute in range(1600):
+            total += 600 + 12 * rng.normal() + (120 if minute >= 1560 else 0)
+            names = [series("wait_seconds_count"), *(series("wait_seconds_bucket", le=f"{k}") for k in range(buckets))]
+            out.append([(labels, T0 + MINUTE * minute, float(total)) for labels in names])
+        events = said(stage().step(records(out)))
+        assert all("/s, normally" in e.summary for e in events)  # it counts: what it says is a rate
+        return [(e.state, e.ts, e.score) for e in events]
+
+    assert worth(12) == worth(0) != []
 
 
 def test_who_alarms_often_is_believed_less() -> None:
@@ -352,7 +399,8 @@ def test_a_clock_far_ahead_poisons_nothing() -> None:
     effects = s.step(log)
     (reject,) = [e for e in effects if isinstance(e, Reject)]
     assert (reject.reason, reject.items, reject.whole, reject.pos.offset) == ("timestamp", 1, False, 10)
-    assert "cart" in reject.detail
+    assert 'service="cart"' in reject.detail
+    assert "2024-11-19T08:53:20Z is too far in the future" in reject.detail
     assert s.watermark == T0 + 29 * MINUTE
     assert s.samples == 30 * 6
 
@@ -586,7 +634,7 @@ def test_drift_can_be_switched_off() -> None:
     ("text", "path"),
     [
         ("detect: {signals: [{match: {__name__: '('}}]}", "$.detect.signals[0].match.__name__"),
-        ("detect: {thresholds: [{name: x, match: {a: '['}}]}", "$.detect.thresholds[0].match.a"),
+        ("detect: {thresholds: [{name: x, match: {a: '['}, above: 1}]}", "$.detect.thresholds[0].match.a"),
         ("detect: {online: [{model: anomaly.Nonsense}]}", "$.detect.online[0].model"),
         ("detect: {online: [{model: anomaly.HalfSpaceTrees, params: {trees: 3}}]}", "$.detect.online[0].params"),
         ("detect: {drift: {models: [{name: m, inputs: {a: '*'}}]}}", "$.detect.drift.models[0].inputs.a"),
@@ -611,6 +659,65 @@ def test_a_changed_configuration_is_taken_up_on_resume() -> None:
     new = build(load(text), "metrics", 2, old.snapshot())
     events = said(new.step(records(shop(1520, range(1500, 1520))[1500:], first=1500)))
     assert [(e.signal, e.labels.get("rule")) for e in events] == [("cpu", "hot")]
+
+
+HOT = "thresholds: [{{name: hot, match: {{service: pay, __name__: heat}}, {}}}]"
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [
+        (HOT.format("above: 5"), "policies: []"),
+        (HOT.format("above: 5"), HOT.format("below: 0")),
+        ("no_data: 5m", "policies: []"),
+        ("no_data: 5m", "no_data: 5m, policies: [{match: {service: pay}, no_data: 0s}]"),
+        ("flatline: 10m", "policies: []"),
+        ("policies: [{match: {service: pay}, flatline: 10m}]", "policies: []"),
+    ],
+)
+def test_what_is_asked_for_no_more_ends(asked: str, then: str) -> None:
+    """An event whose limit or policy is taken out of the configuration ends at the next look, once, by its own name."""
+
+    def minutes(first: int, last: int) -> list[list[Sample]]:
+        """From minute 60 on one series of pay is hot and stands still, the other is silent."""
+        return [
+            [(series("heat"), T0 + MINUTE * m, 1.0 + m % 3 if m < 60 else 9.0)]
+            + ([(series("fan"), T0 + MINUTE * m, 1.0 + m % 7)] if m < 60 else [])
+            for m in range(first, last)
+        ]
+
+    first, second = (load(f"detect: {{warmup: 7d, {text}}}") for text in (asked, then))
+    before = build(first, "metrics", 2)
+    event, *_ = said(before.step(records(minutes(0, 120))))
+    idle = build(second, "metrics", 2, before.snapshot())
+    after = build(second, "metrics", 2, idle.snapshot())
+    ended = said(after.step(records(minutes(120, 150), first=120)))
+    assert [(e.id, e.state, e.signal, e.service) for e in ended] == [(event.id, "resolved", event.signal, "pay")]
+
+
+@pytest.mark.parametrize(
+    ("limit", "key"),
+    [
+        ("{name: a}", ""),
+        ("{name: a, above: 1, clear: 2}", ".clear"),
+        ("{name: a, below: 1, clear: 0}", ".clear"),
+        ("{name: a, above: 1, below: 5}", ".below"),
+        ("{name: b, above: 1}", ".name"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused(limit: str, key: str) -> None:
+    """One without a bound, that never ends, that always holds, or of a name given twice: the error names its key."""
+    with pytest.raises(ConfigError) as e:
+        stage(f"detect: {{thresholds: [{{name: b, above: 1}}, {limit}]}}")
+    assert e.value.path == f"$.detect.thresholds[1]{key}"
+
+
+@pytest.mark.parametrize("model", ["anomaly.HalfSpaceTrees, params: {n_trees: x}", "stats.Mean"])
+def test_a_model_that_can_never_learn_is_refused(model: str) -> None:
+    """A parameter of another type, or what is no model at all, is said when it is configured and not at each sample."""
+    with pytest.raises(ConfigError, match="cannot learn as it is configured") as e:
+        stage(f"detect: {{online: [{{model: {model}}}]}}")
+    assert e.value.path == "$.detect.online[0].params"
 
 
 def test_models_see_what_an_envelope_cannot() -> None:

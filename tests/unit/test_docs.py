@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 
 from aiopsd import cli
+from aiopsd.config import Config, plugin_config, receivers
+from aiopsd.marks import Marked
+from aiopsd.routing import routes
 from simulations import __main__ as simulations
 
 ROOT = Path(__file__).parent.parent.parent
@@ -97,3 +102,36 @@ def test_every_file_that_is_named_is_there(path: Path) -> None:
     gone = [file for file in FILE.findall(path.read_text(encoding="utf-8")) if not (ROOT / file).exists()]
 
     assert gone == []
+
+
+def configurations() -> Iterator[tuple[str, str]]:
+    """(page, block) of each YAML block of the pages whose keys are all of our configuration's."""
+    keys = {field.encode_name for field in msgspec.structs.fields(Config)}
+    for page in PAGES:
+        for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            given = yaml.safe_load(block)
+            another = re.match(r"# (?!aiopsd)\S+\.ya?ml", block)  # topology.yaml has `services`, too
+            if isinstance(given, dict) and given.keys() <= keys and not another:
+                yield name(page), block
+
+
+@pytest.mark.parametrize(("page", "block"), list(configurations()))
+def test_every_configuration_of_a_page_is_read(page: str, block: str) -> None:
+    """A block is a part of a configuration that the daemon takes: its keys are there, its values of their types."""
+    config = plugin_config(Config, Marked(block, page).value, "$")
+
+    routes(config)
+    list(receivers(config))
+
+
+def test_the_map_shows_every_module() -> None:
+    """The table of floors in the architecture names each module and package of aiopsd, and none that is not there."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+/?)`", "\n".join(line for line in page.split("\n") if re.match(r"\| \d? ?\|", line)))
+    there = {
+        p.stem if p.is_file() else f"{p.name}/"
+        for p in (ROOT / "aiopsd").glob("[!.]*")
+        if (p / "__init__.py").exists() or p.suffix == ".py"
+    }
+
+    assert set(named) == there - {"__init__"}

@@ -78,6 +78,22 @@ def test_joined_answers_keep_the_first_ruler_and_all_samples() -> None:
     assert [t for t, _ in both.recent] == sorted({*(t for t, _ in old.recent), *(t for t, _ in new.recent)})
 
 
+def test_a_sentence_has_the_unit_that_the_name_of_the_metric_tells() -> None:
+    """Seconds, bytes and rates of counters read as such, in one unit for value and range; a number alone stays one."""
+
+    def said(metric: str, level: float, low: float, high: float, *, rate: bool = False) -> str:
+        e = Evidence(service="s", metric=metric, level=level, low=low, high=high, rate=rate)
+        return sentence(e, 8070.0).removesuffix(", since 02:14:30 UTC").removeprefix(metric).strip()
+
+    assert said("request_duration_seconds_p99", 0.6395, 0.1734, 0.241) == "639.5 ms, normally 173.4..241 ms"
+    assert said("resident_memory_bytes", 2.433e9, 7.818e8, 8.436e8) == "2.433 GB, normally 0.7818..0.8436 GB"
+    assert said("errors_total", 0.3984, 2.9e-6, 0.1679, rate=True) == "0.3984/s, normally 0..0.1679/s"
+    assert said("sent_bytes_total", 4096.0, 1024.0, 2048.0, rate=True) == "4.096 kB/s, normally 1.024..2.048 kB/s"
+    assert said("cpu_seconds_total", 0.9, 0.1, 0.2, rate=True) == "0.9 s/s, normally 0.1..0.2 s/s"
+    assert said("last_success_seconds", 1.7e9, 0.0, 1.8e9) == "1.7e+09, normally 0..1.8e+09"
+    assert said("orders", 80.0, 30.0, 60.0) == "80, normally 30..60"
+
+
 def test_a_value_inside_its_range_is_told_by_what_its_model_says() -> None:
     """Where the shape is strange and not the value, the sentence does not claim that the value is."""
     told = "aiopsd.Shape: 3.1, until now at most 1.2"

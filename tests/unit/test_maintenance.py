@@ -139,6 +139,19 @@ def test_an_anomaly_in_a_window_is_none() -> None:
     assert told[:2] == [("maintenance", "", "ann"), ("suppressed", "maintenance", "")]
 
 
+def test_the_timeline_says_what_is_planned_in_words() -> None:
+    """On what, until when by the clock, why; when it ends, and when it excuses an anomaly, the same."""
+    command = put()
+    key = window_id(command)
+    _, effects = play((0, command), (10, anomaly("a", ts=T0 + 9)), (20, EndMaintenance(id=key, actor="bob")))
+    about = '{service="pay"}'
+    assert [e.entry.text for e in effects if isinstance(e, Audit)] == [
+        f"{about} until 2025-10-09 09:53 UTC: load test ({key})",
+        f"anomaly of cpu (pay) is planned work: {about}: load test ({key})",
+        f"{about} ended: load test ({key})",
+    ]
+
+
 def test_an_anomaly_that_is_only_partly_planned_is_told() -> None:
     """When one of its series is outside of the window, the window explains nothing."""
     pods = Matcher(name="pod", value="a|b", is_regex=True)
@@ -155,7 +168,7 @@ def test_every_change_says_all_windows() -> None:
     assert [len(w) for w in lists] == [1, 2, 2]
     data = msgspec.msgpack.encode(stage.snapshot())
     again = correlate.build(Config(), msgspec.msgpack.decode(data, type=Snapshot))
-    assert again.maintenance.all() == lists[-1]
+    assert again.parts.maintenance.all() == lists[-1]
     assert lists[-1][0].ends_at == T0 + 3
     month = JournalRecord(offset=4, stamp=T0 + KEEP + 4 * 3600, body=Tick())
     assert [e.windows for e in again.step([month]) if isinstance(e, Maintain)][-1] == ()

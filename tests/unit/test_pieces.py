@@ -3,7 +3,7 @@
 import pytest
 
 from aiopsd.config import Config
-from aiopsd.correlate.pieces import Pieces
+from aiopsd.correlate.pieces import OPENINGS, Pieces
 from aiopsd.correlate.rootcause import SIGNS, Knowledge, confidence, rank
 from aiopsd.model import Alert, AlertBatch, AlertIn, JournalRecord, Snapshot, Tick, Verdict
 from aiopsd.pipeline import correlate
@@ -58,6 +58,18 @@ def test_company_is_who_opened_shortly_before() -> None:
         pieces.opened(f"{at}", T0 + at)
 
     assert [pieces.company(f"{at}") for at in (0.0, 200.0, 290.0, 700.0)] == [0, 1, 2, 0]
+
+
+def test_company_that_is_forgotten_or_was_never_told_of_counts_no_longer() -> None:
+    """Of more openings at once than are kept the latest count, but for those that were over within their second."""
+    pieces = Pieces()
+    for i in range(OPENINGS + 100):
+        pieces.opened(str(i), T0)
+    for i in range(OPENINGS, OPENINGS + 10):
+        pieces.ended(str(i), T0 + 1.0, merged=True)
+
+    assert pieces.company(str(OPENINGS + 99)) == OPENINGS - 10 - 1
+    assert pieces.company("0") == 0
 
 
 def test_what_is_gone_before_its_second_is_over_was_never_there() -> None:

@@ -6,8 +6,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiopsd.config import Duration, RetrainingConfig
-from aiopsd.model import DriftDetected
+from aiopsd.config import Config, Duration, RetrainingConfig
+from aiopsd.model import Audit, DriftDetected, JournalRecord
+from aiopsd.pipeline import correlate
 from aiopsd.retraining import DAY, EVIDENCE_LIMIT, Retraining
 
 HOUR = 3600.0
@@ -137,3 +138,11 @@ def test_rules_hold_for_any_sequence_and_restarts_are_not_noticed(steps: list[tu
         assert len([p for p in sent if q.requested_at - DAY < p.requested_at <= q.requested_at]) <= budget
         same = [p for p in sent if p.subject == q.subject and p.requested_at < q.requested_at]
         assert all(q.requested_at - p.requested_at >= 6 * HOUR for p in same)
+
+
+def test_the_timeline_names_the_series_that_drifted_and_since_when() -> None:
+    """A model reads many: which of them changed, from what to what, since when, stands in one line."""
+    body = drift(1, model="fraud", service="pay", metric="amount", detector="block-cusum", since=1_760_000_000.0)
+    effects = correlate.build(Config()).step([JournalRecord(offset=0, stamp=1_760_010_000.0, body=body)])
+    told = [e.entry.text for e in effects if isinstance(e, Audit) and e.entry.kind == "drift"]
+    assert told == ["drift of latency in pay/amount (level, block-cusum): 1 -> 2 since 2025-10-09 08:53 UTC"]

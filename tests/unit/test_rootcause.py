@@ -94,6 +94,26 @@ def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
     assert found[0].metric == "cpu"
 
 
+def test_who_fell_silent_is_told_in_the_words_of_its_alert() -> None:
+    """A cause that shows no number outside of its range says what its alert says, not that it deviates."""
+    flat = signal("pay", "latency", 0.1, channel="no-data")
+    gone = Alert(
+        fingerprint="g",
+        labels={"alertname": "AiopsdAnomaly", "service": "pay", "signal": "no-data"},
+        annotations={"summary": "no data from service pay, 3 series since 02:00:00 UTC"},
+        starts_at=T0,
+        ends_at=0.0,
+        updated_at=T0,
+        service="pay",
+        anomaly=True,
+        evidence=(flat,),
+    )
+
+    (cause, *_) = rank((gone,), graph("web>pay"), (flat,), onset=T0)
+
+    assert cause.reason.startswith("pay: no data from service pay, 3 series since 02:00:00 UTC")
+
+
 def test_vertices_without_data_are_looked_through() -> None:
     """A gateway that exports nothing does not hide the cause behind it."""
     alerts = [alert("web", 30), alert("db", 0)]

@@ -9,6 +9,7 @@ import pytest
 from aiopsd.correlate.rootcause import SIGNS
 from aiopsd.model import Candidate
 from simulations import causes, confidence, recorded, storms, stress
+from simulations.stream import Stream
 
 COLUMNS = tuple(
     {"__name__": metric, "service": service}
@@ -115,7 +116,7 @@ def test_a_stream_is_looked_at_when_its_page_is_due_and_at_the_end(tmp_path: Pat
     path = tmp_path / "stream.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
 
-    looks = list(confidence.of_stream(storms.Stream.read(path)))
+    looks = list(confidence.of_stream(Stream.read(path)))
 
     assert [(s.when, s.roots[0].service, s.right) for s in looks] == [("page", "cart", False), ("end", "db", True)]
 
@@ -149,7 +150,7 @@ def test_causes_are_judged_on_the_true_groups() -> None:
         for i, (t, service, owner) in enumerate(rows)
     ]  # fmt: skip
     truth = [{"incident": k, "root": root, "fault": "slow", "t0": float(k)} for k, root in enumerate(("db", "bank"))]
-    stream = storms.Stream("two", {"kind": "topology", "nodes": {}, "edges": edges}, alerts, truth)
+    stream = Stream("two", {"kind": "topology", "nodes": {}, "edges": edges}, alerts, truth)
 
     found = list(causes.ranked(stream))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from simulations import oracle, partition, storms
+from simulations.stream import Stream
 
 GENERATOR = """
 import argparse
@@ -88,7 +89,7 @@ def test_the_oracle_leaves_the_truth_where_another_story_is_likelier(generator: 
     for line in stream.alerts:
         if line["_gt"]["incident"] == 0 and line["service"] == "web":
             line["_gt"] = line["_gt"] | {"incident": 99, "hop": 0}
-    told = storms.Stream("default-1", stream.topology, stream.alerts, [*stream.truth, {"incident": 99, "root": "web"}])
+    told = Stream("default-1", stream.topology, stream.alerts, [*stream.truth, {"incident": 99, "root": "web"}])
 
     row = partition.figures(told.fired, told.roots, oracle.answer(told, knowledge))
 
@@ -112,7 +113,7 @@ def test_streams_can_be_played_without_a_graph_or_with_a_stale_one(generator: st
 
     edges = [[f"a{i}", f"b{i}"] for i in range(100)]
     nodes = {name: {} for edge in edges for name in edge}
-    one, again = (storms.Stream("s-1", {"nodes": nodes, "edges": edges}, [], []) for _ in range(2))
+    one, again = (Stream("s-1", {"nodes": nodes, "edges": edges}, [], []) for _ in range(2))
     storms.with_stale_topology(one)
     storms.with_stale_topology(again)
 

@@ -148,10 +148,10 @@ def test_a_merge_of_neighbours_draws_nothing() -> None:
 def test_what_was_learned_survives_a_restart() -> None:
     """Corrections are part of the stage's snapshot."""
     desk = Desk()
-    desk.stage.verdicts.cause("a", "b", {"X"}, 5.0)
+    desk.stage.parts.verdicts.cause("a", "b", {"X"}, 5.0)
     again = correlate.build(Config(), desk.stage.snapshot())
 
-    assert again.verdicts.snapshot() == {"instead": [["a", "b", "X", 1.0, 5.0]]}
+    assert again.parts.verdicts.snapshot() == {"instead": [["a", "b", "X", 1.0, 5.0]]}
 
 
 def test_the_scorecard_shows_that_feedback_helps() -> None:

@@ -12,6 +12,8 @@ ROWS = 4096
 PARTNERS = 16
 DOUBT = 4.0  # times of standing alone that everybody is given: once together may be chance
 
+_NOBODY: frozenset[str] = frozenset()
+
 
 class Company:
     """Of the state it keeps `met`: pair -> partner -> times together; under "" the times that the pair was seen."""
@@ -43,8 +45,10 @@ class Company:
     def friends(self, vertex: str, names: Iterable[str]) -> Set[str]:
         """Vertices that these pairs were seen with; for membership only."""
         met = self.s.met
+        if not met:
+            return _NOBODY
         out: set[str] = set()
-        for name in names if met else ():
+        for name in names:
             row = met.get(f"{vertex}|{name}")
             if row is not None:
                 out.update(key.partition("|")[0] for key in row)

@@ -8,16 +8,18 @@ sums of whole numbers do not depend on the order in which things came and went.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
 from aiopsd.correlate.grouping.graph import Graph, Spot
 from aiopsd.correlate.grouping.odds import SPAN
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 
 SLOT = 30.0  # s; grain of the counts
 SLOTS = round(SPAN / SLOT)  # what one fault brings begins within as many
-EVERYWHERE = ""  # key of the counts over all hosts
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True):
     """Where a trouble is counted, and as what.
 
     `free`: nothing that shows alerts explains it. It is counted on `hosts` as one that their fault might explain; or
@@ -95,6 +97,7 @@ class Crowds:
         self.graph = graph
         self._marks: dict[int, Mark] = {}
         self._slots: dict[str, dict[int, Slot]] = {}
+        self._everywhere: dict[int, int] = {}  # slot -> how many began in it that nothing explains
         for row in s.hot.values():
             for tid in row:
                 self.update(s.troubles[tid])
@@ -141,7 +144,8 @@ class Crowds:
             for host in mark.hosts:
                 self._slot(host, mark.slot).explained += 1
             return
-        for host in (EVERYWHERE, *mark.hosts):
+        self._everywhere[mark.slot] = self._everywhere.get(mark.slot, 0) + 1
+        for host in mark.hosts:
             self._slot(host, mark.slot).add(tid, mark)
 
     def _take_out(self, tid: int, mark: Mark) -> None:
@@ -151,7 +155,8 @@ class Crowds:
                 self._slots[host][mark.slot].explained -= 1
                 self._tidy(host, mark.slot)
             return
-        for host in (EVERYWHERE, *mark.hosts):
+        less(self._everywhere, mark.slot)
+        for host in mark.hosts:
             slot = self._slots[host][mark.slot]
             del slot.members[tid]
             slot.worth -= mark.worth
@@ -211,9 +216,9 @@ class Crowds:
         """How many troubles are counted."""
         return len(self._marks)
 
-    def size(self, host: str, first: int, last: int) -> int:
-        """How many began on a host from one slot to another that nothing explains."""
-        return sum(len(slot.members) for slot in self._between(host, first, last))
+    def everywhere(self, first: int, last: int) -> int:
+        """How many began anywhere from one slot to another that nothing explains."""
+        return sum(self._everywhere.get(slot, 0) for slot in range(first, last + 1))
 
     def crowd(self, at: str, first: int, last: int) -> Crowd:
         """What depends on `at` and began from one slot to another."""
@@ -234,21 +239,21 @@ class Crowds:
         return out
 
     def _between(self, at: str, first: int, last: int) -> list[Slot]:
-        slots = self._slots.get(at) if not at or self.graph.is_host(at) else self._callers(at, first, last)
+        slots = self._slots.get(at) if self.graph.is_host(at) else self._callers(at, first, last)
         return [slots[i] for i in range(first, last + 1) if i in slots] if slots else []
 
     def _callers(self, at: str, first: int, last: int) -> dict[int, Slot]:
         """Of what few depend on: counted when asked for, each caller once, however often it came and went."""
         out: dict[int, Slot] = {}
         hot, marks = self.s.hot, self._marks
-        for caller in self.graph.callers(at):
-            here = [(mark.slot, tid, mark) for tid in hot.get(caller, ()) if (mark := marks.get(tid)) is not None]
+        for caller in hot.keys() & self.graph.callers(at).keys():
+            here = [(mark.slot, tid, mark) for tid in hot[caller] if (mark := marks.get(tid)) is not None]
             here = [one for one in here if first <= one[0] <= last]
             if not here:
                 continue
             slot, tid, mark = min(here, key=lambda one: one[:2])
             if all(mark.free and mark.worth > mark.fell for _, _, mark in here):
-                out.setdefault(slot, Slot()).add(tid, mark._replace(worth=mark.worth - mark.fell))
+                out.setdefault(slot, Slot()).add(tid, replace(mark, worth=mark.worth - mark.fell))
             else:
                 out.setdefault(slot, Slot()).explained += 1
         return out

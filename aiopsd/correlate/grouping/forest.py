@@ -3,7 +3,8 @@
 import math
 from bisect import insort
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping.crowds import Crowds
@@ -36,9 +37,10 @@ THINK_STEP = 120.0  # s
 END_CHECK = 60.0  # s after its end at which a trouble thinks again: what ended together belonged together
 
 
-class Look(NamedTuple):
+class Look(msgspec.Struct, frozen=True):
     """What speaks for each home of an alert."""
 
+    spot: Spot
     near: list[tuple[Trouble, Link]]
     votes: dict[str, float]
     best: dict[str, tuple[float, Trouble, str]]
@@ -91,6 +93,7 @@ class Forest:
                 strange=look.strange,
                 fell=look.fell,
             ),
+            look.spot,
             look.near,
         )
         self.strangers.begun.add(trouble)
@@ -99,9 +102,9 @@ class Forest:
 
     def raise_silent(self, vertex: str, onset: float, member: Trouble) -> Trouble:
         """A trouble without alerts at what several run on, in the incident of one of them."""
-        near = self.graph.near(vertex, onset)
-        own = self.odds.own(vertex, (), onset)
-        return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), near)
+        spot, own = self.graph.spot(vertex), self.odds.own(vertex, (), onset)
+        near = self.graph.near(spot, onset)
+        return self._add(Trouble(id=0, vertex=vertex, onset=onset, group=member.group, own=own), spot, near)
 
     def dismiss(self, trouble: Trouble) -> None:
         """A silent trouble on which nothing hangs any more is none."""
@@ -127,9 +130,9 @@ class Forest:
         drop_in(self.s.kept, trouble.vertex, trouble.id)
         self.graph.began.drop(trouble)
 
-    def _add(self, trouble: Trouble, near: list[tuple[Trouble, Link]]) -> Trouble:
+    def _add(self, trouble: Trouble, spot: Spot, near: list[tuple[Trouble, Link]]) -> Trouble:
         """Give a trouble its number and its place among those near it."""
-        s, spot, vertex = self.s, self.graph.spot(trouble.vertex), trouble.vertex
+        s, vertex = self.s, trouble.vertex
         s.count += 1
         trouble.id = s.count
         trouble.value = trouble.own
@@ -324,8 +327,8 @@ class Forest:
         trouble.names = {n: at for n, at in trouble.names.items() if n in left}
         other.texts = {n: text for n, text in trouble.texts.items() if n in names}
         trouble.texts = {n: text for n, text in trouble.texts.items() if n in left}
-        trouble.onset = min(trouble.names.values())
-        self.graph.began.moved(trouble)
+        before, trouble.onset = trouble.onset, min(trouble.names.values())
+        self.graph.began.moved(trouble, before)
         for item in (trouble, other):
             item.own = self.odds.own(item.vertex, item.names, item.onset)
         self.crowds.update(trouble)

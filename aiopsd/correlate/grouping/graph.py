@@ -251,22 +251,24 @@ class Graph:
         callers_of = dict.fromkeys(topology.callers(vertex))
         return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links)
 
-    def near(self, vertex: str, onset: float) -> list[tuple[Trouble, Link]]:
-        """Hot troubles in the neighbourhood that began within HORIZON of `onset`, in order of their birth.
+    def near(self, spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:
+        """Hot troubles around a spot that began within HORIZON of `onset`, in order of their birth.
 
         Of a node or zone only its own and those of what it stands on: all that runs there looks at it, not it at them.
         """
-        return self._near(vertex, (self.s.hot,), onset)
+        hot, looks = self.s.hot, spot.looks
+        if hot.keys().isdisjoint(looks.keys()):
+            return []  # as nearly always
+        return self._near(looks, (hot,), onset)
 
-    def near_kept(self, vertex: str, onset: float) -> list[tuple[Trouble, Link]]:
+    def near_kept(self, spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:
         """The same of all troubles that are kept."""
-        return self._near(vertex, self.began.about(onset), onset)
+        return self._near(spot.looks, self.began.about(onset), onset)
 
     def _near(
-        self, vertex: str, indexes: Iterable[Mapping[str, dict[int, None]]], onset: float
+        self, looks: dict[str, Link], indexes: Iterable[Mapping[str, dict[int, None]]], onset: float
     ) -> list[tuple[Trouble, Link]]:
         troubles = self.s.troubles
-        looks = self.spot(vertex).looks
         low, high = onset - HORIZON, onset + HORIZON
         out: list[tuple[Trouble, Link]] = []
         for index in indexes:

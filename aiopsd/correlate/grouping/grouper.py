@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from heapq import heappop
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -170,7 +171,7 @@ class Grouper:
 
     def _tidy(self, due: float) -> None:
         gone = self.s.gone
-        for gid in [g for g, at in gone.items() if due - at > 2 * self.config.retention]:
+        for gid in list(takewhile(lambda gid: due - gone[gid] > 2 * self.config.retention, gone)):  # in order of time
             del gone[gid]
         self.graph.sweep()
 

@@ -68,9 +68,9 @@ class Hindsight:
         worth: dict[str, bool] = {}  # other group -> whether something is new since one of us looked at the other
         for tid in group.troubles:
             trouble = s.troubles[tid]
-            others = [other for other, _ in self.graph.near_kept(trouble.vertex, trouble.onset)]
+            spot = self.graph.spot(trouble.vertex)
+            others = [other for other, _ in self.graph.near_kept(spot, trouble.onset)]
             if trouble.parent < 0:  # incidents without a path between them are compared at their roots
-                spot = self.graph.spot(trouble.vertex)
                 strangers = self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, self.strangers.over, spot)
                 others += [other for other, _, _ in strangers]
             for oid in s.kept.get(trouble.vertex, ()):  # what fires again may have begun long ago

@@ -15,7 +15,7 @@ of its vertex, however many run there, and a look at the callers of its other ca
 import math
 from collections.abc import Mapping, Sequence
 
-from aiopsd.correlate.grouping.crowds import EVERYWHERE, SLOT, SLOTS, Crowds
+from aiopsd.correlate.grouping.crowds import SLOT, SLOTS, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
 from aiopsd.correlate.grouping.graph import Graph, Link
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
@@ -141,7 +141,7 @@ class Layers:
             return 0.0
         n, every = max(k, self.graph.fan(host) - crowd.explained), max(SPREAD, len(self.graph.topology))
         follow = math.lgamma(FOLLOWS + k) + math.lgamma(STAYS + n - k) - math.lgamma(FOLLOWS + STAYS + n) - _BETA
-        elsewhere = self.crowds.size(EVERYWHERE, first, last) - k
+        elsewhere = self.crowds.everywhere(first, last) - k
         expected = BURST * SPAN / BURST_SPAN * max(0.0, 1.0 - n / every)
         worse = max(0.0, math.log((1.0 + elsewhere) / (1.0 + expected)))
         rate = math.log(SPAN * (ORIGIN + self.memory.burst_rate(1)))

@@ -47,7 +47,7 @@ class Lessons:
         if trouble.taught or not trouble.names or self._repeats(trouble) or self.graph.is_host(trouble.vertex):
             return
         trouble.taught = True
-        near = self.graph.near_kept(trouble.vertex, trouble.onset)
+        near = self.graph.near_kept(self.graph.spot(trouble.vertex), trouble.onset)
         self._how_it_came(trouble, near)
         self._where_it_stayed_away(trouble, {other.vertex for other, _ in near})
         self.passages.bound()
@@ -147,7 +147,7 @@ class Lessons:
             parent = s.troubles.get(trouble.parent)
             fell = parent is not None and self.graph.is_host(parent.vertex)
             self.memory.learn(trouble.names, passed=parent is not None, fell=fell)
-        if trouble.echo_of < 0 and trouble.names:
+        if trouble.echo_of < 0 and trouble.names and (s.met or len(group.troubles) > 1):
             self.strangers.learn(trouble, group, self.graph.spot(trouble.vertex))
         drop_in(s.hot, trouble.vertex, trouble.id)
         self.forest.crowds.drop(trouble)

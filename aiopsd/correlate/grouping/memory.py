@@ -121,10 +121,10 @@ class Memory:
         """Rate (1/s) at which this pair fires by itself: its own history, shrunk to what its vertex and name do."""
         alone, now = self.s.alone, self.s.now
         span = max(3600.0, min(now - self.s.began, HALF_LIFE))
-        total, at_vertex, of_name, of_pair = [
-            c.read(now) if (c := alone.get(key)) is not None else 0.0
-            for key in ("", f"v|{vertex}", f"n|{name}", f"{vertex}|{name}")
-        ]
+        total = c.read(now) if (c := alone.get("")) is not None else 0.0
+        at_vertex = c.read(now) if (c := alone.get(f"v|{vertex}")) is not None else 0.0
+        of_name = c.read(now) if (c := alone.get(f"n|{name}")) is not None else 0.0
+        of_pair = c.read(now) if (c := alone.get(f"{vertex}|{name}")) is not None else 0.0
         usual = (total + 3.0) / self.spread
         expected = (at_vertex * at_vertex + usual) / (at_vertex + 1.0)
         share = (of_name + 0.5) / (total + 4.0)

@@ -1,7 +1,8 @@
 """What arrives within one second has no order: a first placement at once, and all of it by onset when it is over."""
 
 import math
-from typing import NamedTuple
+
+import msgspec
 
 from aiopsd.correlate.grouping.forest import Forest, Look
 from aiopsd.correlate.grouping.graph import Graph, Link
@@ -17,7 +18,7 @@ SPELLS = 16  # troubles of one vertex at a time beyond which an alert that comes
 NEARLY = 1.0  # nats; a new neighbour that is worth so much less than where a trouble is cannot make it move
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True):
     """What is said of an alert where it goes: whether it is kept quiet, and why it is there."""
 
     quiet: bool
@@ -68,7 +69,8 @@ class Second:
         """Weigh every home of an alert; changes nothing."""
         s = self.s
         own, strange, fell = self.odds.alone_or_not(item.vertex, (item.name,), item.onset)
-        near = self.graph.near(item.vertex, item.onset)
+        spot = self.graph.spot(item.vertex)
+        near = self.graph.near(spot, item.onset)
         votes: dict[str, float] = {}
         best: dict[str, tuple[float, Trouble, str]] = {}
         for other, link in near:
@@ -77,7 +79,6 @@ class Second:
             else:
                 w, how = self.odds.weight(item.vertex, (item.name,), item.onset, other, link)
             self.odds.vote(votes, best, other, w, how)
-        spot = self.graph.spot(item.vertex)
         texts = {item.name: item.text}
         for other, w, how in self.strangers.near(item.vertex, texts, item.onset, self.strangers.begun, spot):
             self.odds.vote(votes, best, other, w, how)
@@ -90,7 +91,7 @@ class Second:
                 if echo is not None:
                     self.odds.vote(votes, best, old, echo - passed + STICK, "again")
         home = self.odds.best(votes) if votes else ""
-        return Look(near, votes, best, own, strange, fell, home if home and votes[home] > own + STICK else "")
+        return Look(spot, near, votes, best, own, strange, fell, home if home and votes[home] > own + STICK else "")
 
     def explain(self, item: Waiting, look: Look) -> Known:
         """Why this home, or none."""
@@ -202,8 +203,8 @@ class Second:
         trouble.names.setdefault(item.name, item.onset)
         trouble.texts.setdefault(item.name, item.text)
         if item.onset < trouble.onset:
-            trouble.onset, trouble.apart = item.onset, -1
-            self.graph.began.moved(trouble)
+            before, trouble.onset, trouble.apart = trouble.onset, item.onset, -1
+            self.graph.began.moved(trouble, before)
         if fresh:
             trouble.own, trouble.strange, trouble.fell = self.odds.alone_or_not(
                 trouble.vertex, trouble.names, trouble.onset

@@ -35,7 +35,8 @@ class Thoughts:
         here = trouble.group
         lives = trouble.ended < 0.0 and trouble.echoed < 0
         near = self.graph.near_kept if ended else self.graph.near
-        for other, link in near(trouble.vertex, trouble.onset):
+        spot = self.graph.spot(trouble.vertex)
+        for other, link in near(spot, trouble.onset):
             if other.id == trouble.echo_of or (other.group == here and self.forest.hangs_on(other, trouble)):
                 continue
             if not lives and self.odds.over_before(trouble, other):
@@ -47,7 +48,6 @@ class Thoughts:
             else:
                 w, how = self.odds.same(trouble.onset, trouble.names, other), "same"
             self.odds.vote(votes, best, other, w + self.odds.together(trouble, other) if ended else w, how)
-        spot = self.graph.spot(trouble.vertex)
         recent = self.strangers.over if ended else self.strangers.begun
         for other, w, how in self.strangers.near(trouble.vertex, trouble.texts, trouble.onset, recent, spot):
             if other.group != here or not self.forest.hangs_on(other, trouble):
@@ -96,7 +96,7 @@ class Thoughts:
             return
         for part in self.forest.part_ways(trouble):
             self.recheck(part, ended=True)
-        around = self.graph.near_kept(trouble.vertex, trouble.onset)
+        around = self.graph.near_kept(self.graph.spot(trouble.vertex), trouble.onset)
         for other, link in around:
             if other is trouble or not (link.up or link.shared or other.parent == trouble.id):
                 continue

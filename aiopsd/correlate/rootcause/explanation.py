@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from aiopsd.correlate.place import place_of
+from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause.certainty import confidence, share_of_rest, signs_of
 from aiopsd.correlate.rootcause.flow import LOOK_THROUGH
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
-from aiopsd.correlate.rootcause.symptoms import Vertex
+from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, signature
 from aiopsd.model import Alert, Candidate, ChangeEvent, Link
 from aiopsd.topology import Topology
 
@@ -170,7 +170,7 @@ def _reason(
         if vertex.own is not None:
             facts.append(vertex.own.text)
         facts += [s.text for _, s in sorted(vertex.symptoms.items(), key=lambda kv: (-kv[1].strength, kv[0]))[:2]]
-        text = f"{name}: {', '.join(f for f in facts if f) or 'deviates most'}"
+        text = f"{name}: {', '.join(f for f in facts if f) or _in_its_words(vertex)}"
         if explains:
             text += f"; explains {_list(explains)}"
         handed = why.get(name)
@@ -181,6 +181,13 @@ def _reason(
         ago = max(0.0, onset - change.ts)
         text += f"; {change.kind}{' ' + change.version if change.version else ''} {ago / 60:.0f} min before the onset"
     return text
+
+
+def _in_its_words(vertex: Vertex) -> str:
+    """Of a vertex without a symptom (it fell silent, say): what its alert says, else its strongest evidence."""
+    said = [alert.annotations.get("summary") or name_of(alert) for alert in vertex.alerts]
+    said += [against_normal(signature(e), e) for _, e in vertex.evidence]
+    return said[0] if said else "deviates most"
 
 
 def _list(names: Sequence[str]) -> str:

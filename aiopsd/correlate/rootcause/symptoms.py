@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause.knowledge import Knowledge
-from aiopsd.evidence import RATES, harm_of, harmful, rejudged
+from aiopsd.evidence import RATES, harm_of, harmful, readings, rejudged
 from aiopsd.model import Alert, Evidence
 from aiopsd.topology import Topology
 
@@ -101,6 +101,12 @@ def _stirred(e: Evidence) -> bool:
     return max(e.recent, key=_VALUE)[1] > e.normal + near or min(e.recent, key=_VALUE)[1] < e.normal - near
 
 
+def against_normal(name: str, e: Evidence) -> str:
+    """`latency_seconds 0.9 s (normally 0.1 s)`; `name` is what it goes by."""
+    (level, normal), unit = readings(e.metric, [e.level, e.normal], rate=e.rate, digits=3)
+    return f"{name} {level}{unit} (normally {normal}{unit})"
+
+
 class Symptom(NamedTuple):
     """One vertex that is not well in one kind of signal."""
 
@@ -117,7 +123,7 @@ class Symptom(NamedTuple):
         e = self.evidence
         if e is None:
             return self.metric
-        return f"{self.metric} {e.level:.3g} (normally {e.normal:.3g})"
+        return against_normal(self.metric, e)
 
 
 class Vertex:

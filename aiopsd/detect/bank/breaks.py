@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.detect.bank.bars import MENTION
-from aiopsd.detect.bank.layout import CNT, F32, F64, HI, LEAD, LO, SLOTS, STEPS, WATCHED, Mask, Rows
+from aiopsd.detect.bank.layout import AGE, CNT, F32, F64, HI, LEAD, LO, SLOTS, STEPS, WATCHED, Mask, Rows
 from aiopsd.detect.bank.normal import ruler
 from aiopsd.detect.bank.recent import recall
 from aiopsd.detect.bank.samples import Found, Signals, Taken
@@ -39,6 +39,7 @@ class Breaks(msgspec.Struct, frozen=True, kw_only=True):
     lead: F64  # mean distance from normal before the recent samples
     step: F64  # mean distance between neighbouring samples of this hour
     least: F64  # the least that it was in an hour
+    age: F64  # seconds between the row's first sample and this one
     recent_ts: F64  # [n, 16] oldest first, NaN: none; the sample itself is not among them
     recent: F64  # [n, 16]
 
@@ -74,7 +75,7 @@ class Run:
 
 
 _BREAK_TYPES = (
-    "p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "d", "d", "dd", "dd",
+    "p", "p", "d", "d", "d", "d", "b", "?", "d", "d", "d", "d", "d", "d", "d", "d", "d", "d", "dd", "dd",
 )  # fmt: skip
 
 
@@ -133,6 +134,7 @@ def report(store: Store, run: Run, taken: Taken, signals: Signals, found: Found,
             s[LEAD, shown].astype(np.float64),
             (s[STEPS, shown] / s[CNT, shown]).astype(np.float64),
             found.least[shown].astype(np.float64),
+            s[AGE, shown].astype(np.float64),
             *recall(store, rows, a),
         )
     )

@@ -7,12 +7,8 @@ import msgspec
 from msgspec.structs import replace
 
 from aiopsd.config import CorrelateConfig
-from aiopsd.correlate.grouping import Grouper
-from aiopsd.correlate.pieces import Pieces
 from aiopsd.correlate.place import name_of
 from aiopsd.correlate.rootcause import Heard, Knowledge, rank
-from aiopsd.correlate.trust import Trust
-from aiopsd.correlate.verdicts import Verdicts
 from aiopsd.evidence import joined
 from aiopsd.model import (
     Alert,
@@ -28,7 +24,7 @@ from aiopsd.model import (
 )
 from aiopsd.pipeline.correlate.ledger import ACTIVE, ASK, RANK, Ledger
 from aiopsd.pipeline.correlate.pages import Pages
-from aiopsd.topology import Topology
+from aiopsd.pipeline.correlate.parts import Parts
 
 RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
 ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
@@ -44,28 +40,13 @@ ANSWER_WAIT = 2.0  # s; a first page that is due sooner than so long after the q
 class Causes:
     """The evidence of every incident, the questions that bring it, and who is ranked first."""
 
-    def __init__(
-        self,
-        config: CorrelateConfig,
-        ledger: Ledger,
-        pages: Pages,
-        *,
-        topology: Topology,
-        grouper: Grouper,
-        verdicts: Verdicts,
-        trust: Trust,
-        pieces: Pieces,
-    ) -> None:
+    def __init__(self, config: CorrelateConfig, ledger: Ledger, pages: Pages, parts: Parts) -> None:
         self.config = config
         self.changes: dict[str, ChangeEvent] = {}
         self.answered = False  # a detect side has ever said anything: a question is worth waiting for
         self._ledger = ledger
         self._pages = pages
-        self._topology = topology
-        self._grouper = grouper
-        self._verdicts = verdicts
-        self._trust = trust
-        self._pieces = pieces
+        self._parts = parts
         self._digests: dict[str, dict[str, Evidence]] = {}  # incident -> series key -> evidence
         self._heard: dict[str, Heard] = {}  # incident -> its evidence, arranged; follows from the digests
         self._asked: dict[str, int] = {}  # incident -> number of services at the last question
@@ -126,19 +107,19 @@ class Causes:
         try:
             roots = rank(
                 alerts,
-                self._topology,
+                self._parts.topology,
                 self._evidence(incident_id),
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
                 feedback=self._knowledge(incident, alerts),
-                elsewhere=lambda vertex: self._grouper.elsewhere(vertex, incident_id),
+                elsewhere=lambda vertex: self._parts.grouper.elsewhere(vertex, incident_id),
             )
         except (ArithmeticError, LookupError, ValueError) as e:  # a bug in the explanation must not cost the page
             text = "the ranking failed; the causes shown are the last ones"
             ledger.audit(incident_id, "root", text, reason=repr(e))
             return
-        roots = self._verdicts.corrected(roots, shown(alerts), ledger.now)
+        roots = self._parts.verdicts.corrected(roots, shown(alerts), ledger.now)
         if not roots or roots == incident.roots:
             return
         before, after = incident.root, roots[0]
@@ -160,10 +141,10 @@ class Causes:
     def _knowledge(self, incident: Incident, alerts: Iterable[Alert]) -> Knowledge:
         """What names, operators and the lot of other incidents here say of this one."""
         return replace(
-            self._grouper.knowledge(map(name_of, alerts)),
-            trust=self._trust.shift,
-            shatter=self._pieces.share,
-            company=self._pieces.company(incident.id),
+            self._parts.grouper.knowledge(map(name_of, alerts)),
+            trust=self._parts.trust.shift,
+            shatter=self._parts.pieces.share,
+            company=self._parts.pieces.company(incident.id),
         )
 
     def named(self) -> dict[str, str]:
@@ -177,7 +158,7 @@ class Causes:
         Alone a piece of an outage is rightly unsure: that there are pieces is a sign of a place that is hard to read.
         """
         ledger = self._ledger
-        mine, home = (ledger.incidents.get(i) for i in (incident_id, self._grouper.home(incident_id, cause)))
+        mine, home = (ledger.incidents.get(i) for i in (incident_id, self._parts.grouper.home(incident_id, cause)))
         one, other = (i.root if i is not None else None for i in (mine, home))
         if one is None or one.service != cause:
             return 0.0
@@ -232,8 +213,8 @@ class Causes:
 
     def _question(self, incident: Incident) -> AskEvidence | None:
         # a cause may lie far down the calls
-        near = self._topology.around(incident.services, self.config.hops, ASK_DEPTH)
-        wanted = sorted(near, key=lambda name: (near[name], name))[:ASK_LIMIT]
+        near = self._parts.topology.around(incident.services, self.config.hops, ASK_DEPTH)
+        wanted = sorted(sorted(near), key=near.__getitem__)[:ASK_LIMIT]  # nearest first
         if not wanted:
             return None
         now = repr(self._ledger.now)
@@ -315,12 +296,12 @@ class Causes:
 
     def on_change(self, change: ChangeEvent) -> None:
         """A deploy, a flag, a rollout: a candidate for every active incident near it."""
-        service = self._topology.resolve(change.service)
+        service = self._parts.topology.resolve(change.service)
         self.changes[change.id] = replace(change, service=service)
         for incident in list(self._ledger.incidents.values()):
             if incident.state not in ACTIVE:
                 continue
-            if any(service in self._topology.near(s, self.config.hops) for s in incident.services):
+            if any(service in self._parts.topology.near(s, self.config.hops) for s in incident.services):
                 text = f"{change.kind} of {service}: {change.summary}".rstrip(": ")
                 self._ledger.audit(incident.id, "change", text)
                 self.want(incident.id)

@@ -10,6 +10,7 @@ from aiopsd import incidents as lifecycle
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.grouping import Placement, Revision
 from aiopsd.correlate.pieces import Pieces
+from aiopsd.evidence import about
 from aiopsd.incidents import IllegalMove, Move
 from aiopsd.model import AckIncident, Alert, AlertState, Incident, IncidentState, NotifyReason, ResolveIncident
 from aiopsd.pipeline.correlate.causes import Causes
@@ -305,5 +306,7 @@ class Incidents:
 def name(alert: Alert) -> str:
     """An alert in few words: what, and where."""
     where = alert.service or alert.labels.get("instance", "")
-    what = alert.labels.get("alertname", "alert") if not alert.anomaly else f"anomaly of {alert.labels.get('signal')}"
+    what = alert.labels.get("alertname", "alert")
+    if alert.anomaly:
+        what = f"anomaly of {about(alert.labels.get('signal', ''))}"
     return f"{what} ({where})" if where else what

@@ -2,16 +2,16 @@
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from msgspec.structs import replace
 
 from aiopsd.config import Config, trainers
-from aiopsd.correlate.grouping import Grouper, Placement
-from aiopsd.correlate.pieces import Pieces
-from aiopsd.correlate.trust import Trust
-from aiopsd.correlate.verdicts import Verdicts, drawn, withdrawn
-from aiopsd.maintenance import MaintenanceBook
+from aiopsd.correlate.grouping import Placement
+from aiopsd.correlate.verdicts import drawn, withdrawn
+from aiopsd.evidence import about
+from aiopsd.matchers import Matchers
 from aiopsd.model import (
     ANOMALY,
     AckIncident,
@@ -61,67 +61,30 @@ from aiopsd.pipeline.correlate.ledger import (
     Ledger,
 )
 from aiopsd.pipeline.correlate.pages import Pages
-from aiopsd.retraining import Retraining
-from aiopsd.routing import Dispatcher
-from aiopsd.rules import NOISE, Rules
-from aiopsd.services import ServiceMapper
-from aiopsd.silences import SilenceBook
-from aiopsd.topology import EXPIRED, Diff, Topology
+from aiopsd.pipeline.correlate.parts import Parts, compose
+from aiopsd.rules import NOISE
+from aiopsd.topology import EXPIRED, Diff
 
 VERSION = 8
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
 ANOMALY_LABEL = "aiopsd_kind"
+PLACES = ("instance", "cluster", "node")  # labels of an anomaly's series that name its alert
+LIMIT = "rule"  # label that a fixed limit adds
 
 
 class CorrelateStage:
     """The decisions of one correlation domain as a deterministic function of its journal."""
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        rules: Rules,
-        services: ServiceMapper,
-        topology: Topology,
-        grouper: Grouper,
-        silences: SilenceBook,
-        maintenance: MaintenanceBook,
-        dispatcher: Dispatcher,
-        retraining: Retraining,
-        verdicts: Verdicts,
-        trust: Trust,
-        pieces: Pieces,
-        trainers: Sequence[str],
-        resume: dict[str, Any] | None,
-    ) -> None:
-        self.config = config
-        self.rules = rules
-        self.services = services
-        self.topology = topology
-        self.grouper = grouper
-        self.silences = silences
-        self.maintenance = maintenance
-        self.dispatcher = dispatcher
-        self.retraining = retraining
-        self.verdicts = verdicts
-        self.trust = trust
-        self.pieces = pieces
-        self.trainers = tuple(trainers)
+    def __init__(self, config: Config, parts: Parts, resume: dict[str, Any] | None) -> None:
+        self.config, self.parts = config, parts
+        self.topology, self.grouper, self.dispatcher = parts.topology, parts.grouper, parts.dispatcher
+        self._trainers = tuple(f"{kind}[{index}]" for kind, index, _, _ in trainers(config))
         self._ledger = ledger = Ledger()
-        self._pages = Pages(ledger, dispatcher)
-        self._causes = Causes(
-            config.correlate,
-            ledger,
-            self._pages,
-            topology=topology,
-            grouper=grouper,
-            verdicts=verdicts,
-            trust=trust,
-            pieces=pieces,
-        )
-        self._life = Incidents(config.correlate, ledger, self._pages, self._causes, pieces)
+        self._pages = Pages(ledger, parts.dispatcher)
+        self._causes = Causes(config.correlate, ledger, self._pages, parts)
+        self._life = Incidents(config.correlate, ledger, self._pages, self._causes, parts.pieces)
         self._ends: dict[str, float] = {}  # alert -> due of its one live end timer; others in the heap are stale
         self._handlers: dict[type, Callable[[Any], None]] = {
             AlertBatch: self._on_alerts,
@@ -220,7 +183,7 @@ class CorrelateStage:
         """Stamp of the earliest timer; a Tick is wanted then."""
         timers = self._ledger.timers
         due = timers[0][0] if timers else None
-        for other in (self.grouper.wake_at(), self.retraining.wake_at(), self.dispatcher.wake_at()):
+        for other in (self.grouper.wake_at(), self.parts.retraining.wake_at(), self.dispatcher.wake_at()):
             if other is not None and (due is None or other < due):
                 due = other
         return due
@@ -234,15 +197,7 @@ class CorrelateStage:
                 **self._ledger.snapshot(),
                 **self._causes.snapshot(),
                 "ends": dict(self._ends),
-                "topology": self.topology.snapshot(),
-                "grouper": self.grouper.snapshot(),
-                "silences": self.silences.snapshot(),
-                "maintenance": self.maintenance.snapshot(),
-                "dispatcher": self.dispatcher.snapshot(),
-                "retraining": self.retraining.snapshot(),
-                "verdicts": self.verdicts.snapshot(),
-                "trust": self.trust.snapshot(),
-                "pieces": self.pieces.snapshot(),
+                **self.parts.snapshot(),
             },
         )
 
@@ -263,9 +218,9 @@ class CorrelateStage:
             wake = self.grouper.wake_at()
             if wake is not None and wake <= ledger.now:
                 self._guarded("second thoughts", self._reassess)
-            wake = self.retraining.wake_at()
+            wake = self.parts.retraining.wake_at()
             if wake is not None and wake <= ledger.now:
-                for request in self.retraining.due(ledger.now):
+                for request in self.parts.retraining.due(ledger.now):
                     self._retrain(request)
             self._publish()
             self._dispatch()
@@ -329,10 +284,10 @@ class CorrelateStage:
         ledger.timer(ledger.now + SWEEP_EVERY, SWEEP, "")
         self._topology_changed(self.topology.expire(ledger.now), EXPIRED)
         self._causes.forget_changes(ledger.now - correlate.change_window - correlate.retention)
-        for silence_id in self.silences.expire_old(ledger.now, correlate.retention):
+        for silence_id in self.parts.silences.expire_old(ledger.now, correlate.retention):
             ledger.out.append(Forget(kind="silence", id=silence_id))
-        if self.maintenance.forget(ledger.now):
-            ledger.out.append(Maintain(windows=self.maintenance.all()))
+        if self.parts.maintenance.forget(ledger.now):
+            ledger.out.append(Maintain(windows=self.parts.maintenance.all()))
 
     def _started(self, stamp: float) -> None:
         """Our own absence must not resolve an alert: what ends by a sender's silence gets a new term from here."""
@@ -364,18 +319,18 @@ class CorrelateStage:
                 self._again(old, given, starts, ends, timeout)
             else:
                 said = given.annotations or old.annotations
-                self._resolve_alert(replace(old, annotations=self.rules.enriched(old.labels, said)), ends)
+                self._resolve_alert(replace(old, annotations=self.parts.rules.enriched(old.labels, said)), ends)
             return
         if not firing:
             return  # the end of what we never saw fire, or already know to be over
         alert = Alert(
             fingerprint=fp,
             labels=given.labels,
-            annotations=self.rules.enriched(given.labels, given.annotations),
+            annotations=self.parts.rules.enriched(given.labels, given.annotations),
             starts_at=starts,
             ends_at=ends,
             updated_at=now,
-            service=self.topology.resolve(self.services.service(given.labels)),
+            service=self.topology.resolve(self.parts.services.service(given.labels)),
             anomaly=given.labels.get(ANOMALY_LABEL) == "anomaly",
             generator_url=given.generator_url,
             timeout=timeout,
@@ -387,7 +342,7 @@ class CorrelateStage:
         if timeout and not old.timeout and old.ends_at > self.now:
             ends, timeout = old.ends_at, False  # an explicit end beats our timeout
         starts = min(starts, old.starts_at)
-        annotations = self.rules.enriched(old.labels, given.annotations)
+        annotations = self.parts.rules.enriched(old.labels, given.annotations)
         new = replace(
             old,
             ends_at=ends,
@@ -406,7 +361,7 @@ class CorrelateStage:
             self._pages.news(old.fingerprint)
 
     def _fires(self, alert: Alert, late: bool) -> None:
-        role, pack = self.rules.known(alert.labels)
+        role, pack = self.parts.rules.known(alert.labels)
         if role:
             alert = replace(alert, role=role)
         if role == NOISE:
@@ -454,7 +409,9 @@ class CorrelateStage:
             "signal": event.signal,
             ANOMALY_LABEL: "anomaly",
         }
-        labels |= {k: v for k, v in event.labels.items() if k not in labels and k in ("instance", "cluster", "node")}
+        # a limit is of each series by itself: one that is back inside is not the end of another's
+        named = event.labels if LIMIT in event.labels else PLACES
+        labels |= {k: v for k, v in event.labels.items() if k in named and k not in labels}
         fp = fingerprint(labels)
         labels = {k: v for k, v in labels.items() if v} | {"severity": event.severity}
         old = self.alerts.get(fp)
@@ -463,10 +420,10 @@ class CorrelateStage:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
             return
         if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
-            text = f"anomaly of {event.service} is planned work {window.id}: {window.comment}"
+            text = f"anomaly of {about(event.signal)} ({event.service}) is planned work: {_asked(window)}"
             self._ledger.audit("", "suppressed", text, reason="maintenance")
             return
-        annotations = self.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
+        annotations = self.parts.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
         if old is not None and old.state is AlertState.FIRING:
             new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
             self._ledger.keep(new)
@@ -489,7 +446,7 @@ class CorrelateStage:
     def _planned(self, event: Anomaly) -> Window | None:
         """The window of planned work that all series of an anomaly are in: its samples were scored before it came."""
         series = [(e.labels, e.service) for e in event.evidence] or [(event.labels, event.service)]
-        found = [self.maintenance.covers({**labels, "service": service}, event.ts) for labels, service in series]
+        found = [self.parts.maintenance.covers({**labels, "service": service}, event.ts) for labels, service in series]
         return found[0] if all(found) else None
 
     # ------------------------------------------------------------------ topology, drift, silences, planned work
@@ -503,44 +460,48 @@ class CorrelateStage:
             self._causes.want_all()
 
     def _on_drift(self, drift: DriftDetected) -> None:
-        request, reason = self.retraining.decide(drift, self.now)
-        text = f"drift of {drift.subject} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        request, reason = self.parts.retraining.decide(drift, self.now)
+        which = f" in {drift.service}/{drift.metric}" if drift.model and drift.metric else ""  # a model reads many
+        text = (
+            f"drift of {drift.subject}{which} ({drift.kind}, {drift.detector}): {drift.before:.4g} -> {drift.after:.4g}"
+        )
+        if drift.since > 0:
+            text += f" since {_clock(drift.since)}"
         self._ledger.audit("", "drift", text, reason=reason)
         if request is not None:
             self._retrain(request)
 
     def _retrain(self, request: RetrainRequest) -> None:
-        self._ledger.out.extend(Retrain(trainer=trainer, request=request) for trainer in self.trainers)
+        self._ledger.out.extend(Retrain(trainer=trainer, request=request) for trainer in self._trainers)
         self._ledger.audit("", "retrain", f"retraining of {request.subject} requested", reason=request.reason)
 
     def _on_put_silence(self, command: PutSilence) -> None:
-        written = self.silences.put(command, self.now)
+        written = self.parts.silences.put(command, self.now)
         self._silenced(written, command.created_by)
 
     def _on_expire_silence(self, command: ExpireSilence) -> None:
-        silence = self.silences.expire(command.id, self.now)
+        silence = self.parts.silences.expire(command.id, self.now)
         if silence is not None:
             self._silenced([silence], command.actor)
 
     def _silenced(self, written: Iterable[Silence], actor: str) -> None:
         for silence in written:
-            text = f"{silence.id} until {silence.ends_at:.0f}: {silence.comment}"
             self._ledger.out.append(Upsert(item=silence))
-            self._ledger.audit("", "silence", text, actor=actor)
+            self._ledger.audit("", "silence", _asked(silence, f"until {_clock(silence.ends_at)}"), actor=actor)
 
     def _on_put_maintenance(self, command: PutMaintenance) -> None:
-        window = self.maintenance.put(command, self.now)
+        window = self.parts.maintenance.put(command, self.now)
         if window is not None:
-            self._maintained(window, f"until {window.ends_at:.0f}: {window.comment}", command.created_by)
+            self._maintained(window, f"until {_clock(window.ends_at)}", command.created_by)
 
     def _on_end_maintenance(self, command: EndMaintenance) -> None:
-        window = self.maintenance.end(command, self.now)
+        window = self.parts.maintenance.end(command, self.now)
         if window is not None:
             self._maintained(window, "ended", command.actor)
 
-    def _maintained(self, window: Window, text: str, actor: str) -> None:
-        self._ledger.out.append(Maintain(windows=self.maintenance.all()))
-        self._ledger.audit("", "maintenance", f"{window.id} {text}", actor=actor)
+    def _maintained(self, window: Window, state: str, actor: str) -> None:
+        self._ledger.out.append(Maintain(windows=self.parts.maintenance.all()))
+        self._ledger.audit("", "maintenance", _asked(window, state), actor=actor)
 
     # ------------------------------------------------------------------ verdicts
 
@@ -565,8 +526,8 @@ class CorrelateStage:
         learned: TopologyUpdate | None = None
         if verdict.kind == "cause" and verdict.service and incident.root is not None:
             true = self.topology.resolve(verdict.service)
-            self.verdicts.cause(incident.root.service, true, shown(members).get(true, ()), self.now)
-            self.trust.learn(incident.root.confidence, incident.root.service == true)
+            self.parts.verdicts.cause(incident.root.service, true, shown(members).get(true, ()), self.now)
+            self.parts.trust.learn(incident.root.confidence, incident.root.service == true)
         elif verdict.kind == "merge" and (other := self.incidents.get(verdict.other)) is not None:
             first, second = sorted((incident, other), key=lambda i: (i.started_at, i.opened_at, i.id))
             learned = drawn(self.topology, self._began_at(first), self._began_at(second), hops)
@@ -583,6 +544,16 @@ class CorrelateStage:
         return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
 
 
+def _clock(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _asked(what: Silence | Window, state: str = "") -> str:
+    """What an operator asked for, as the timeline tells it: on what, until when, why, and by which id to end it."""
+    about = " ".join(filter(None, (str(Matchers(what.matchers)), state)))
+    return f"{about}{f': {what.comment}' if what.comment else ''} ({what.id})"
+
+
 def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
     """The stage, new or from a snapshot of its own; construction is recovery.
 
@@ -593,22 +564,4 @@ def build(config: Config, resume: Snapshot | None = None) -> CorrelateStage:
     if resume is not None and (resume.kind != "correlate" or resume.version > VERSION):
         raise ValueError(f"cannot resume from a snapshot of {resume.kind} version {resume.version}")
     meta = resume.meta if resume is not None else {}
-    rules = Rules(config.packs)  # first: a broken pack is told with its line
-    topology = Topology(config.topology.stale_after, meta.get("topology"))
-    silences = SilenceBook(meta.get("silences"))
-    return CorrelateStage(
-        config,
-        rules=rules,
-        services=ServiceMapper(config.services),
-        topology=topology,
-        grouper=Grouper(config.correlate, topology, meta.get("grouper")),
-        silences=silences,
-        maintenance=MaintenanceBook(meta.get("maintenance")),
-        dispatcher=Dispatcher(config, silences, meta.get("dispatcher")),
-        retraining=Retraining(config.retraining, meta.get("retraining")),
-        verdicts=Verdicts(meta.get("verdicts")),
-        trust=Trust(meta.get("trust")),
-        pieces=Pieces(meta.get("pieces")),
-        trainers=[f"{kind}[{index}]" for kind, index, _, _ in trainers(config)],
-        resume=meta or None,
-    )
+    return CorrelateStage(config, compose(config, meta), meta or None)

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, Mask, RangeBank, Rows
+from aiopsd.detect.bank import ENDED, F64, HARM_BOTH, STILL, Mask, RangeBank, Rows
 from aiopsd.detect.evidence import clock, from_view
 from aiopsd.detect.flatline import Flatline
+from aiopsd.detect.join import Seen
 from aiopsd.detect.signals import NAME
 from aiopsd.detect.silence import Change, Silence
 from aiopsd.model import Anomaly, Evidence, content_id
@@ -41,10 +42,8 @@ class Quiet:
 
     @property
     def steps(self) -> list[float]:
-        """Seconds of the watermark between two looks, of each kind of look that is asked for."""
-        return [
-            s.step for s, on in ((self._silence, self._silence.after > 0), (self._flatline, self._flatline.on)) if on
-        ]
+        """Seconds of the watermark between two looks, of each kind of look that is asked for, or was."""
+        return [look.step for look in (self._silence, self._flatline) if look.looks]
 
     def learn(self, rows: Rows, ts: F64, values: F64, used: Mask) -> None:
         """Samples, of which the `used` ones count."""
@@ -52,6 +51,10 @@ class Quiet:
             self._flatline.ensure(self._bank.capacity)
             taken = np.flatnonzero(used)
             self._flatline.learn(rows[taken], ts[taken], values[taken])
+
+    def tells(self, s: Seen) -> bool:
+        """Whether that a series hardly moves is told already: it stands still."""
+        return s.channel == STILL and self._roster.name(s.row) in self._flatline
 
     def forget(self, rows: Rows) -> None:
         """These series are gone."""
@@ -116,13 +119,11 @@ class Quiet:
         hush = change.hush
         service = hush.service or self._source
         what = "source" if not hush.service else "service"
+        text = f"{what} {service} is not missed any more; there was no data since {clock(hush.onset)}"
         if change.rows:
             which = self._whose(np.array(change.rows, np.intp)) if hush.service else ""
-            count = f"{f' ({which})' if which else ''}, {hush.told} series"
-        elif now - hush.onset > self._given_up:
-            count = ", not missed any more,"
-        else:
-            count = ", all series back,"
+            which = f" ({which})" if which else ""
+            text = f"no data from {what} {service}{which}, {hush.told} series since {clock(hush.onset)}"
         return Anomaly(
             id=content_id("no-data", what, service, round(hush.onset)),
             service=service,
@@ -134,7 +135,7 @@ class Quiet:
             score=0.75,
             revision=hush.revision,
             labels={"source": self._source},
-            summary=f"no data from {what} {service}{count} since {clock(hush.onset)}",
+            summary=text,
             evidence=self._evidence(change, now, "no-data"),
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.decode.series import SeriesIndex
-from aiopsd.detect.bank import HARM_BOTH, HARM_HIGH, HARM_LOW, Mask, RangeBank, Rows
+from aiopsd.detect.bank import COUNTER, HARM_BOTH, HARM_HIGH, HARM_LOW, Mask, RangeBank, Rows
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.signals import Signal, Signals
 from aiopsd.model import Labels
@@ -70,7 +70,12 @@ class Roster:
             labels=self.index.labels(row),
             kind=_KINDS[self._kind[row]],
             harm=_HARM_NAME[int(self._bank.flags[row]) & HARM_BOTH],
+            counter=bool(self._bank.flags[row] & COUNTER),
         )
+
+    def harms(self, row: int) -> bool:
+        """Whether anything that the series says may be evidence."""
+        return bool(self._bank.flags[row] & HARM_BOTH)
 
     def rows_of(self, services: Sequence[str], now: float) -> Rows:
         """The series of these services that still speak at the watermark `now`."""
@@ -127,9 +132,9 @@ class Roster:
         self.known[rows] = False
 
     def living(self, now: float) -> dict[str, int]:
-        """Service -> its series that are not overdue."""
-        lives = self.service[self.known & ~(now - self._bank.last > self._evict_after)]
-        count = np.bincount(lives, minlength=len(self.names)).tolist()
+        """Service -> its series that may harm and are not overdue."""
+        speaks = self.known & ((self._bank.flags & HARM_BOTH) != 0) & ~(now - self._bank.last > self._evict_after)
+        count = np.bincount(self.service[speaks], minlength=len(self.names)).tolist()
         return {name: count[sid] for name, sid in self._ids.items()}
 
     def overdue(self, now: float) -> Rows:

@@ -12,6 +12,7 @@ from aiopsd.decode.samples import decode_samples
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.detect import edges
 from aiopsd.detect.bank import COUNTER, F64, Mask, RangeBank, Rows
+from aiopsd.detect.calibrate import ModelDetector
 from aiopsd.detect.evidence import from_view
 from aiopsd.detect.join import Join, Seen, seen
 from aiopsd.detect.online import Online
@@ -101,6 +102,16 @@ class DetectStage:
     def series(self) -> int:
         """Live series."""
         return len(self._roster)
+
+    @property
+    def models(self) -> list[ModelDetector]:
+        """The second tier: one of each of its rules."""
+        return self._online.detectors
+
+    @property
+    def waiting(self) -> int:
+        """Series and services that match a rule of the second tier and have no model for want of room."""
+        return self._online.waiting
 
     def step(self, records: Sequence[LogRecord]) -> list[Effect]:
         """Effects of these records, in order of their offsets."""
@@ -270,7 +281,7 @@ class DetectStage:
         self.late += scored.late
         self.invalid += scored.invalid
         self._quiet.learn(rows, ts, values, scored.used)
-        if self._limits.rules:
+        if self._limits:
             self._check_limits(part, scored.used, told)
         for key, drift in self._drifting.take(part, scored.used):
             told.add(key, drift)
@@ -292,6 +303,8 @@ class DetectStage:
         upcoming = next(fresh, None)
         cursor = part.first
         for s in strange:
+            if self._quiet.tells(s):
+                continue
             while upcoming is not None and upcoming[0] <= s.pos:
                 cursor = self._appear(part, upcoming, cursor, told)
                 upcoming = next(fresh, None)
@@ -311,7 +324,8 @@ class DetectStage:
         """The join learns of a new series of a service; returns the record of its first sample."""
         sample, row = new
         cursor = self._advance(self._join, int(part.record[sample]), cursor, part.marks, told)
-        self._join.appear(self._roster.name(row))
+        if self._roster.harms(row):
+            self._join.appear(self._roster.name(row))
         return cursor
 
     def _advance(self, who: Join | Limits, to: int, cursor: int, marks: F64, told: Told) -> int:

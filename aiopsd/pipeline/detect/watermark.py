@@ -1,11 +1,13 @@
 """The only time of the stage: the newest sample time that can be believed."""
 
+import math
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
 
-from aiopsd.decode.series import SeriesIndex
+from aiopsd.decode.series import SeriesIndex, shown
 from aiopsd.detect.bank import F64, LAST_TIME, Mask, Rows
 from aiopsd.errors import DecodeReason
 from aiopsd.model import LogRecord, Reject
@@ -68,6 +70,13 @@ class Watermark:
             after[r] = mark
 
 
+def _why(who: str, at: float, mark: float) -> str:
+    if not 0 <= at < LAST_TIME:
+        return f"series {who}: {at!r} is no time of a sample in seconds"
+    ahead = f", {(at - mark) / 3600:.1f} h ahead of what is believed" if math.isfinite(mark) else ""
+    return f"series {who}: {datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ} is too far in the future{ahead}"
+
+
 def refused(
     records: Sequence[LogRecord], index: SeriesIndex, rows: Rows, ts: F64, record: Rows, good: Mask, marks: Marks
 ) -> Iterator[tuple[int, Reject]]:
@@ -76,13 +85,13 @@ def refused(
     whole = np.bincount(record, minlength=len(records))
     for r in dict.fromkeys(record[bad].tolist()):
         mine = bad[record[bad] == r]
-        at, who = float(ts[mine[0]]), index.labels(int(rows[mine[0]]))
+        at = float(ts[mine[0]])
         yield (
             r,
             Reject(
                 pos=records[r].pos,
                 reason=DecodeReason.TIMESTAMP,
-                detail=f"sample time {at!r} of {who} cannot be, at watermark {float(marks.after[r])!r}",
+                detail=_why(shown(index.labels(int(rows[mine[0]]))), at, float(marks.after[r])),
                 items=len(mine),
                 whole=len(mine) == int(whole[r]),
             ),
