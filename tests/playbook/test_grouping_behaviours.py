@@ -172,6 +172,26 @@ def test_a_chronic_alert_in_company_is_told() -> None:
     assert desk.together(cart, orders)
 
 
+def test_noise_that_an_incident_takes_in_still_counts_as_noise() -> None:
+    """What fires alone now and then and once in an incident fired once more; what never did is the incident's own."""
+    desk = Desk(SHOP)
+    for i in range(3):
+        noisy = desk.fire(7200.0 * i, "cart", "Noisy")
+        desk.end(7200.0 * i + 100, noisy)
+    desk.until(30_000)
+    read, alone = desk.grouper.memory.read, desk.grouper.s.alone
+    before = read(alone, "cart|Noisy")
+
+    db = desk.fire(30_000, "db", "Down")
+    orders = desk.fire(30_020, "orders")
+    noisy = desk.fire(30_060, "cart", "Noisy")
+    desk.until(31_000)
+
+    assert desk.together(db, orders, noisy)
+    assert before < read(alone, "cart|Noisy") < before + 1.0
+    assert read(alone, "orders|Slow") < 0.1
+
+
 def test_services_of_one_host_share_its_trouble() -> None:
     """Alerts of the host and of what labels say runs on it are one incident, though no edge was declared."""
     desk = Desk("a>x b>y c>z", kinds={"host-1": "node"})

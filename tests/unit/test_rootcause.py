@@ -346,6 +346,24 @@ def test_what_is_outside_may_show_minutes_apart() -> None:
     assert (found[0].service, found[0].kind) == ("", "unknown")
 
 
+def test_a_surge_is_blamed_on_who_stands_above_all_of_it() -> None:
+    """What an entry calls is in trouble within a minute, and nothing below any of it is: the entry sent the load."""
+    below = ("ads", "cart", "media", "pay", "search")
+    alerts = [alert(name, 10.0 * i) for i, name in enumerate(below)]
+    calls = " ".join(f"web>{name}" for name in below) + " search>index index>shards"
+    entry, deep = alert("web", 60), alert("shards", 50)
+
+    found = rank([*alerts, entry, deep], graph(calls), onset=T0, page=alerts[0])
+
+    assert names(found)[0] == "web"
+    assert [(x.symptom, x.cause, x.edge) for x in found[0].chain] == [("ads", "web", "called_by")]
+    paged = rank([*alerts, entry, deep], graph(calls), onset=T0, page=deep)
+    assert paged[0].chain[0].text.startswith("shards (Slow) is called by ")
+    assert names(rank([*alerts, deep], graph(calls), onset=T0))[0] == ""
+    most_are_well = calls + "".join(f" web>well-{i}" for i in range(40))
+    assert names(rank([*alerts, entry, deep], graph(most_are_well), onset=T0))[0] == ""
+
+
 def test_a_zone_that_is_gone_needs_no_second_cause_outside() -> None:
     """Half of the trouble stands in one silent zone; the other half is not blamed on something unknown besides."""
     there = " ".join(f"a{i}>zone-a" for i in range(5))

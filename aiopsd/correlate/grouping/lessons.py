@@ -117,18 +117,32 @@ class Lessons:
             if len(places) < PLACES:
                 places[trouble.vertex] = None
 
+    def _count_alone(self, trouble: Trouble, times: float) -> None:
+        name = next(iter(trouble.names))
+        for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
+            count(self.s.alone, key, self.s.now, times)
+        self.memory.bound()
+
+    def _astray(self, trouble: Trouble) -> float:
+        """Chance that a single alert in an incident is none of it, but what its pair does now and then."""
+        if trouble.parent < 0 or trouble.children or len(trouble.names) > 1 or trouble.pinned or trouble.traced:
+            return 0.0
+        (name,) = trouble.names
+        noise = math.log(self.memory.alone_rate(trouble.vertex, name)) - self.memory.log_passed(name)
+        return whole_parts(1.0 / (1.0 + math.exp(min(30.0, trouble.value - noise))))
+
     def settle(self, trouble: Trouble) -> None:
         """What a trouble turned out to be goes into the counts."""
-        s, now = self.s, self.s.now
+        s = self.s
         group = s.groups[trouble.group]
         if not trouble.names or self._repeats(trouble):
             pass  # it says nothing, or was counted when it fired first
         elif self.odds.alone(group):
-            name = next(iter(trouble.names))
-            for key in ("", f"v|{trouble.vertex}", f"n|{name}", f"{trouble.vertex}|{name}"):
-                count(s.alone, key, now)
-            self.memory.bound()
+            self._count_alone(trouble, 1.0)
         else:
+            astray = self._astray(trouble)
+            if astray:
+                self._count_alone(trouble, astray)
             self._learn_company(trouble, group)
             parent = s.troubles.get(trouble.parent)
             fell = parent is not None and self.graph.is_host(parent.vertex)

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from aiopsd.correlate.place import name_of, place_of
 from aiopsd.correlate.rootcause.certainty import confidence, share_of_rest, signs_of
+from aiopsd.correlate.rootcause.flow import LOOK_THROUGH
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, signature
@@ -94,7 +95,7 @@ def _chain(
         nxt = best[here][1]
         share, kind = why[here][nxt]
         edge = topology.edge(here, nxt)
-        if edge is None and topology.edge(nxt, here) is not None:
+        if edge is None and here in topology.below(nxt, LOOK_THROUGH):
             name = "called_by"
         else:
             name = edge.kind if edge is not None else "runs_on" if not topology.callees(here) else "calls"

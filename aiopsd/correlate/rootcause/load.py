@@ -6,16 +6,17 @@ that history finds at one vertex only; and who began first.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from aiopsd.correlate.place import name_of
-from aiopsd.correlate.rootcause.flow import LATE
+from aiopsd.correlate.rootcause.flow import LATE, LOOK_THROUGH
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
 
 RUN = 0.9  # at most so much of a callee's trouble runs down: a store may be too small, too
 NEAR = 120.0  # s; the sender's own sign and its callee's trouble begin within this
+SURGE = 0.3  # chance that what is in trouble above many that nothing below them explains sends the load that broke them
 
 
 def run_down(
@@ -70,3 +71,28 @@ def _senders(
         for odds, since in signs.get(u, ()):
             if abs(since - onset) <= NEAR:
                 yield odds + (onset - since) / LATE, -since, u
+
+
+def surges(
+    loose: Sequence[str], vertices: Mapping[str, Vertex], graph: Graph
+) -> Iterator[tuple[float, str, list[str]]]:
+    """Who of those in trouble may have sent the load that several suffer from: (log-odds, who, those that it reaches).
+
+    More requests than usual reach all that it calls: it counts how many of its own callees are in trouble, and how many
+    are well. Load passes through what bears it, so those below need no trouble between.
+    """
+    among = set(loose)
+    for u, vertex in vertices.items():
+        if ALERT not in vertex.symptoms or u in among or graph.kind(u) in GROUND:
+            continue
+        called = graph.topology.callees(u)
+        ill = sum(c in vertices for c in called)
+        if ill < 2:
+            continue
+        below = graph.topology.below(u, LOOK_THROUGH)
+        reached = [c for c in loose if c in below]
+        if len(reached) < 2:
+            continue
+        reach = (ill + 1) / (len(called) + 2)  # share of its callees that the load breaks, as seen
+        odds = math.log(SURGE) + len(reached) * math.log(reach) + (len(called) - ill) * math.log(1.0 - reach)
+        yield odds, u, reached

@@ -1,10 +1,11 @@
-"""Causes that do not show themselves: what says nothing, and what is in no graph."""
+"""Causes that do not show themselves: what says nothing, what sends load from above, and what is in no graph."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from aiopsd.correlate.rootcause.flow import HANDED, hand_to
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
+from aiopsd.correlate.rootcause.load import surges
 from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
 
 SILENT = 0.3  # chance that what is the cause says nothing itself
@@ -63,12 +64,36 @@ def silent_causes(
         taken.update(callers)
         standing += len(callers) if graph.kind(c) in GROUND else 0
         hand_to(c, callers, HANDED / (1.0 + math.exp(odds)), shares)
+    _from_above_or_outside(blame, shares, kind, vertices, graph, taken, standing)
+
+
+def _from_above_or_outside(
+    blame: Mapping[str, float],
+    shares: dict[str, dict[str, float]],
+    kind: str,
+    vertices: Mapping[str, Vertex],
+    graph: Graph,
+    taken: Collection[str],
+    standing: int,
+) -> None:
+    """Many that nothing below them explains, within minutes: the load of somebody above, or what is in no graph."""
     # who is in no graph shares nothing with anybody for want of a graph, not for want of a cause in it
     loose = [u for u in blame if u not in taken and graph.drawn(u) and sum(shares.get(u, {}).values()) < LOOSE]
-    if kind == ALERT and loose:
-        first = min(vertices[u].symptoms[kind].onset for u in loose)
-        loose = [u for u in loose if vertices[u].symptoms[kind].onset <= first + TOGETHER]
-        # a node or a zone that is gone also silences what others depend on: their trouble needs no cause of its own
-        if len(loose) >= max(UNKNOWN_LEAST, standing + 1):
-            odds = -math.log(UNKNOWN) - len(loose) * (math.log(PASSED) - math.log(ALONE))
-            hand_to("", loose, HANDED / (1.0 + math.exp(odds)), shares)
+    if kind != ALERT or not loose:
+        return
+    first = min(vertices[u].symptoms[kind].onset for u in loose)
+    loose = [u for u in loose if vertices[u].symptoms[kind].onset <= first + TOGETHER]
+    # a node or a zone that is gone also silences what others depend on: their trouble needs no cause of its own
+    if len(loose) < max(UNKNOWN_LEAST, standing + 1):
+        return
+    unknown = math.log(UNKNOWN) + len(loose) * math.log(PASSED / ALONE)
+    odds, sender, loaded = max(
+        ((surge - len(those) * math.log(ALONE), u, those) for surge, u, those in surges(loose, vertices, graph)),
+        default=(-math.inf, "", loose),
+    )
+    if odds > unknown:
+        share = HANDED / (1.0 + math.exp(-odds))
+        shares[sender] = {c: f * (1.0 - share) for c, f in shares.get(sender, {}).items()}  # theirs comes from it
+        hand_to(sender, loaded, share, shares)
+    else:
+        hand_to("", loose, HANDED / (1.0 + math.exp(-unknown)), shares)
