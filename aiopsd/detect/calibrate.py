@@ -22,7 +22,7 @@ PATIENCE = 10  # samples in a row that a model may fail on before it is started 
 PACED = 20  # samples after which a series' pace is known
 ASSUMED = 60.0  # s between its samples until then
 USUAL = 3.0  # deviations; what is shown as normal where the model says no more
-RARE = math.log(300.0)  # of days between those that by chance alone are worth an event: one in ten months a series
+RARE = math.log(300.0)  # of days between those that chance makes worth an event: one in ten months a series
 STEEP = 3  # power with which a statistic that is rarer counts for more, as hours do in the bank
 
 Vector = Mapping[str, float]
@@ -50,18 +50,18 @@ class Level(msgspec.Struct, array_like=True):
 
 
 class Strange(msgspec.Struct, frozen=True, kw_only=True):
-    """A sample whose statistic left its envelope: by how much, in widths, and what would have been normal.
+    """A sample whose statistic left its envelope: what that is worth, and what would have been normal.
 
-    `statistic` is in the model's own unit, `usual` the most that was usual of it. `alone`: what it is worth if nothing
-    else speaks, 0 where it was as far out just before. `expected`: `normal` is what the model expected, not just the
-    level of the series.
+    `evidence`: by how rare it is; `theta` of the bank is worth an event. `news`: it was not as far out just before.
+    `statistic` is in the model's own unit, `usual` the most that was usual of it. `expected`: `normal` is what the
+    model expected, not just the level of the series.
     """
 
     pos: int
     row: int
     ts: float
     evidence: float
-    alone: float
+    news: bool
     statistic: float
     usual: float
     value: float
@@ -196,16 +196,17 @@ class ModelDetector:
             scores[at] = outcome.scores
             b = outcome.breaks
             columns = (b.pos.tolist(), b.evidence.tolist(), b.held.tolist(), b.high.tolist())
-            for i, evidence, held, usual in zip(*columns, strict=True):
-                if evidence > MENTION:
-                    pos, (normal, expected_it, gap, nats, recent) = at[i], context[i]
+            for i, far, held, usual in zip(*columns, strict=True):
+                pos, (normal, expected_it, gap, nats, recent) = at[i], context[i]
+                evidence = self._worth(far, nats)
+                if far > MENTION and evidence > MENTION:
                     strange.append(
                         Strange(
                             pos=pos,
                             row=int(rows[pos]),
                             ts=float(ts[pos]),
                             evidence=evidence,
-                            alone=self._alone(held, nats) if held > 0 else 0.0,
+                            news=held > 0,
                             statistic=raws[i],
                             usual=usual,
                             value=float(values[pos]),
@@ -245,8 +246,8 @@ class ModelDetector:
         span = self._span(state)
         return math.log1p((t - state.since) / span), math.log(86400.0 / span)
 
-    def _alone(self, far: float, nats: tuple[float, float]) -> float:
-        """Evidence of a statistic so many widths beyond all before it, if nothing else speaks.
+    def _worth(self, far: float, nats: tuple[float, float]) -> float:
+        """Evidence of a statistic so many widths beyond all before it.
 
         Of n alike the next is the largest with a chance of 1 / n. Their range grows with log n where their tail is
         exponential, so that it is the largest by `far` ranges with a chance of about n ** -(1 + far). That makes an

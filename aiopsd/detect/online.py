@@ -36,7 +36,7 @@ Subject = tuple[int, int]  # (rule, row or id of a service): what a model is of
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What a model said, in envelope widths; it fades as the evidence of the join does."""
+    """What a model said, by how rare it is; it fades as the evidence of the join does."""
 
     ts: float
     evidence: float
@@ -48,7 +48,7 @@ class Said(msgspec.Struct, frozen=True):
 
     seen: Seen
     subject: Subject
-    alone: float  # evidence that it is by itself; 0: it only confirms
+    alone: bool  # may it be an event by itself
 
 
 class _Rule:
@@ -113,30 +113,30 @@ class _Rule:
 
     # ------------------------------------------------------------------ samples
 
-    def step(self, rows: Rows, ts: F64, values: F64, record: Rows) -> list[tuple[Seen, int, float]]:
-        """(sample that the model found strange, who it is of, evidence that it is alone), in order."""
+    def step(self, rows: Rows, ts: F64, values: F64, record: Rows) -> list[tuple[Seen, int, bool]]:
+        """(sample that the model found strange, who it is of, may it be an event alone), in order."""
         mine = np.flatnonzero(np.isin(rows, self.watched))
         if not len(mine):
             return []
         rows, ts, values, record = rows[mine], ts[mine], values[mine], record[mine]
         if self.vectors is None:
             strange = self.detector.step(rows, ts, values)[1]
-            found = [(s.row, self._seen(s, s.row, s.value), self.chosen[s.row], s.alone) for s in strange]
+            found = [(s.row, self._seen(s, s.row, s.value), self.chosen[s.row], s.news) for s in strange]
         else:
             found = list(self._services(self.vectors, rows, ts, values, record))
         return [
             (
                 msgspec.structs.replace(seen, pos=int(mine[seen.pos])),
                 who,
-                alone if self.rule.alone and (harm == "both" or harm == ("high" if seen.up else "low")) else 0.0,
+                news and self.rule.alone and (harm == "both" or harm == ("high" if seen.up else "low")),
             )
-            for who, seen, harm, alone in found
+            for who, seen, harm, news in found
         ]
 
     def _services(
         self, vectors: Vectors, rows: Rows, ts: F64, values: F64, record: Rows
-    ) -> Iterator[tuple[int, Seen, str, float]]:
-        """(who, the strangest feature as a sample of its series, which way that one harms, evidence alone)."""
+    ) -> Iterator[tuple[int, Seen, str, bool]]:
+        """(who, the strangest feature as a sample of its series, which way that one harms, is it news)."""
         for c in vectors.step(rows.tolist(), ts.tolist(), values.tolist(), record.tolist()):
             if not c.features:
                 continue
@@ -148,7 +148,7 @@ class _Rule:
                 if s.feature:  # what the others say of it, in deviations
                     normal, scale = normal + s.normal * scale, s.scale * scale
                 s = msgspec.structs.replace(s, pos=c.pos, normal=normal, scale=scale, recent=part.recent)
-                yield c.id, self._seen(s, row, part.value, part.feature), part.harm, s.alone
+                yield c.id, self._seen(s, row, part.value, part.feature), part.harm, s.news
 
     def _seen(self, s: Strange, row: int, value: float, feature: str = "") -> Seen:
         low, high = s.normal - USUAL * s.scale, s.normal + USUAL * s.scale
@@ -309,8 +309,8 @@ class Online:
             if said is not None:
                 if s.evidence > self._left(said.subject, s):
                     self._verdicts[said.subject] = Verdict(s.ts, min(s.evidence, 1.0), s.opinion)
-                if said.alone > MENTION and self._is_news(said):
-                    yield msgspec.structs.replace(s, evidence=said.alone)
+                if said.alone and self._is_news(said):
+                    yield s
             else:
                 yield self._judged(s)
 

@@ -232,15 +232,15 @@ def test_a_verdict_raises_what_the_bank_says_within_the_hour() -> None:
     verdict = said_by(0.3, START, channel=-1)
     bank = [said_by(0.1, START, pos=1), said_by(0.1, START, 1, pos=2), said_by(0.1, START + 1800, pos=3),
             said_by(0.1, START + 36000, pos=4)]  # fmt: skip
-    out = list(online.confirm(bank, [Said(verdict, (0, 0), 0.0)]))
+    out = list(online.confirm(bank, [Said(verdict, (0, 0), False)]))
     assert [s.pos for s in out] == [1, 2, 3, 4]
     theta = Policy().theta
     assert out[0].evidence == pytest.approx(0.1 * (1 + 0.3 / theta))
     assert out[1].evidence == 0.1
     assert out[2].evidence == pytest.approx(0.1 * (1 + 0.15 / theta))
     assert out[3].evidence == pytest.approx(0.1, rel=1e-4)
-    alone = list(online.confirm([], [Said(verdict, (0, 0), 0.2)]))
-    assert [(s.channel, s.evidence) for s in alone] == [(-1, 0.2)]
+    alone = list(online.confirm([], [Said(verdict, (0, 0), True)]))
+    assert [s.channel for s in alone] == [-1]
 
 
 def test_a_model_does_not_tell_again_what_the_bank_had_enough_of() -> None:
@@ -255,7 +255,7 @@ def test_a_model_does_not_tell_again_what_the_bank_had_enough_of() -> None:
     def heard(bank: Seen, after: float) -> list[int]:
         fresh = Online([OnlineRule(match={"__name__": "x"}, model="aiopsd.Day", alone=True)], Policy())
         fresh.load(*online.snapshot())
-        model = Said(said_by(1.0, bank.ts + after, channel=-1, pos=1), (0, 0), 0.3)
+        model = Said(said_by(1.0, bank.ts + after, channel=-1, pos=1), (0, 0), True)
         list(fresh.confirm([bank], []))
         resumed = Online([OnlineRule(match={"__name__": "x"}, model="aiopsd.Day", alone=True)], Policy())
         resumed.load(*fresh.snapshot())
@@ -269,18 +269,19 @@ def test_a_model_does_not_tell_again_what_the_bank_had_enough_of() -> None:
 def test_what_is_new_to_a_young_model_is_no_event_and_to_an_old_one_is() -> None:
     """How far out a statistic must be to be an event alone sinks with what it is the largest of; it is said once."""
 
-    def alone(days: int, times: float) -> list[float]:
+    def told(days: int, times: float) -> list[float]:
         detector = ModelDetector("aiopsd.Day", {"hours": 6, "days": 20})
         rng = np.random.default_rng(5)
         ts = START + 3600.0 * np.arange(24 * days)
         usual = 10 + 8 * np.sin(ts * 2 * np.pi / 86400) + rng.normal(size=len(ts)).clip(-1, 1)
         usual[-6:] += times
-        return [s.alone for s in detector.step(np.zeros(len(ts), np.intp), ts, usual)[1] if s.ts > ts[-7]]
+        found = detector.step(np.zeros(len(ts), np.intp), ts, usual)[1]
+        return [s.evidence for s in found if s.news and s.ts > ts[-7]]
 
     theta = Policy().theta
-    assert max(alone(8, 4.0), default=0.0) < theta
-    assert max(alone(60, 4.0)) > theta
-    assert max(alone(8, 40.0)) > theta
+    assert max(told(8, 4.0), default=0.0) < theta
+    assert max(told(60, 4.0)) > theta
+    assert max(told(8, 40.0)) > theta
 
 
 def test_chance_alone_makes_few_events_of_models() -> None:
@@ -292,7 +293,7 @@ def test_chance_alone_makes_few_events_of_models() -> None:
     for t in range(24 * 60):
         ts = START + 3600.0 * t
         y = 10 + 8 * np.sin(ts * 2 * np.pi / 86400) + rng.normal(size=15)
-        events += sum(s.alone > Policy().theta for s in detector.step(rows, np.full(15, ts), y)[1])
+        events += sum(s.evidence > Policy().theta for s in detector.step(rows, np.full(15, ts), y)[1])
     assert events <= 5  # nine of the 900 days leave the envelope as far as an event takes
 
 

@@ -136,7 +136,7 @@ def shop(minutes: int, broken: range = range(0), seed: int = 4) -> list[list[Sam
         out.append(
             [
                 (series(name), T0 + MINUTE * t, 100 + 10 * (-load_ if t in broken and name == "b" else load_)
-                 + 0.3 * float(rng.normal()))
+                 + 0.2 * float(rng.normal()))
                 for name in ("a", "b", "c")
             ]
         )  # fmt: skip
