@@ -93,6 +93,10 @@ class Model(Protocol):
     raises is counted and costs the sample. `ts` is UTC seconds and grows. `x` are finite numbers by name: of a series,
     its value as `x` (a counter's rate) and what came before as `x1`, `x2`, ... (`lags`); of a service, its metrics in
     deviations from their own level, of which some may be missing.
+
+    It may have a `span(interval) -> float` too: seconds of the past that one statistic looks at, where samples come
+    `interval` seconds apart. Without one it is that of the sample and its lags. It says how many looks there were, and
+    so how rare one is that was never as large.
     """
 
     def statistic(self, ts: float, x: Mapping[str, float]) -> tuple[float | None, Expected | None]:

@@ -164,7 +164,7 @@ class OnlineRule(Section, frozen=True, kw_only=True):
     max_series: AtLeast1 = 1000  # the first series that match, or services
     cost: Positive = 50.0  # CPU microseconds a sample, or a vector, as the budget counts it
     doubt: Share = 1.0  # what the bank's evidence is worth while the model says nothing: below 1, fewer alarms
-    alone: bool = False  # a verdict by itself is an event; else it only raises what the bank says within an hour
+    alone: bool = False  # a verdict that is rare enough is an event by itself; else it only raises what the bank says
 
 
 class ModelRule(Section, frozen=True, kw_only=True):

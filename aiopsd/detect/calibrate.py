@@ -22,6 +22,8 @@ PATIENCE = 10  # samples in a row that a model may fail on before it is started 
 PACED = 20  # samples after which a series' pace is known
 ASSUMED = 60.0  # s between its samples until then
 USUAL = 3.0  # deviations; what is shown as normal where the model says no more
+RARE = math.log(300.0)  # of days between those that chance makes worth an event: one in ten months a series
+STEEP = 3  # power with which a statistic that is rarer counts for more, as hours do in the bank
 
 Vector = Mapping[str, float]
 
@@ -48,8 +50,9 @@ class Level(msgspec.Struct, array_like=True):
 
 
 class Strange(msgspec.Struct, frozen=True, kw_only=True):
-    """A sample whose statistic left its envelope: by how much, in widths, and what would have been normal.
+    """A sample whose statistic left its envelope: what that is worth, and what would have been normal.
 
+    `evidence`: by how rare it is; `theta` of the bank is worth an event. `news`: it was not as far out just before.
     `statistic` is in the model's own unit, `usual` the most that was usual of it. `expected`: `normal` is what the
     model expected, not just the level of the series.
     """
@@ -58,6 +61,7 @@ class Strange(msgspec.Struct, frozen=True, kw_only=True):
     row: int
     ts: float
     evidence: float
+    news: bool
     statistic: float
     usual: float
     value: float
@@ -83,6 +87,7 @@ class _Row:
         self.seen = 0  # and the series has shown since it has one
         self.failed = 0  # samples in a row
         self.said = 0  # statistics so far
+        self.since = math.inf  # time of the first of them
         self.ready = math.inf  # time of the sample since which they are enough
         self.first = 0.0  # time of the first sample; with `last` and `seen` the pace of the series
 
@@ -99,7 +104,7 @@ class ModelDetector:
     each for most, 150 kB for LODA, up to a MB for trees. With `vector` a row is a service, its samples are vectors.
     """
 
-    KIND, VERSION = "detect.online", 4
+    KIND, VERSION = "detect.online", 5
 
     def __init__(
         self,
@@ -141,6 +146,11 @@ class ModelDetector:
         state = self._rows.get(row)
         return ASSUMED if state is None else state.interval
 
+    def span(self, row: int) -> float:
+        """Seconds of the past that one statistic of a row looks at."""
+        state = self._rows.get(row)
+        return ASSUMED * (self.lags + 1) if state is None else self._span(state)
+
     # ------------------------------------------------------------------ the verbs
 
     def step(
@@ -153,7 +163,7 @@ class ModelDetector:
         at: list[int] = []
         slots: list[int] = []
         raws: list[float] = []
-        context: list[tuple[Expected, bool, float, list[tuple[float, float]]]] = []
+        context: list[tuple[Expected, bool, float, tuple[float, float], list[tuple[float, float]]]] = []
         for pos, (row, t, v) in enumerate(zip(rows.tolist(), ts.tolist(), values.tolist(), strict=True)):
             if not math.isfinite(v):
                 continue
@@ -170,12 +180,15 @@ class ModelDetector:
                 slots.append(state.slot)
                 raws.append(raw)
                 state.said += 1
+                if state.said == 1:
+                    state.since = t
                 if state.said == self.policy.warm:
                     state.ready = t
                 normal = expected or Expected(value=state.level.mean)
                 if normal.scale <= 0:
                     normal = msgspec.structs.replace(normal, scale=state.level.scale)
-                context.append((normal, expected is not None, t - state.last, list(state.recent)))
+                gap = t - state.last
+                context.append((normal, expected is not None, gap, self._nats(state, t), list(state.recent)))
             self._learn(state, t, x, v)
         scores = np.zeros(len(rows))
         strange: list[Strange] = []
@@ -183,15 +196,18 @@ class ModelDetector:
             outcome = self._bank.step(np.array(slots, np.intp), ts[at], np.array(raws))
             scores[at] = outcome.scores
             b = outcome.breaks
-            for i, evidence, usual in zip(b.pos.tolist(), b.evidence.tolist(), b.high.tolist(), strict=True):
-                if evidence > MENTION:
-                    pos, (normal, expected_it, gap, recent) = at[i], context[i]
+            columns = (b.pos.tolist(), b.evidence.tolist(), b.held.tolist(), b.high.tolist())
+            for i, far, held, usual in zip(*columns, strict=True):
+                pos, (normal, expected_it, gap, nats, recent) = at[i], context[i]
+                evidence = self._worth(far, nats)
+                if far > MENTION and evidence > MENTION:
                     strange.append(
                         Strange(
                             pos=pos,
                             row=int(rows[pos]),
                             ts=float(ts[pos]),
                             evidence=evidence,
+                            news=held > 0,
                             statistic=raws[i],
                             usual=usual,
                             value=float(values[pos]),
@@ -221,6 +237,26 @@ class ModelDetector:
 
     def learn(self, rows: Rows, ts: F64, values: F64) -> None:
         self.step(rows, ts, values)
+
+    def _span(self, state: _Row) -> float:
+        own = getattr(state.model, "span", None)
+        return float(own(state.interval)) if own is not None else state.interval * (self.lags + 1)
+
+    def _nats(self, state: _Row, t: float) -> tuple[float, float]:
+        """Logarithms of how many statistics of their own there were by then, and of how many a day has."""
+        span = self._span(state)
+        return math.log1p((t - state.since) / span), math.log(86400.0 / span)
+
+    def _worth(self, far: float, nats: tuple[float, float]) -> float:
+        """Evidence of a statistic so many widths beyond all before it.
+
+        Of n alike the next is the largest with a chance of 1 / n. Their range grows with log n where their tail is
+        exponential, so that it is the largest by `far` ranges with a chance of about n ** -(1 + far). That makes an
+        event, at the usual threshold, when by chance it would be one in so many days: a young model has to see
+        something far out, an old one something new.
+        """
+        seen, a_day = nats
+        return self.policy.theta * (max((1.0 + far) * seen - a_day, 0.0) / RARE) ** STEEP
 
     def _slot(self) -> int:
         if self._free:
@@ -284,7 +320,7 @@ class ModelDetector:
         bank = self._bank.snapshot(self._slots)
         rows = []
         for row, s in sorted(self._rows.items()):
-            life = [s.n, s.seen, s.failed, s.said, s.ready, s.first, s.last]
+            life = [s.n, s.seen, s.failed, s.said, s.since, s.ready, s.first, s.last]
             rows.append(
                 [row, s.slot, s.model.state(), msgspec.to_builtins(s.level), list(s.lags), list(s.recent), *life]
             )
@@ -317,4 +353,4 @@ class ModelDetector:
             state.level = msgspec.convert(level, Level)
             state.lags.extend(lags)
             state.recent.extend((t, v) for t, v in recent)
-            state.n, state.seen, state.failed, state.said, state.ready, state.first, state.last = life
+            state.n, state.seen, state.failed, state.said, state.since, state.ready, state.first, state.last = life

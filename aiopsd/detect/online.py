@@ -36,7 +36,7 @@ Subject = tuple[int, int]  # (rule, row or id of a service): what a model is of
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
-    """What a model said, in envelope widths; it fades as the evidence of the join does."""
+    """What a model said, by how rare it is; it fades as the evidence of the join does."""
 
     ts: float
     evidence: float
@@ -121,22 +121,22 @@ class _Rule:
         rows, ts, values, record = rows[mine], ts[mine], values[mine], record[mine]
         if self.vectors is None:
             strange = self.detector.step(rows, ts, values)[1]
-            found = [(s.row, self._seen(s, s.row, s.value), self.chosen[s.row]) for s in strange]
+            found = [(s.row, self._seen(s, s.row, s.value), self.chosen[s.row], s.news) for s in strange]
         else:
             found = list(self._services(self.vectors, rows, ts, values, record))
         return [
             (
                 msgspec.structs.replace(seen, pos=int(mine[seen.pos])),
                 who,
-                self.rule.alone and (harm == "both" or harm == ("high" if seen.up else "low")),
+                news and self.rule.alone and (harm == "both" or harm == ("high" if seen.up else "low")),
             )
-            for who, seen, harm in found
+            for who, seen, harm, news in found
         ]
 
     def _services(
         self, vectors: Vectors, rows: Rows, ts: F64, values: F64, record: Rows
-    ) -> Iterator[tuple[int, Seen, str]]:
-        """(who, the feature that is strangest as a sample of its series, which way that one harms)."""
+    ) -> Iterator[tuple[int, Seen, str, bool]]:
+        """(who, the strangest feature as a sample of its series, which way that one harms, is it news)."""
         for c in vectors.step(rows.tolist(), ts.tolist(), values.tolist(), record.tolist()):
             if not c.features:
                 continue
@@ -148,7 +148,7 @@ class _Rule:
                 if s.feature:  # what the others say of it, in deviations
                     normal, scale = normal + s.normal * scale, s.scale * scale
                 s = msgspec.structs.replace(s, pos=c.pos, normal=normal, scale=scale, recent=part.recent)
-                yield c.id, self._seen(s, row, part.value, part.feature), part.harm
+                yield c.id, self._seen(s, row, part.value, part.feature), part.harm, s.news
 
     def _seen(self, s: Strange, row: int, value: float, feature: str = "") -> Seen:
         low, high = s.normal - USUAL * s.scale, s.normal + USUAL * s.scale
@@ -194,6 +194,7 @@ class Online:
         self._stale = self._room = False  # `_room`: somebody who waits may have a model now
         self._counters: dict[int, tuple[float, float] | None] = {}  # row -> (time, value) of its last sample
         self._verdicts: dict[Subject, Verdict] = {}  # of a model, the strongest of late
+        self._told: dict[Subject, float] = {}  # when the bank last had enough by itself
 
     @property
     def detectors(self) -> list[ModelDetector]:
@@ -234,7 +235,7 @@ class Online:
         for i, r in enumerate(self.rules):
             who = r.vanish(row)
             if who is not None:
-                self._verdicts.pop((i, who), None)
+                self._forget((i, who))
                 self._room = True
         self._counters.pop(row, None)
         self._stale = True
@@ -249,9 +250,13 @@ class Online:
                 who, harm = r.chosen.popitem()
                 load -= r.share(who)
                 r.detector.forget(who)
-                self._verdicts.pop((i, who), None)
+                self._forget((i, who))
                 r.waiting = {who: harm, **r.waiting}
         self._promote()
+
+    def _forget(self, subject: Subject) -> None:
+        self._verdicts.pop(subject, None)
+        self._told.pop(subject, None)
 
     def _promote(self) -> None:
         load = self.share if self.waiting else 0.0
@@ -296,7 +301,7 @@ class Online:
 
         What the bank says of a row is raised by the verdict that its models gave within about an hour before, and
         worth less when they are used to the series and gave none. A model's own sample comes out only where its rule
-        lets it stand alone.
+        lets it stand alone, and where it does not look at what the bank had enough of already.
         """
         for s, said in heapq.merge(
             ((s, None) for s in bank), ((said.seen, said) for said in models), key=lambda pair: pair[0].pos
@@ -304,10 +309,14 @@ class Online:
             if said is not None:
                 if s.evidence > self._left(said.subject, s):
                     self._verdicts[said.subject] = Verdict(s.ts, min(s.evidence, 1.0), s.opinion)
-                if said.alone:
+                if said.alone and self._is_news(said):
                     yield s
             else:
                 yield self._judged(s)
+
+    def _is_news(self, said: Said) -> bool:
+        i, who = said.subject
+        return said.seen.ts - self._told.get(said.subject, -math.inf) > self.rules[i].detector.span(who)
 
     def _left(self, subject: Subject, s: Seen) -> float:
         """What is left of the last verdict on this subject at the time of a sample."""
@@ -324,9 +333,10 @@ class Online:
         doubt = min(self.rules[i].rule.doubt if self.rules[i].detector.ready(who, s.ts) else 1.0 for i, who in subjects)
         left, strongest = max((self._left(subject, s), subject) for subject in subjects)
         opinion = self._verdicts[strongest].opinion if left > MENTION else ""
-        return msgspec.structs.replace(
-            s, evidence=s.evidence * (doubt + min(left / self.theta, RAISE)), opinion=opinion or s.opinion
-        )
+        evidence = s.evidence * (doubt + min(left / self.theta, RAISE))
+        if evidence >= self.theta:
+            self._told |= {(i, who): s.ts for i, who in subjects if self.rules[i].rule.alone}
+        return msgspec.structs.replace(s, evidence=evidence, opinion=opinion or s.opinion)
 
     def _rates(self, rows: Rows, ts: F64, values: F64) -> F64:
         """Counters as rates; the first sample of a counter or after a reset, and what is not newer, is NaN."""
@@ -360,6 +370,7 @@ class Online:
             "rules": rules,
             "counters": [[row, m] for row, m in sorted(self._counters.items())],
             "verdicts": [[list(s), msgspec.to_builtins(v)] for s, v in sorted(self._verdicts.items())],
+            "told": [[list(s), ts] for s, ts in sorted(self._told.items())],
         }
         return meta, arrays
 
@@ -371,6 +382,7 @@ class Online:
         self._verdicts = {
             (there[j], who): msgspec.convert(v, Verdict) for (j, who), v in meta["verdicts"] if j in there
         }
+        self._told = {(there[j], who): float(ts) for (j, who), ts in meta["told"] if j in there}
         for j, (_, version, data, chosen, waiting, shares, vectors) in enumerate(meta["rules"]):
             if j not in there:
                 continue

@@ -42,6 +42,10 @@ class Shape:
         self.x = np.zeros(memory)
         self.n = 0  # of them, the newest last
 
+    def span(self, interval: float) -> float:
+        """As `protocols.Model`."""
+        return self.window * interval
+
     def statistic(self, ts: float, x: Mapping[str, float]) -> tuple[float | None, Expected | None]:
         """As `protocols.Model`: the distance if the sample came now; None while there is too little past."""
         w = self.window
@@ -96,6 +100,10 @@ class Day:
         self.sum = 0.0
         self.count = 0
         self._others: tuple[int, F64, F64, F64] | None = None  # of this hour: made when first asked for
+
+    def span(self, interval: float) -> float:
+        """As `protocols.Model`."""
+        return 3600.0 * self.hours
 
     def statistic(self, ts: float, x: Mapping[str, float]) -> tuple[float | None, Expected | None]:
         """As `protocols.Model`: distance, what the nearest day shows now; None while there are too few days."""

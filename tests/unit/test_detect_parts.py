@@ -243,6 +243,60 @@ def test_a_verdict_raises_what_the_bank_says_within_the_hour() -> None:
     assert [s.channel for s in alone] == [-1]
 
 
+def test_a_model_does_not_tell_again_what_the_bank_had_enough_of() -> None:
+    """For as long as a day memory looks back, what the bank told is no news of it; then it may speak again."""
+    day = 86400.0
+    online = Online([OnlineRule(match={"__name__": "x"}, model="aiopsd.Day", alone=True)], Policy())
+    online.appear(0, Series(service="s", metric="x", labels={"__name__": "x"}), False)
+    step(online, np.zeros(1, np.intp), np.array([START]), np.ones(1))
+    theta = Policy().theta
+    told, less = said_by(theta, START + 60, pos=0), said_by(0.9 * theta, START + 60, pos=0)
+
+    def heard(bank: Seen, after: float) -> list[int]:
+        fresh = Online([OnlineRule(match={"__name__": "x"}, model="aiopsd.Day", alone=True)], Policy())
+        fresh.load(*online.snapshot())
+        model = Said(said_by(1.0, bank.ts + after, channel=-1, pos=1), (0, 0), True)
+        list(fresh.confirm([bank], []))
+        resumed = Online([OnlineRule(match={"__name__": "x"}, model="aiopsd.Day", alone=True)], Policy())
+        resumed.load(*fresh.snapshot())
+        return [s.channel for s in resumed.confirm([], [model])]
+
+    assert heard(told, day - 60) == []
+    assert heard(told, day + 60) == [-1]
+    assert heard(less, 60.0) == [-1]
+
+
+def test_what_is_new_to_a_young_model_is_no_event_and_to_an_old_one_is() -> None:
+    """How far out a statistic must be to be an event alone sinks with what it is the largest of; it is said once."""
+
+    def told(days: int, times: float) -> list[float]:
+        detector = ModelDetector("aiopsd.Day", {"hours": 6, "days": 20})
+        rng = np.random.default_rng(5)
+        ts = START + 3600.0 * np.arange(24 * days)
+        usual = 10 + 8 * np.sin(ts * 2 * np.pi / 86400) + rng.normal(size=len(ts)).clip(-1, 1)
+        usual[-6:] += times
+        found = detector.step(np.zeros(len(ts), np.intp), ts, usual)[1]
+        return [s.evidence for s in found if s.news and s.ts > ts[-7]]
+
+    theta = Policy().theta
+    assert max(told(8, 4.0), default=0.0) < theta
+    assert max(told(60, 4.0)) > theta
+    assert max(told(8, 40.0)) > theta
+
+
+def test_chance_alone_makes_few_events_of_models() -> None:
+    """Fifteen series that repeat their day with noise, two months each: no more than one of 180 days is an event."""
+    detector = ModelDetector("aiopsd.Day", {"hours": 6, "days": 14})
+    rng = np.random.default_rng(8)
+    rows = np.arange(15)
+    events = 0
+    for t in range(24 * 60):
+        ts = START + 3600.0 * t
+        y = 10 + 8 * np.sin(ts * 2 * np.pi / 86400) + rng.normal(size=15)
+        events += sum(s.evidence > Policy().theta for s in detector.step(rows, np.full(15, ts), y)[1])
+    assert events <= 5  # nine of the 900 days leave the envelope as far as an event takes
+
+
 def test_what_a_ready_model_leaves_unconfirmed_is_doubted() -> None:
     """Below 1, `doubt` is what the bank's evidence is worth once the model knows the series, and not before."""
     online = Online([OnlineRule(match={"__name__": "x"}, doubt=0.5)], Policy())

@@ -136,7 +136,7 @@ def shop(minutes: int, broken: range = range(0), seed: int = 4) -> list[list[Sam
         out.append(
             [
                 (series(name), T0 + MINUTE * t, 100 + 10 * (-load_ if t in broken and name == "b" else load_)
-                 + 0.3 * float(rng.normal()))
+                 + 0.2 * float(rng.normal()))
                 for name in ("a", "b", "c")
             ]
         )  # fmt: skip
@@ -156,11 +156,11 @@ def test_a_broken_correlation_is_an_event_that_names_its_metric() -> None:
     assert first.onset == T0 + 1428 * MINUTE
     evidence = first.evidence[0]
     assert (evidence.metric, evidence.channel) == ("b", "online")
-    load_ = math.sin((first.ts - T0) / MINUTE / 30)
+    load_ = math.sin((first.onset - T0) / MINUTE / 30)
     assert evidence.normal == pytest.approx(100 + 10 * load_, abs=3)
     assert abs(evidence.level - evidence.normal) > evidence.high - evidence.normal
     assert len(evidence.recent) == 16
-    assert evidence.recent[-1] == (first.ts, evidence.level)
+    assert evidence.recent[-1] == (first.onset, evidence.level)
     assert "normally" in first.summary
     assert re.fullmatch(
         r"aiopsd\.Joint: b [\d.]+ where [\d.]+\.\.[\d.]+ was expected: [\d.]+, until now at most [\d.]+",

@@ -54,7 +54,7 @@ def build(config: Config, source: str, partition: int, resume: Snapshot | None =
 class DetectStage:
     """See `protocols.DetectLike`. Counters for /metrics are plain attributes, totals since the stage was built."""
 
-    KIND, VERSION = "detect", 8
+    KIND, VERSION = "detect", 9
 
     def __init__(self, config: Config, source: str, partition: int, resume: Snapshot | None = None) -> None:
         self.source, self.partition = source, partition
