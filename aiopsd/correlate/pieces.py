@@ -23,18 +23,22 @@ class Pieces:
     """Counts with decay, and the seconds in which the latest incidents opened.
 
     What opens and is part of another one before its second is over was never told of, and depends on the order in which
-    alerts of one second came: it is as if it had never been.
+    alerts of one second came: it is as if it had never been. For the same reason an end counts from a second later on.
     """
 
     def __init__(self, resume: Mapping[str, Any] | None = None) -> None:
-        known = resume or {"merged": DOUBT * SHATTER, "ended": DOUBT, "opened": {}}
+        known = resume or {"merged": DOUBT * SHATTER, "ended": DOUBT, "ends": [], "opened": {}}
         self._merged, self._ended = float(known["merged"]), float(known["ended"])
+        self._ends = [(float(at), bool(merged)) for at, merged in known["ends"]]  # that do not count yet
         self._opened: dict[str, float] = dict(known["opened"])
         self._seconds = sorted(self._opened.values())
 
-    @property
-    def share(self) -> float:
-        """Share of the incidents that turned out to be pieces of others."""
+    def share(self, now: float) -> float:
+        """Share of the incidents over by a second before `now` (UTC seconds) that turned out to be pieces of others."""
+        keep = 1.0 - 1.0 / KEEP
+        for _, merged in sorted(end for end in self._ends if end[0] < now - 1.0):
+            self._merged, self._ended = keep * self._merged + merged, keep * self._ended + 1.0
+        self._ends = [end for end in self._ends if end[0] >= now - 1.0]
         return self._merged / self._ended
 
     def opened(self, incident: str, second: float) -> None:
@@ -55,8 +59,7 @@ class Pieces:
         if now <= self._opened.get(incident, -math.inf) + 1.0:
             self._forget(incident)
             return
-        keep = 1.0 - 1.0 / KEEP
-        self._merged, self._ended = keep * self._merged + merged, keep * self._ended + 1.0
+        self._ends.append((now, merged))
 
     def company(self, incident: str) -> int:
         """How many others opened within the SPAN before it, or with it; 0 when its opening is forgotten."""
@@ -67,4 +70,4 @@ class Pieces:
 
     def snapshot(self) -> dict[str, Any]:
         """Plain data for `resume`."""
-        return {"merged": self._merged, "ended": self._ended, "opened": dict(self._opened)}
+        return {"merged": self._merged, "ended": self._ended, "ends": list(self._ends), "opened": dict(self._opened)}

@@ -42,13 +42,13 @@ def test_the_share_of_pieces_is_learned_and_forgotten() -> None:
     """Half of 200 ends were merges: about half; after 200 ends that were none, next to none."""
     pieces = Pieces()
     for i in range(200):
-        pieces.ended(str(i), T0, merged=i % 2 == 0)
-    half = pieces.share
+        pieces.ended(str(i), T0 + i, merged=i % 2 == 0)
+    half = pieces.share(T0 + 201.0)
     for i in range(200):
-        pieces.ended(str(i), T0, merged=False)
+        pieces.ended(str(i), T0 + 200.0 + i, merged=False)
 
     assert half == pytest.approx(0.5, abs=0.05)
-    assert pieces.share < 0.05
+    assert pieces.share(T0 + 402.0) < 0.05
 
 
 def test_company_is_who_opened_shortly_before() -> None:
@@ -72,6 +72,20 @@ def test_company_that_is_forgotten_or_was_never_told_of_counts_no_longer() -> No
     assert pieces.company("0") == 0
 
 
+def test_what_ends_within_a_second_counts_after_it_in_any_order() -> None:
+    """Rankings of that second see the share from before, whichever end came first; later ones see all of them."""
+    pieces, other = Pieces(), Pieces()
+    before = pieces.share(T0)
+    pieces.ended("a", T0, merged=True)
+    pieces.ended("b", T0, merged=False)
+    other.ended("b", T0, merged=False)
+    assert before == pieces.share(T0) == other.share(T0 + 0.5)
+    other.ended("a", T0, merged=True)
+
+    assert before < pieces.share(T0 + 2.0) == other.share(T0 + 2.0)
+    assert Pieces(pieces.snapshot()).share(T0 + 2.0) == pieces.share(T0 + 2.0)
+
+
 def test_what_is_gone_before_its_second_is_over_was_never_there() -> None:
     """A first placement that is taken back is neither company nor a piece; one that merges later is both."""
     pieces, other = Pieces(), Pieces()
@@ -84,7 +98,7 @@ def test_what_is_gone_before_its_second_is_over_was_never_there() -> None:
     pieces.opened("c", T0 + 5.0)
     pieces.ended("c", T0 + 60.0, merged=True)
 
-    assert pieces.share > other.share
+    assert pieces.share(T0 + 62.0) > other.share(T0 + 62.0)
     assert pieces.company("c") == 1
 
 

@@ -143,7 +143,7 @@ class Causes:
         return replace(
             self._parts.grouper.knowledge(map(name_of, alerts)),
             trust=self._parts.trust.shift,
-            shatter=self._parts.pieces.share,
+            shatter=self._parts.pieces.share(self._ledger.now),
             company=self._parts.pieces.company(incident.id),
         )
 
