@@ -192,11 +192,11 @@ class Edges:
             for key, told in sorted(self._edges.items())
             for rows in [sorted(told.rows.items())]
         ]
-        return {"rules": msgspec.to_builtins(self.rules), "edges": edges}
+        return {"rules": [msgspec.to_builtins(rule) for rule in self.rules], "edges": edges}
 
     def rows(self, data: Mapping[str, Any]) -> list[int] | None:
         """Rows that name an edge, by a snapshot; None when it was taken under other rules: any row may."""
-        if data["rules"] != msgspec.to_builtins(self.rules):
+        if data["rules"] != [msgspec.to_builtins(rule) for rule in self.rules]:
             return None
         return [row for *_, rows in data["edges"] for row, _ in rows]
 

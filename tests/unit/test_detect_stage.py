@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aiopsd.config import Config, load
+from aiopsd.decode import SeriesIndex
 from aiopsd.errors import ConfigError
 from aiopsd.model import Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
 from aiopsd.pipeline.detect import DetectStage, build
@@ -658,6 +659,23 @@ def test_a_wrong_configuration_names_its_key(text: str, path: str) -> None:
     with pytest.raises(ConfigError) as e:
         stage(text)
     assert e.value.path == path
+
+
+def test_a_restart_reads_no_label_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a series is was found out when it came: under the same configuration a snapshot from disk says it."""
+    text = "detect: {signals: [{match: {__name__: v}, kind: errors, harm: high}]}"
+    one = stage(text)
+    one.step(records([[(series("v"), T0 + MINUTE * t, 1.0)] for t in range(3)]))
+    kept = one.snapshot()
+    kept = msgspec.structs.replace(kept, meta=msgspec.msgpack.decode(msgspec.msgpack.encode(kept.meta)))
+    read: list[int] = []
+    labels = SeriesIndex.labels
+    monkeypatch.setattr(SeriesIndex, "labels", lambda index, row: (read.append(row), labels(index, row))[1])
+
+    build(load(text), one.source, one.partition, kept)
+    assert read == []
+    build(load(text.replace("high", "low")), one.source, one.partition, kept)
+    assert read == [0]
 
 
 def test_a_changed_configuration_is_taken_up_on_resume() -> None:

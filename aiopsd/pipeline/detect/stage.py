@@ -196,7 +196,7 @@ class DetectStage:
             "online": online,
             "errors": errors,
             "edges": self._edges.snapshot(),
-            "signals": msgspec.to_builtins(self._config.signals),
+            "signals": [msgspec.to_builtins(rule) for rule in self._config.signals],
             **roster,
             **quiet,
         }
@@ -230,7 +230,7 @@ class DetectStage:
         self._drifting.load(meta["errors"], _under("drift", arrays))
         self._limits.load(meta["limits"])
         self._quiet.load(meta, _under("flatline", arrays))
-        if meta["signals"] != msgspec.to_builtins(self._config.signals):
+        if meta["signals"] != [msgspec.to_builtins(rule) for rule in self._config.signals]:
             self._roster.classify(live)
 
     # ------------------------------------------------------------------ boundaries
