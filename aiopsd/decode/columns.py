@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.errors import DecodeReason
-from aiopsd.model import LogRecord, Reject
+from aiopsd.errors import DecodeError, DecodeReason
+from aiopsd.model import Checked, LogRecord, Reject
+
+TOLD = 3  # refusals whose reason an answer gives; the rest is counted
 
 
 class Batch:
@@ -65,3 +67,15 @@ class Batch:
             np.concatenate(self._values),
             np.concatenate(self._record),
         )
+
+
+def looked(taken: int, bad: Sequence[tuple[DecodeReason, str, int]]) -> Checked:
+    """What a look at the door found: so many to take, and (reason, detail, number) of what is refused.
+
+    Raises:
+        DecodeError: nothing can be taken: the first refusal.
+    """
+    if bad and not taken:
+        raise DecodeError(bad[0][0], bad[0][1])
+    told = tuple(f"{reason}: {detail}" for reason, detail, _ in bad[:TOLD])
+    return Checked(taken=taken, refused=sum(n for *_, n in bad), why=told)

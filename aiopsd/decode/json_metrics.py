@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 
-from aiopsd.decode.columns import Batch
+from aiopsd.decode.columns import Batch, looked
 from aiopsd.decode.series import SeriesIndex, parse_key, route, shown
 from aiopsd.decode.times import LATEST, parse_time
 from aiopsd.errors import DecodeError, DecodeReason
@@ -67,7 +67,6 @@ _raws = msgspec.json.Decoder(list[Raw])
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _Bad = list[tuple[DecodeReason, str, int]]
-TOLD = 3  # refusals whose reason an answer gives; the rest is counted
 _PLAIN_KEY = b'{"name":%b,"labels":%b,'
 _MARKS = (b'"value":', b'"ts":')
 
@@ -382,10 +381,7 @@ def check(body: bytes, limit: int) -> Checked:
         except _BROKEN as e:
             refusal = _refusal(e)
             bad.append((refusal.reason, where + refusal.detail, 1))
-    if bad and not count:
-        raise DecodeError(bad[0][0], bad[0][1])
-    told = tuple(f"{reason}: {detail}" for reason, detail, _ in bad[:TOLD])
-    return Checked(taken=count, refused=sum(n for _, _, n in bad), why=told)
+    return looked(count, bad)
 
 
 def split(body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:

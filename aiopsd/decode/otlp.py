@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aiopsd.decode.columns import Batch
+from aiopsd.decode.columns import Batch, looked
 from aiopsd.decode.otlp_names import label_name, metric_name, resource_labels
 from aiopsd.decode.series import NAME, SeriesIndex, checked, route
 from aiopsd.decode.times import LATEST
@@ -23,7 +23,6 @@ from aiopsd.model import Checked, Labels, LogRecord
 from aiopsd.services import ServiceMapper
 
 STALE: float = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]  # Prometheus' marker: no value any more
-TOLD = 3  # refusals whose reason an answer gives; the rest is counted
 _NO_VALUE = 1  # DataPointFlags: the series ends here
 _DELTA = 1  # AggregationTemporality
 
@@ -190,14 +189,14 @@ def _shape(metric: Any) -> _Shape:
 # --------------------------------------------------------------------------- data points
 
 
-def _points(request: Any) -> Iterator[tuple[Any, Any, Any, list[Found | _Refusal]]]:
-    """(ResourceMetrics, ScopeMetrics, Metric, what each of its data points is), in order."""
+def _points(request: Any) -> Iterator[tuple[Any, Any, Any, list[tuple[Any, Found | _Refusal]]]]:
+    """(ResourceMetrics, ScopeMetrics, Metric, its data points and what each of them is), in order."""
     for resource in request.resource_metrics:
         own = resource_labels({kv.key: _text(kv.value) for kv in resource.resource.attributes})
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 shape = _shape(metric)
-                yield resource, scope, metric, [_point(own, metric, shape, point) for point in shape.points]
+                yield resource, scope, metric, [(point, _point(own, metric, shape, point)) for point in shape.points]
 
 
 def _point(own: Labels, metric: Any, shape: _Shape, point: Any) -> Found | _Refusal:
@@ -236,7 +235,7 @@ class Otlp:
             values: list[float] = []
             bad: list[tuple[DecodeReason, str, int]] = []
             for *_, points in _points(request):
-                for found in points:
+                for _, found in points:
                     if not isinstance(found, Found):
                         bad.append((*found, 1))
                         continue
@@ -257,16 +256,14 @@ class Otlp:
         if len(body) > limit:
             raise DecodeError(DecodeReason.TOO_LARGE, f"{len(body)} bytes, at most {limit} are taken")
         taken = 0
-        bad: list[_Refusal] = []
+        bad: list[tuple[DecodeReason, str, int]] = []
         for *_, points in _points(self._parse(body)):
-            for found in points:
+            for _, found in points:
                 if isinstance(found, Found):
                     taken += 1
                 else:
-                    bad.append(found)
-        if bad and not taken:
-            raise DecodeError(*bad[0])
-        return Checked(taken=taken, refused=len(bad), why=tuple(f"{reason}: {detail}" for reason, detail in bad[:TOLD]))
+                    bad.append((*found, 1))
+        return looked(taken, bad)
 
     def split(self, body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:
         """One body for each partition, of the data points whose service is there; see `samples.SampleFormat`."""
@@ -275,7 +272,7 @@ class Otlp:
         for resource, scope, metric, points in _points(request):
             kind = metric.WhichOneof("data")
             homes: dict[int, Any] = {}
-            for point, found in zip(_shape(metric).points, points, strict=True):
+            for point, found in points:
                 home = _home(found, services) % partitions
                 if home not in homes:
                     homes[home] = _room(parts, home, request, resource, scope, metric)

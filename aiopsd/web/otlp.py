@@ -8,9 +8,8 @@ import msgspec
 from aiohttp import web
 
 from aiopsd.decode.series import varint
-from aiopsd.errors import DecodeError
-from aiopsd.web.push import refused
-from aiopsd.web.site import SITE, Problem, media_type, read_body, refusals
+from aiopsd.web.push import push_metrics
+from aiopsd.web.site import SITE, Problem, media_type
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 FORMATS = {PROTOBUF: "otlp_proto", JSON: "otlp_json"}  # content type -> format of aiopsd.decode
@@ -29,16 +28,9 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def _take(request: web.Request, kind: str) -> web.Response:
-    site = request.app[SITE]
     if kind not in FORMATS:
         raise Problem(415, f"{kind or 'missing'!r}: this takes {PROTOBUF} or {JSON}", where="Content-Type")
-    async with site.metric_gate.place(site.config.http.commit_timeout):
-        body = await read_body(request)
-        try:
-            with refusals():
-                checked = await site.door.push_metrics(body, FORMATS[kind])
-        except DecodeError as e:
-            raise refused(site, "push", e) from None
+    checked = await push_metrics(request, FORMATS[kind])
     return web.Response(body=_answer(checked.refused, "; ".join(checked.why), kind), content_type=kind)
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from aiopsd.decode import decode_alerts, decode_changes, decode_topology
 from aiopsd.errors import DecodeError, DecodeReason
-from aiopsd.model import AlertBatch
+from aiopsd.model import AlertBatch, Checked
 from aiopsd.topology import FILE_PREFIX
 from aiopsd.web.site import SITE, Problem, Site, View, answer, media_type, need_json, read_body, refusals
 
@@ -34,7 +34,12 @@ class Partly(View, frozen=True, kw_only=True):
     errors: list[str]
 
 
-async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, ...] = ()) -> web.Response:
+async def push_metrics(request: web.Request, format: str, raw_encodings: tuple[str, ...] = ()) -> Checked:
+    """Put the body of a request into the metric log, as it came.
+
+    Raises:
+        Problem: 400 and 413 for what can never be accepted, 503 for what may be sent again.
+    """
     site = request.app[SITE]
     async with site.metric_gate.place(site.config.http.commit_timeout):
         body = await read_body(request, raw_encodings=raw_encodings)
@@ -42,9 +47,13 @@ async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, 
             raise Problem(413, f"the body unpacks to more than {site.config.http.max_body} bytes (http.max_body)")
         try:
             with refusals():
-                checked = await site.door.push_metrics(body, format)
+                return await site.door.push_metrics(body, format)
         except DecodeError as e:
             raise refused(site, "push", e) from None
+
+
+async def _metrics(request: web.Request, format: str, raw_encodings: tuple[str, ...] = ()) -> web.Response:
+    checked = await push_metrics(request, format, raw_encodings)
     return taken(checked.taken, checked.refused, checked.why)
 
 
