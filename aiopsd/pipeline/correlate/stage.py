@@ -65,7 +65,7 @@ from aiopsd.pipeline.correlate.parts import Parts, compose
 from aiopsd.rules import NOISE
 from aiopsd.topology import EXPIRED, Diff
 
-VERSION = 9
+VERSION = 10
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
