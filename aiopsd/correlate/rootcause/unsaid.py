@@ -77,9 +77,11 @@ def _from_above_or_outside(
     standing: int,
 ) -> None:
     """Many that nothing below them explains, within minutes: the load of somebody above, or what is in no graph."""
+    if kind != ALERT:
+        return
     # who is in no graph shares nothing with anybody for want of a graph, not for want of a cause in it
     loose = [u for u in blame if u not in taken and graph.drawn(u) and sum(shares.get(u, {}).values()) < LOOSE]
-    if kind != ALERT or not loose:
+    if not loose:
         return
     first = min(vertices[u].symptoms[kind].onset for u in loose)
     loose = [u for u in loose if vertices[u].symptoms[kind].onset <= first + TOGETHER]
