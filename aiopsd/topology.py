@@ -91,6 +91,34 @@ class _Seen(msgspec.Struct):
     last: float
 
 
+class _Walks:
+    """Distances from a name within some hops, worked out before; what is oldest goes when all hold more than MOST.
+
+    Counted by distances, not by walks: in a deep graph of 5,000 services one walk names half of them, in a shallow one
+    ten, and a name that is not in the graph none.
+    """
+
+    MOST = 1_000_000  # distances, of 30 bytes each
+    EMPTY = 20  # what a walk costs by itself, in distances
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], dict[str, int]] = {}
+        self.size = 0
+
+    def get(self, name: str, hops: int) -> dict[str, int] | None:
+        return self._known.get((name, hops))
+
+    def keep(self, name: str, hops: int, walk: dict[str, int]) -> None:
+        self._known[name, hops] = walk
+        self.size += len(walk) + self.EMPTY
+        while self.size > self.MOST and len(self._known) > 1:
+            self.size -= len(self._known.pop(next(iter(self._known)))) + self.EMPTY
+
+    def clear(self) -> None:
+        self._known.clear()
+        self.size = 0
+
+
 class Topology:
     """The merged graph and its memory of who said what.
 
@@ -111,9 +139,7 @@ class Topology:
         self._down: dict[str, dict[str, None]] = {}
         self._up: dict[str, dict[str, None]] = {}
         self._graph: nx.DiGraph[str] | None = None
-        self._near: dict[tuple[str, int], dict[str, int]] = {}
-        self._below: dict[tuple[str, int], dict[str, int]] = {}
-        self._above: dict[tuple[str, int], dict[str, int]] = {}
+        self._near, self._below, self._above = _Walks(), _Walks(), _Walks()
         self._around: dict[tuple[tuple[str, ...], int, int, int], tuple[str, ...]] = {}
         self._resolved: dict[str, str] = {}
         self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
@@ -230,8 +256,9 @@ class Topology:
             self.version += 1
             self._remember(diff, stamp, source)
             self._graph = None
-            for cache in (self._near, self._below, self._above, self._around):
-                cache.clear()
+            for walks in (self._near, self._below, self._above):
+                walks.clear()
+            self._around.clear()
             if diff.nodes or diff.gone:
                 self._resolved.clear()
                 self.worked_out.clear()
@@ -365,19 +392,11 @@ class Topology:
         """Distance to what any of `names` depends on within DEEP steps along the calls; themselves with 0."""
         return self._flood(tuple(names), DEEP, self._down)
 
-    def _walk(
-        self,
-        cache: dict[tuple[str, int], dict[str, int]],
-        name: str,
-        hops: int,
-        *steps: Mapping[str, Mapping[str, None]],
-    ) -> dict[str, int]:
-        key = (name, hops)
-        known = cache.get(key)
+    def _walk(self, walks: _Walks, name: str, hops: int, *steps: Mapping[str, Mapping[str, None]]) -> dict[str, int]:
+        known = walks.get(name, hops)
         if known is None:
-            if len(cache) > 20_000:  # bounds memory with names that are not in the graph
-                cache.clear()
-            known = cache[key] = self._flood((name,), hops, *steps)
+            known = self._flood((name,), hops, *steps)
+            walks.keep(name, hops, known)
         return known
 
     @staticmethod
