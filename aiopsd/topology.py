@@ -6,6 +6,7 @@ of a shared node climbs to its services as trouble of a callee climbs to its cal
 another one says. This module refuses to know alerts and clocks.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -378,9 +379,10 @@ class Topology:
         key = (tuple(names), hops, depth, most)
         known = self._around.get(key)
         if known is None:
-            near = self._flood(key[0], hops, self._down, self._up)
-            for name, distance in self._flood(key[0], depth, self._down).items():
-                near[name] = min(distance, near.get(name, distance))
+            near = self._flood(key[0], hops, self._down, self._up, most=most)
+            for name, distance in self._flood(key[0], depth, self._down, most=most).items():
+                if distance < near.get(name, math.inf):
+                    near[name] = distance
             known = tuple(sorted(sorted(near), key=near.__getitem__)[:most])
             if len(key[0]) == 1:
                 if len(self._around) > 20_000:  # bounds memory with names that are not in the graph
@@ -400,13 +402,18 @@ class Topology:
         return known
 
     @staticmethod
-    def _flood(starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]]) -> dict[str, int]:
-        out, queue = dict.fromkeys(starts, 0), deque(starts)
+    def _flood(
+        starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]], most: float = math.inf
+    ) -> dict[str, int]:
+        """Distance to all within `hops`; when `most` are found by some distance, to no more than all within that."""
+        out, queue, level = dict.fromkeys(starts, 0), deque(starts), 0
         while queue:
             here = queue.popleft()
             distance = out[here] + 1
-            if distance > hops:
-                break
+            if distance > level:
+                if distance > hops or len(out) >= most:
+                    break
+                level = distance
             for step in steps:
                 for other in step.get(here, ()):
                     if other not in out:

@@ -76,6 +76,9 @@ def _blamed(
     (blame of each vertex, who explains whom, vertex -> who sends it the load and what part of its trouble that is).
     """
     names = sorted(vertices)
+    if len(names) == 1:  # nobody else can explain it, or be explained by it: most incidents are no more
+        (vertex,) = vertices.values()
+        return {names[0]: sum((vertex.symptoms[k].strength for k in sorted(vertex.symptoms)), 0.0)}, {}, {}
     total = dict.fromkeys(names, 0.0)
     sent: dict[str, tuple[str, float]] = {}
     why: Reasons = {}
