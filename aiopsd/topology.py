@@ -25,6 +25,10 @@ LASTING = (FILE_PREFIX, OPERATOR)
 DEEP = 20  # steps along the calls at which one still depends on the other
 SHOWN = 12  # edges that the sentence of a diff names
 HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
+MOSTLY = 0.4  # share of what reaches a vertex that counts as a share of one above it: with less of its load from there,
+# it bears that load multiplied
+UPWARDS = 3  # steps up the calls in which it is asked who sent a load
+FAINT = 0.02  # share below which a path upwards is not followed: bounds the walk where very many call
 FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
 EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
@@ -142,6 +146,8 @@ class Topology:
         self._graph: nx.DiGraph[str] | None = None
         self._near, self._below, self._above = _Walks(), _Walks(), _Walks()
         self._around: dict[tuple[tuple[str, ...], int, int, int], tuple[str, ...]] = {}
+        self._senders: dict[str, dict[str, float]] = {}
+        self._loaded: dict[str, dict[str, float]] = {}
         self._resolved: dict[str, str] = {}
         self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
         self._folded: dict[str, str] | None = None
@@ -257,9 +263,8 @@ class Topology:
             self.version += 1
             self._remember(diff, stamp, source)
             self._graph = None
-            for walks in (self._near, self._below, self._above):
-                walks.clear()
-            self._around.clear()
+            for cache in (self._near, self._below, self._above, self._around, self._senders, self._loaded):
+                cache.clear()
             if diff.nodes or diff.gone:
                 self._resolved.clear()
                 self.worked_out.clear()
@@ -370,6 +375,46 @@ class Topology:
     def above(self, name: str, hops: int) -> dict[str, int]:
         """Distance to what depends on `name` within `hops` steps, itself included with 0; shared."""
         return self._walk(self._above, name, hops, self._up)
+
+    def senders(self, name: str) -> Mapping[str, float]:
+        """Where the load of a vertex comes from: each vertex above it that sends at least MOSTLY of it -> its share.
+
+        Callers of a vertex are taken to call it alike. Shared: do not change it.
+        """
+        known = self._senders.get(name)
+        if known is None:
+            if len(self._senders) > 20_000:  # bounds memory with names that are not in the graph
+                self._senders.clear()
+            found: dict[str, float] = {}
+            front = {name: 1.0}
+            for _ in range(UPWARDS):
+                further: dict[str, float] = {}
+                for here, share in front.items():
+                    callers = self._up.get(here, ())
+                    if callers and (part := share / len(callers)) >= FAINT:
+                        for caller in callers:
+                            if caller != name:
+                                further[caller] = further.get(caller, 0.0) + part
+                for caller, share in further.items():
+                    found[caller] = found.get(caller, 0.0) + share
+                front = further
+            known = self._senders[name] = {caller: share for caller, share in found.items() if share >= MOSTLY}
+        return known
+
+    def loaded(self, name: str) -> Mapping[str, float]:
+        """What gets at least MOSTLY of its load from `name`, within UPWARDS steps -> that share. Shared."""
+        known = self._loaded.get(name)
+        if known is None:
+            if len(self._loaded) > 20_000:
+                self._loaded.clear()
+            known = self._loaded[name] = {}
+            front = [name]
+            while front:
+                for callee in self._down.get(front.pop(), ()):
+                    if callee not in known and callee != name and (share := self.senders(callee).get(name)):
+                        known[callee] = share
+                        front.append(callee)
+        return known
 
     def around(self, names: Iterable[str], hops: int, depth: int, most: int) -> tuple[str, ...]:
         """What is within `hops` of any of `names`, or within `depth` steps below, themselves first: the `most` nearest.
