@@ -17,7 +17,7 @@ import jinja2
 from aiohttp import web
 from msgspec.structs import replace
 
-from aiopsd.incidents import Move, rank_of
+from aiopsd.incidents import Move, rank_of, span
 from aiopsd.matchers import matcher_text
 from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
 from aiopsd.projection import LIVE
@@ -49,22 +49,6 @@ MOST_LINES = 300  # of a timeline on the page, the newest; the API has the rest
 
 
 # --------------------------------------------------------------------------- words and numbers
-
-
-def span(seconds: float) -> str:
-    """A duration in two units.
-
-    >>> span(42), span(3700), span(90000)
-    ('42s', '1h 01m', '1d 1h')
-    """
-    s = max(0, int(seconds))
-    if s < 60:
-        return f"{s}s"
-    if s < 3600:
-        return f"{s // 60}m" if s >= 600 else f"{s // 60}m {s % 60:02d}s"
-    if s < 86400:
-        return f"{s // 3600}h {s % 3600 // 60:02d}m"
-    return f"{s // 86400}d {s % 86400 // 3600}h"
 
 
 def stamp(ts: float, now: float) -> str:

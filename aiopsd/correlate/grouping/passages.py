@@ -120,9 +120,7 @@ class Passages:
         if targets:
             self._count(source, targets, up, likely, 0.0, 0.0)
 
-    def _count(
-        self, source: str, targets: Iterable[str], up: bool, asked: float, crossed: float, gap: float
-    ) -> None:
+    def _count(self, source: str, targets: Iterable[str], up: bool, asked: float, crossed: float, gap: float) -> None:
         rows, now = self._rows(up), self.s.now
         row = rows.setdefault(source, {})
         every = self._tally(rows.setdefault(ALL, {}), ALL, up)

@@ -267,7 +267,7 @@ class Story:
         elif steps:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
-        if shared and _SHARED_TOP >= least and _SHARED_TOP > best:
+        if shared and least <= _SHARED_TOP and best < _SHARED_TOP:
             top = SHARED + delay(gap, 0.0, SHARED_SCALE)
             quiet = [rest for callee, rest in shared if callee not in self.parts] if top >= least else ()
             if quiet:
