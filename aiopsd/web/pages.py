@@ -21,7 +21,16 @@ from msgspec.structs import replace
 from aiopsd.evidence import about
 from aiopsd.incidents import ADVICE, Move, advice, rank_of, span
 from aiopsd.matchers import matcher_text
-from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
+from aiopsd.model import (
+    AckIncident,
+    Candidate,
+    Evidence,
+    Incident,
+    IncidentState,
+    ResolveIncident,
+    Verdict,
+    labels_text,
+)
 from aiopsd.projection import LIVE
 from aiopsd.web import drawing
 from aiopsd.web.api.incidents import alerts_of, command, deliveries_of, find_incident, followed, say, timeline_of
@@ -129,6 +138,7 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
             now=now,
             waits=waits,
             stamp=lambda ts: stamp(ts, now),
+            kind_of=partial(kind_of, site),
             token_wanted=site.config.http.token is not None and not session_ok(request),
             actor=unquote(request.cookies.get(ACTOR, "")),
             **values,
@@ -143,6 +153,13 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
 
 
 # --------------------------------------------------------------------------- reading
+
+
+def kind_of(site: Site, root: Candidate) -> str:
+    """What a cause is, as the graph has it: the ranking tells hosts and what is outside from services, and no more."""
+    if root.kind == "unknown":
+        return "not in the graph"
+    return site.topology().kind(root.service) or root.kind if root.kind == "service" else root.kind
 
 
 def titles(site: Site, incidents: Iterable[str]) -> dict[str, str]:

@@ -289,6 +289,15 @@ async def test_where_to_look_first_is_on_the_page(shop: TestSite) -> None:
     assert "https://runbooks.example/payments-db" in links
 
 
+async def test_a_cause_is_shown_as_what_the_graph_says_it_is(shop: TestSite) -> None:
+    """The ranking knows services, hosts and what is outside; a reader sees that it is a datastore."""
+    incident, _ = shop_incident()
+    roots = (replace(incident.roots[0], kind="service"), *incident.roots[1:])
+    await shop.door.keep([Upsert(item=replace(incident, roots=roots))])
+
+    assert "datastore payments-db" in (await page(shop, f"/incidents/{SHOP}")).text
+
+
 async def test_incidents_go_by_their_titles(shop: TestSite) -> None:
     """The page of alerts names the incident of each, not a piece of its id."""
     shown = await page(shop, "/alerts")
