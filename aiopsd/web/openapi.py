@@ -18,7 +18,7 @@ _ANSWERS: Mapping[Any, Any] = {
     incidents.get_incident: views.IncidentDetail,
     incidents.post_ack: views.IncidentView,
     incidents.post_resolve: views.IncidentView,
-    incidents.post_verdict: views.IncidentView,
+    incidents.post_verdict: views.VerdictView,
     state.get_alerts: views.AlertList,
     maintenance.get_maintenance: maintenance.MaintenanceList,
     maintenance.get_window: maintenance.MaintenanceView,

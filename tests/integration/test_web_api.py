@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiopsd.errors import ConfigError, Full
-from aiopsd.model import AckIncident, Edge, IncidentState, TopologyUpdate, Upsert, Verdict
+from aiopsd.model import AckIncident, Edge, IncidentState, Tick, TopologyUpdate, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 from aiopsd.web import openapi
 from aiopsd.web.server import split_listen
@@ -268,6 +268,51 @@ async def test_verdicts_are_checked_and_kept(site: TestSite) -> None:
     (verdict,) = [b for b in site.door.bodies if isinstance(b, Verdict)]
     assert (verdict.request_id, verdict.incident, verdict.service) == ("k1", one, "db")
     assert other != one
+
+
+async def test_a_verdict_is_answered_with_what_it_changed(site: TestSite) -> None:
+    """Who says what was wrong reads what followed at once; of a name that nothing has, what it may have meant."""
+    edges = [{"caller": "web", "callee": "search"}, {"caller": "shop", "callee": "till"}]
+    await site.post("/api/v1/topology", {"source": "me", "edges": edges}, status=204)
+    one = await opened(site, "search")
+    assert await opened(site, "web") == one
+    site.clock.now += 5
+    await site.door.submit([Tick()])
+    path = f"/api/v1/incidents/{one}/verdict"
+
+    said = await site.post(path, {"kind": "cause", "service": "web", "actor": "ann"})
+    told = [d["text"] for d in said["decisions"]]
+    assert (said["cause"]["service"], said["hint"]) == ("web", "")
+    assert told[0] == "named web as the cause, where we named search"
+    assert told[1].startswith("probable root cause: web")
+    said = await site.post(path, {"kind": "cause", "service": "saerch", "actor": "ann"})
+    assert said["hint"] == "nothing here or in the graph is called saerch: did you mean search?"
+
+
+async def test_a_pod_is_shown_as_its_service(site: TestSite) -> None:
+    """An alert that no rule maps to a service is found under the one that its pod's name tells, and affects it."""
+    await site.post("/api/v1/topology", {"edges": [{"caller": "web", "callee": "search"}]}, status=204)
+    labels = {"alertname": "PodCrashLooping", "pod": "search-7d9f8b6c5d-x2x4z", "severity": "critical"}
+    await site.post("/api/v2/alerts", [{"labels": labels}])
+
+    (alert,) = (await site.json("/api/v1/alerts", service="search"))["alerts"]
+    assert alert["labels"] == labels
+    assert (await site.json(f"/api/v1/incidents/{alert['incident']}"))["services"] == ["search"]
+
+
+async def test_verdicts_say_in_the_timeline_what_they_were_about(site: TestSite) -> None:
+    """Who said that which incidents are one, and which alerts belong elsewhere, is read without looking up ids."""
+    one, other = await opened(site, "Slow"), await opened(site, "Full")
+    path = f"/api/v1/incidents/{one}/verdict"
+
+    said = await site.post(path, {"kind": "merge", "other": other, "actor": "ann"})
+    assert said["decisions"][0]["text"] == f"said that it is one with Full on Full ({other})"
+    living = said["merged_into"] or one
+    (alert,) = (await site.json("/api/v1/alerts", service="Full"))["alerts"]
+    body = {"kind": "split", "fingerprints": [alert["fingerprint"]], "actor": "ann"}
+    said = await site.post(f"/api/v1/incidents/{living}/verdict", body)
+    assert said["decisions"][0]["text"] == "said that these belong elsewhere: Full (Full)"
+    assert any(d["kind"] == "opened" for d in said["decisions"])
 
 
 # --------------------------------------------------------------------------- graph, outbox, status
