@@ -153,6 +153,8 @@ class Story:
             elif not troubles:
                 continue
             elif (link := links.get(other)) is not None:
+                if value > _SHARED_TOP and not link.down and not link.up:
+                    continue
                 w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared), value)
                 if w > value:
                     put(passed, other, (w, v, how))
@@ -220,14 +222,27 @@ class Story:
         )
 
     def _explain(self, v: str, links: dict[str, Link]) -> tuple[float, str, str]:
-        best = (STRANGE, "", "")
-        onset = self.parts[v].onset
-        for other in self._inside(links):
-            if other != v:
-                w, how = self._from(v, onset, other, links[other], best[0])
-                if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
-                    best = (w, other, how)
+        best = self._source(v, self.parts[v].onset, links)
         return best if best[1] else self._stray(self.parts[v].troubles[0])
+
+    def _source(self, v: str, onset: float, links: dict[str, Link]) -> tuple[float, str, str]:
+        """What of the story explains a trouble of `v` best, by a path; "" when nothing does.
+
+        Most of what is around shares a callee with it and no more: where a call explains it better than any of these
+        could, they need not be looked at.
+        """
+        best = (STRANGE, "", "")
+        inside = self._inside(links)
+        for along_calls in (True, False):
+            if not along_calls and best[0] > _SHARED_TOP:
+                break
+            for other in inside:
+                link = links[other]
+                if (link.down > 0 or link.up > 0) is along_calls and other != v:
+                    w, how = self._from(v, onset, other, link, best[0])
+                    if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
+                        best = (w, other, how)
+        return best
 
     def _stray(self, trouble: Trouble) -> tuple[float, str, str]:
         """What explains a trouble that has no path from any other: the one it hangs on, or one of the first."""
@@ -303,11 +318,7 @@ class Story:
 
     def offers(self, trouble: Trouble) -> float:
         """How well a trouble of another story would fit here."""
-        links = self.graph.around(trouble.vertex)
-        best = STRANGE
-        for other in self._inside(links):
-            if other != trouble.vertex:
-                best = max(best, self._from(trouble.vertex, trouble.onset, other, links[other], best)[0])
+        best = self._source(trouble.vertex, trouble.onset, self.graph.around(trouble.vertex))[0]
         if best == STRANGE:
             best = self._stray(trouble)[0]
         if trouble.vertex in self.parts:
