@@ -97,6 +97,10 @@ class Checked(Noun, frozen=True, kw_only=True):
     why: tuple[str, ...] = ()
 
 
+# of the float64 that Prometheus stores where a series ends (its model/value/value.go): a NaN that no arithmetic makes
+STALE_BITS = 0x7FF0000000000002
+
+
 # --------------------------------------------------------------------------- evidence and events
 
 

@@ -6,6 +6,7 @@ of a shared node climbs to its services as trouble of a callee climbs to its cal
 another one says. This module refuses to know alerts and clocks.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,10 @@ LASTING = (FILE_PREFIX, OPERATOR)
 DEEP = 20  # steps along the calls at which one still depends on the other
 SHOWN = 12  # edges that the sentence of a diff names
 HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
+MOSTLY = 0.4  # share of what reaches a vertex that counts as a share of one above it: with less of its load from there,
+# it bears that load multiplied
+UPWARDS = 3  # steps up the calls in which it is asked who sent a load
+FAINT = 0.02  # share below which a path upwards is not followed: bounds the walk where very many call
 FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
 EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
@@ -92,6 +97,34 @@ class _Seen(msgspec.Struct):
     last: float
 
 
+class _Walks:
+    """Distances from a name within some hops, worked out before; what is oldest goes when all hold more than MOST.
+
+    Counted by distances, not by walks: in a deep graph of 5,000 services one walk names half of them, in a shallow one
+    ten, and a name that is not in the graph none.
+    """
+
+    MOST = 1_000_000  # distances, of 30 bytes each
+    EMPTY = 20  # what a walk costs by itself, in distances
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], dict[str, int]] = {}
+        self.size = 0
+
+    def get(self, name: str, hops: int) -> dict[str, int] | None:
+        return self._known.get((name, hops))
+
+    def keep(self, name: str, hops: int, walk: dict[str, int]) -> None:
+        self._known[name, hops] = walk
+        self.size += len(walk) + self.EMPTY
+        while self.size > self.MOST and len(self._known) > 1:
+            self.size -= len(self._known.pop(next(iter(self._known)))) + self.EMPTY
+
+    def clear(self) -> None:
+        self._known.clear()
+        self.size = 0
+
+
 class Topology:
     """The merged graph and its memory of who said what.
 
@@ -112,10 +145,10 @@ class Topology:
         self._down: dict[str, dict[str, None]] = {}
         self._up: dict[str, dict[str, None]] = {}
         self._graph: nx.DiGraph[str] | None = None
-        self._near: dict[tuple[str, int], dict[str, int]] = {}
-        self._below: dict[tuple[str, int], dict[str, int]] = {}
-        self._above: dict[tuple[str, int], dict[str, int]] = {}
+        self._near, self._below, self._above = _Walks(), _Walks(), _Walks()
         self._around: dict[tuple[tuple[str, ...], int, int, int], tuple[str, ...]] = {}
+        self._senders: dict[str, dict[str, float]] = {}
+        self._loaded: dict[str, dict[str, float]] = {}
         self._resolved: dict[str, str] = {}
         self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
         self._folded: dict[str, str] | None = None
@@ -231,7 +264,7 @@ class Topology:
             self.version += 1
             self._remember(diff, stamp, source)
             self._graph = None
-            for cache in (self._near, self._below, self._above, self._around):
+            for cache in (self._near, self._below, self._above, self._around, self._senders, self._loaded):
                 cache.clear()
             if diff.nodes or diff.gone:
                 self._resolved.clear()
@@ -353,6 +386,46 @@ class Topology:
         """Distance to what depends on `name` within `hops` steps, itself included with 0; shared."""
         return self._walk(self._above, name, hops, self._up)
 
+    def senders(self, name: str) -> Mapping[str, float]:
+        """Where the load of a vertex comes from: each vertex above it that sends at least MOSTLY of it -> its share.
+
+        Callers of a vertex are taken to call it alike. Shared: do not change it.
+        """
+        known = self._senders.get(name)
+        if known is None:
+            if len(self._senders) > 20_000:  # bounds memory with names that are not in the graph
+                self._senders.clear()
+            found: dict[str, float] = {}
+            front = {name: 1.0}
+            for _ in range(UPWARDS):
+                further: dict[str, float] = {}
+                for here, share in front.items():
+                    callers = self._up.get(here, ())
+                    if callers and (part := share / len(callers)) >= FAINT:
+                        for caller in callers:
+                            if caller != name:
+                                further[caller] = further.get(caller, 0.0) + part
+                for caller, share in further.items():
+                    found[caller] = found.get(caller, 0.0) + share
+                front = further
+            known = self._senders[name] = {caller: share for caller, share in found.items() if share >= MOSTLY}
+        return known
+
+    def loaded(self, name: str) -> Mapping[str, float]:
+        """What gets at least MOSTLY of its load from `name`, within UPWARDS steps -> that share. Shared."""
+        known = self._loaded.get(name)
+        if known is None:
+            if len(self._loaded) > 20_000:
+                self._loaded.clear()
+            known = self._loaded[name] = {}
+            front = [name]
+            while front:
+                for callee in self._down.get(front.pop(), ()):
+                    if callee not in known and callee != name and (share := self.senders(callee).get(name)):
+                        known[callee] = share
+                        front.append(callee)
+        return known
+
     def around(self, names: Iterable[str], hops: int, depth: int, most: int) -> tuple[str, ...]:
         """What is within `hops` of any of `names`, or within `depth` steps below, themselves first: the `most` nearest.
 
@@ -361,9 +434,10 @@ class Topology:
         key = (tuple(names), hops, depth, most)
         known = self._around.get(key)
         if known is None:
-            near = self._flood(key[0], hops, self._down, self._up)
-            for name, distance in self._flood(key[0], depth, self._down).items():
-                near[name] = min(distance, near.get(name, distance))
+            near = self._flood(key[0], hops, self._down, self._up, most=most)
+            for name, distance in self._flood(key[0], depth, self._down, most=most).items():
+                if distance < near.get(name, math.inf):
+                    near[name] = distance
             known = tuple(sorted(sorted(near), key=near.__getitem__)[:most])
             if len(key[0]) == 1:
                 if len(self._around) > 20_000:  # bounds memory with names that are not in the graph
@@ -375,29 +449,26 @@ class Topology:
         """Distance to what any of `names` depends on within DEEP steps along the calls; themselves with 0."""
         return self._flood(tuple(names), DEEP, self._down)
 
-    def _walk(
-        self,
-        cache: dict[tuple[str, int], dict[str, int]],
-        name: str,
-        hops: int,
-        *steps: Mapping[str, Mapping[str, None]],
-    ) -> dict[str, int]:
-        key = (name, hops)
-        known = cache.get(key)
+    def _walk(self, walks: _Walks, name: str, hops: int, *steps: Mapping[str, Mapping[str, None]]) -> dict[str, int]:
+        known = walks.get(name, hops)
         if known is None:
-            if len(cache) > 20_000:  # bounds memory with names that are not in the graph
-                cache.clear()
-            known = cache[key] = self._flood((name,), hops, *steps)
+            known = self._flood((name,), hops, *steps)
+            walks.keep(name, hops, known)
         return known
 
     @staticmethod
-    def _flood(starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]]) -> dict[str, int]:
-        out, queue = dict.fromkeys(starts, 0), deque(starts)
+    def _flood(
+        starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]], most: float = math.inf
+    ) -> dict[str, int]:
+        """Distance to all within `hops`; when `most` are found by some distance, to no more than all within that."""
+        out, queue, level = dict.fromkeys(starts, 0), deque(starts), 0
         while queue:
             here = queue.popleft()
             distance = out[here] + 1
-            if distance > hops:
-                break
+            if distance > level:
+                if distance > hops or len(out) >= most:
+                    break
+                level = distance
             for step in steps:
                 for other in step.get(here, ()):
                     if other not in out:

@@ -19,10 +19,10 @@ from aiopsd.decode.otlp_names import label_name, metric_name, resource_labels
 from aiopsd.decode.series import NAME, SeriesIndex, checked, route
 from aiopsd.decode.times import LATEST
 from aiopsd.errors import DecodeError, DecodeReason
-from aiopsd.model import Checked, Labels, LogRecord
+from aiopsd.model import STALE_BITS, Checked, Labels, LogRecord
 from aiopsd.services import ServiceMapper
 
-STALE: float = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]  # Prometheus' marker: no value any more
+STALE: float = struct.unpack("<d", struct.pack("<Q", STALE_BITS))[0]
 _NO_VALUE = 1  # DataPointFlags: the series ends here
 _DELTA = 1  # AggregationTemporality
 

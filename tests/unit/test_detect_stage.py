@@ -11,7 +11,7 @@ import pytest
 from aiopsd.config import Config, load
 from aiopsd.decode import SeriesIndex
 from aiopsd.errors import ConfigError
-from aiopsd.model import Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
+from aiopsd.model import STALE_BITS, Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
 from aiopsd.pipeline.detect import DetectStage, build
 
 RECIPES = Path(__file__).parent.parent.parent / "docs" / "how-to" / "tier-2"
@@ -394,7 +394,7 @@ def test_more_than_half_silent_is_one_event_of_the_source() -> None:
 def test_a_series_that_said_goodbye_is_not_missed() -> None:
     """After a staleness marker silence is no event."""
     rows = fleet(60, lambda s, t: s != 3 or t < 40)
-    bye = float(np.array([0x7FF0000000000002], np.uint64).view(np.float64)[0])
+    bye = float(np.array([STALE_BITS], np.uint64).view(np.float64)[0])
     ending = stage("detect: {no_data: 10m}")
     ending.step(records(rows[:40]))
     index = ending._index

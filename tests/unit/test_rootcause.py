@@ -359,9 +359,24 @@ def test_a_surge_is_blamed_on_who_stands_above_all_of_it() -> None:
     assert [(x.symptom, x.cause, x.edge) for x in found[0].chain] == [("ads", "web", "called_by")]
     paged = rank([*alerts, entry, deep], graph(calls), onset=T0, page=deep)
     assert paged[0].chain[0].text.startswith("shards (Slow) is called by ")
-    assert names(rank([*alerts, deep], graph(calls), onset=T0))[0] == ""
+    silent = rank([*alerts, deep], graph(calls), onset=T0)[0]
+    assert (silent.service, silent.reason) == (
+        "web",
+        "web says nothing itself, but ads, cart and 4 more get their load from it and nothing else explains them",
+    )
     most_are_well = calls + "".join(f" web>well-{i}" for i in range(40))
     assert names(rank([*alerts, entry, deep], graph(most_are_well), onset=T0))[0] == ""
+    others_call_them, too = calls, " ".join(f"other-{i}>{name}" for i in range(2) for name in below)
+    assert names(rank([*alerts, entry, deep], graph(f"{others_call_them} {too}"), onset=T0))[0] == ""
+
+
+def test_what_a_callee_breaks_is_no_surge() -> None:
+    """Everything below an entry is in trouble, but the lowest of it explains the rest: no load needs to be blamed."""
+    alerts = [alert("web", 60), alert("cart", 30), alert("orders", 35), alert("pay", 20), alert("db", 0)]
+
+    found = rank(alerts, graph("web>cart web>orders web>pay cart>db orders>db pay>db"), onset=T0)
+
+    assert names(found)[0] == "db"
 
 
 def test_a_zone_that_is_gone_needs_no_second_cause_outside() -> None:

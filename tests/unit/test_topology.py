@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from aiopsd.model import Edge, Node, TopologyUpdate
-from aiopsd.topology import Topology, fold
+from aiopsd.topology import DEEP, Topology, _Walks, fold
 
 
 def edges(source: str, *pairs: str, replace: bool = False) -> TopologyUpdate:
@@ -303,3 +303,38 @@ def test_exports_hold_all_nodes_and_edges() -> None:
     tags = [e.tag.rsplit("}", 1)[1] for e in root.iter()]
     assert (tags.count("node"), tags.count("edge")) == (3, 2)
     assert sorted(graph.graph.edges) == [("a", "b"), ("b", "c")]
+
+
+def test_walks_of_a_deep_graph_are_kept_in_a_bounded_memory() -> None:
+    """However many names are asked for, the distances that are kept are bounded: the oldest walks go first."""
+    walks, walk = _Walks(), {f"s{i}": i for i in range(2500)}  # half of a deep graph of 5,000
+    for i in range(5000):
+        walks.keep(f"s{i}", DEEP, walk)
+
+    kept = [i for i in range(5000) if walks.get(f"s{i}", DEEP) is not None]
+    assert kept == list(range(kept[0], 5000))
+    assert len(kept) == _Walks.MOST // (len(walk) + _Walks.EMPTY)
+    walks.clear()
+    assert walks.get("s4999", DEEP) is None
+    for i in range(100_000):
+        walks.keep(f"unknown{i}", DEEP, {})
+    assert sum(walks.get(f"unknown{i}", DEEP) is not None for i in range(100_000)) <= 50_000
+
+
+def test_load_comes_from_above_in_shares() -> None:
+    """Callers call alike: each vertex above one has a share of its load, by all paths; small shares are left out."""
+    graph = Topology(100.0)
+    graph.apply(edges("mesh", "web>cart", "web>pay", "cart>db", "pay>db", "job>db", "db>disk", "a>b", "b>a"), 1.0)
+
+    assert graph.senders("cart") == {"web": 1.0}
+    assert graph.senders("db") == {"web": pytest.approx(2 / 3)}
+    assert graph.senders("disk") == {"db": 1.0, "web": pytest.approx(2 / 3)}
+    assert graph.senders("a") == {"b": 1.0}
+    assert graph.loaded("web") == {v: graph.senders(v)["web"] for v in ("cart", "pay", "db", "disk")}
+    assert graph.loaded("job") == {}
+
+    graph.apply(edges("mesh", "x>db", "y>db"), 2.0)
+    assert graph.senders("db") == {"web": pytest.approx(0.4)}
+    assert "db" in graph.loaded("web")
+    graph.apply(edges("mesh", "z>db"), 3.0)
+    assert graph.loaded("web") == {"cart": 1.0, "pay": 1.0}

@@ -267,7 +267,7 @@ class Story:
         elif steps:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
-        if shared:
+        if shared and least <= _SHARED_TOP and best < _SHARED_TOP:
             top = SHARED + delay(gap, 0.0, SHARED_SCALE)
             quiet = [rest for callee, rest in shared if callee not in self.parts] if top >= least else ()
             if quiet:
@@ -349,4 +349,5 @@ _SCALES = [1.0] + [math.sqrt(HOP_SCALE**2 + (d - 1) * 18.0**2) for d in range(1,
 _CLIMB = [(d - 1) * (SILENT + _CROSS) + (_CROSS if d > 1 else 0.0) - 1.0007 - math.log(_SCALES[d]) for d in range(12)]
 _RUN = [d * DOWN - 1.0007 - math.log(_SCALES[d]) for d in range(12)]
 _END_TOP = delay(0.0, 0.0, END_SCALE)
+_SHARED_TOP = SHARED + delay(0.0, 0.0, SHARED_SCALE)  # what is shared explains no trouble better
 _AGAIN, _AGAIN_MORE = math.log(AGAIN * AGAIN_TAU), math.log(AGAIN_MORE * AGAIN_TAU)

@@ -47,7 +47,7 @@ def candidates(
                 kind=graph.kind(name),
                 score=round(total[name], 6),
                 metric=found[0][1].metric if found else "",
-                reason=_reason(name, vertex, why, moved, onset),
+                reason=_reason(name, vertex, why, moved, onset, topology),
                 chain=chain,
                 evidence=tuple(e for _, e in found),
                 changes=tuple(moved),
@@ -155,11 +155,16 @@ def _reason(
     why: Mapping[str, Mapping[str, tuple[float, str]]],
     moved: Sequence[ChangeEvent],
     onset: float,
+    topology: Topology,
 ) -> str:
     explains = sorted(u for u, parts in why.items() if name in parts)
     if not name:
         text = (
             f"{_list(explains)} are in trouble together and depend on nothing in common: the cause is not in the graph"
+        )
+    elif vertex is None and explains and not topology.loaded(name).keys().isdisjoint(explains):
+        text = (
+            f"{name} says nothing itself, but {_list(explains)} get their load from it and nothing else explains them"
         )
     elif vertex is None:
         text = f"{name} says nothing itself, but {_list(explains)} depend on it and nothing else explains them"

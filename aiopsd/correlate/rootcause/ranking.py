@@ -76,6 +76,9 @@ def _blamed(
     (blame of each vertex, who explains whom, vertex -> who sends it the load and what part of its trouble that is).
     """
     names = sorted(vertices)
+    if len(names) == 1:  # nobody else can explain it, or be explained by it: most incidents are no more
+        (vertex,) = vertices.values()
+        return {names[0]: sum((vertex.symptoms[k].strength for k in sorted(vertex.symptoms)), 0.0)}, {}, {}
     total = dict.fromkeys(names, 0.0)
     sent: dict[str, tuple[str, float]] = {}
     why: Reasons = {}
@@ -104,9 +107,10 @@ def _add_own(total: dict[str, float], vertices: Mapping[str, Vertex], sent: Mapp
         if vertex.own is not None:
             total[name] += vertex.own.strength
         total[name] += 0.01 * vertex.weak if vertex.symptoms or vertex.own else vertex.weak
-        sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
-        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes) * (1.0 - share)
-        total[sender] += ORIGIN_WORTH * max(0.0, vertex.passes) * share
+        if vertex.passes > 0.0:
+            sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
+            total[name] += ORIGIN_WORTH * vertex.passes * (1.0 - share)
+            total[sender] += ORIGIN_WORTH * vertex.passes * share
 
 
 def _leave_to_others(
@@ -115,7 +119,7 @@ def _leave_to_others(
     """Drop what came with the neighbourhood: in trouble of another incident, later than all here, below nobody here."""
     here = {place_of(alert, topology).vertex for alert in alerts}
     last = max((alert.starts_at for alert in alerts), default=math.inf)
-    others = [name for name, v in vertices.items() if name not in here and first_of(v) > last and elsewhere(name)]
+    others = [name for name, v in vertices.items() if name not in here and elsewhere(name) and first_of(v) > last]
     if others:
         below = topology.needed(here)
         for name in others:

@@ -66,7 +66,7 @@ from aiopsd.pipeline.correlate.parts import Parts, compose
 from aiopsd.rules import NOISE
 from aiopsd.topology import EXPIRED, Diff
 
-VERSION = 9
+VERSION = 10
 LATE_AFTER = 120.0  # s between a broker's receipt and ours that make a record part of a backlog
 TERM_MOST = 86400.0  # s; an end farther away than this is a date, not the silence of a sender
 SWEEP_EVERY = 3600.0  # s; topology ages slowly
@@ -406,28 +406,25 @@ class CorrelateStage:
     def _on_anomaly(self, event: Anomaly) -> None:
         """An anomaly is an alert with a fixed label set; its severity does not name it, so that it may change."""
         self._causes.answered = True
-        labels = {
-            "alertname": ANOMALY,
-            "service": event.service,
-            "signal": event.signal,
-            ANOMALY_LABEL: "anomaly",
-        }
-        # a limit is of each series by itself: one that is back inside is not the end of another's
-        named = event.labels if LIMIT in event.labels else PLACES
-        labels |= {k: v for k, v in event.labels.items() if k in named and k not in labels}
-        fp = fingerprint(labels)
-        labels = {k: v for k, v in labels.items() if v} | {"severity": event.severity}
+        fp = fingerprint(_identity(event))
         old = self.alerts.get(fp)
+        firing = old is not None and old.state is AlertState.FIRING
         if event.state == "resolved":
-            if old is not None and old.state is AlertState.FIRING:
+            left = self.parts.tellers.ends(fp, event)
+            if old is None or not firing:
+                return
+            if left is None:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
-            return
-        if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
+                return
+            event = left
+        elif not firing and (window := self._planned(event)) is not None:
             text = f"anomaly of {about(event.signal)} ({event.service}) is planned work: {_asked(window)}"
             self._ledger.audit("", "suppressed", text, reason="maintenance")
             return
+        self.parts.tellers.tells(fp, event)
+        labels = {k: v for k, v in _identity(event).items() if v} | {"severity": event.severity}
         annotations = self.parts.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
-        if old is not None and old.state is AlertState.FIRING:
+        if old is not None and firing:
             new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
             self._ledger.keep(new)
             self._life.alert_changed(new)
@@ -558,6 +555,14 @@ class CorrelateStage:
         """The service of the incident's earliest alert."""
         alerts = [a for a in self._ledger.members(incident) if a.service]
         return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
+
+
+def _identity(event: Anomaly) -> dict[str, str]:
+    """The labels that name the alert of an anomaly."""
+    labels = {"alertname": ANOMALY, "service": event.service, "signal": event.signal, ANOMALY_LABEL: "anomaly"}
+    # a limit is of each series by itself: one that is back inside is not the end of another's
+    named = event.labels if LIMIT in event.labels else PLACES
+    return labels | {k: v for k, v in event.labels.items() if k in named and k not in labels}
 
 
 def _clock(ts: float) -> str:
