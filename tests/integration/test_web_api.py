@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiopsd.errors import ConfigError, Full
-from aiopsd.model import AckIncident, Edge, IncidentState, Tick, TopologyUpdate, Upsert, Verdict
+from aiopsd.model import AckIncident, Audit, AuditEntry, Edge, IncidentState, Tick, TopologyUpdate, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 from aiopsd.web import openapi
 from aiopsd.web.server import split_listen
@@ -195,6 +195,54 @@ async def test_the_timeline_holds_what_belongs_to_no_incident(shop: TestSite) ->
 
     assert (entries[0]["kind"], entries[0]["actor"], "disk swap" in entries[0]["text"]) == ("silence", "maria", True)
     assert (len(entries), entries[1]["incident"]) == (3, SHOP)
+
+
+async def test_the_timeline_is_searched_and_paged(site: TestSite) -> None:
+    """Who said what is found by kind, person and incident; pages join without a gap, within one moment, too."""
+    entries = [
+        AuditEntry(
+            incident=f"i{n % 2}", stamp=START + n // 7, kind="verdict" if n % 3 else "root", text=f"{n}", actor=who
+        )
+        for n, who in ((n, "ann" if n % 5 else "bob") for n in range(60))
+    ]
+    await site.door.keep([Audit(entry=e) for e in entries])
+
+    for query, wanted in (
+        ({}, entries),
+        ({"kind": "verdict"}, [e for e in entries if e.kind == "verdict"]),
+        (
+            {"kind": ["root", "silence"], "incident": "i1"},
+            [e for e in entries if (e.kind, e.incident) == ("root", "i1")],
+        ),
+        ({"actor": "bob", "kind": "verdict,root"}, [e for e in entries if e.actor == "bob"]),
+        ({"actor": "eve"}, []),
+    ):
+        found, cursor = [], ""
+        while True:
+            page = await site.json("/api/v1/timeline", **query, limit="4", **({"cursor": cursor} if cursor else {}))
+            assert len(page["timeline"]) <= 4
+            found += [e["text"] for e in page["timeline"]]
+            cursor = page["next"]
+            if not cursor:
+                break
+        assert found == [e.text for e in reversed(wanted)], query
+    assert (await site.json("/api/v1/timeline", status=400, cursor="x"))["where"] == "cursor"
+
+
+async def test_a_refused_body_names_the_field(site: TestSite) -> None:
+    """What is missing, unknown or no such word is named, and for a word what it may be."""
+    one = await opened(site)
+    for body, where, said in (
+        ({}, "actor", "missing"),
+        ({"actor": "me", "untl": 1}, "untl", "unknown"),
+        ({"actor": 5}, "actor", "str"),
+    ):
+        told = await site.post(f"/api/v1/incidents/{one}/ack", body, status=400)
+        assert (told["where"], said in told["message"]) == (where, True)
+    told = await site.post(f"/api/v1/incidents/{one}/verdict", {"kind": "root", "actor": "me"}, status=400)
+    assert told["message"] == "Invalid enum value 'root': expected one of cause, split, merge, noise"
+    window = {"actor": "me", "matchers": [{"name": "a"}], "ends_at": "2100-01-01T00:00:00Z"}
+    assert (await site.post("/api/v1/maintenance", window, status=400))["where"] == "matchers[0].value"
 
 
 # --------------------------------------------------------------------------- commands
@@ -666,7 +714,7 @@ async def test_a_retried_announcement_is_one_window(site: TestSite) -> None:
         ({"actor": " "}, "actor"),
         ({"matchers": []}, "matchers"),
         ({"matchers": [{"name": "a", "value": "(", "is_regex": True}]}, "matchers[0].value"),
-        ({"matchers": [{"name": "a", "value": "b", "isRegex": True}]}, "matchers[0]"),
+        ({"matchers": [{"name": "a", "value": "b", "isRegex": True}]}, "matchers[0].isRegex"),
         ({"matchers": [{"name": "a", "value": ".*", "is_regex": True}]}, "matchers"),
         ({"ends_at": "2026-09-21T16:00:00"}, "ends_at"),
         ({"ends_at": "2026-09-21T14:00:00Z"}, "ends_at"),

@@ -1,6 +1,5 @@
 """Incidents: listed, whole, and what operators do with them: acknowledge, resolve, say what was wrong."""
 
-import base64
 import math
 from datetime import datetime
 from difflib import get_close_matches
@@ -13,7 +12,7 @@ from aiopsd.incidents import IllegalMove, Move, move
 from aiopsd.model import AckIncident, Alert, AuditEntry, Incident, IncidentState, ResolveIncident, Verdict
 from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
-from aiopsd.web.api.requests import MOST, number_of, read_request, request_id, seconds
+from aiopsd.web.api.requests import MOST, cursor_of, number_of, read_cursor, read_request, request_id, seconds
 from aiopsd.web.api.views import (
     IncidentDetail,
     IncidentList,
@@ -85,17 +84,6 @@ async def command(site: Site, incident_id: str, what: Move, body: AckIncident | 
 # --------------------------------------------------------------------------- reading
 
 
-def cursor_of(incident: Incident) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((incident.opened_at, incident.id))).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> tuple[float, str]:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=tuple[float, str])
-    except (ValueError, msgspec.DecodeError):
-        raise Problem(400, "cursor: take it from `next` of the previous answer", where="cursor") from None
-
-
 async def get_incidents(request: web.Request) -> web.Response:
     """GET /api/v1/incidents: newest first; `state` (repeatable or with commas), `service`, `limit`, `cursor`."""
     site = request.app[SITE]
@@ -104,7 +92,7 @@ async def get_incidents(request: web.Request) -> web.Response:
     if unknown:
         raise Problem(400, f"state={unknown[0][:40]!r}: expected one of {', '.join(STATES)}", where="state")
     service, limit = request.query.get("service", ""), number_of(request, "limit", 100, MOST)
-    after = read_cursor(request.query["cursor"]) if request.query.get("cursor") else None
+    after = read_cursor(request, tuple[float, str])
     found: list[Incident] = []
     if states and all(s in LIVE for s in states):
         found = [
@@ -122,7 +110,7 @@ async def get_incidents(request: web.Request) -> web.Response:
                 break
             ask *= 2
     page = found[:limit]
-    more = cursor_of(page[-1]) if len(found) > limit else ""
+    more = cursor_of(page[-1].opened_at, page[-1].id) if len(found) > limit else ""
     return answer(IncidentList(incidents=[incident_view(site, i) for i in page], next=more))
 
 

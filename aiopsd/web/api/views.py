@@ -205,7 +205,10 @@ class AlertList(View, frozen=True, kw_only=True):
 
 
 class Timeline(View, frozen=True, kw_only=True):
+    """`next` is the cursor of the following page, of what came before; "" on the last."""
+
     timeline: list[TimelineView]
+    next: str
 
 
 class EdgeView(View, frozen=True, kw_only=True):
