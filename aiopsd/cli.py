@@ -98,6 +98,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 def check_config(args: argparse.Namespace) -> int:
     """Read the configuration and build everything that needs no network."""
     from aiopsd.app import check
+    from aiopsd.matchers import deprecated
 
     config, _ = read(args.config)
     try:
@@ -106,6 +107,8 @@ def check_config(args: argparse.Namespace) -> int:
         raise located(args.config, e) from None
     parts = [(len(config.sources), "source"), (len(config.receivers), "receiver"), (len(config.packs), "rule pack")]
     told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for n, word in parts)
+    for path, text in deprecated(config):
+        print(f"note: {located(args.config, ConfigError(text, path))}", file=sys.stderr)
     print(f"{args.config}: fine ({told})")
     return 0
 

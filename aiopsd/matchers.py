@@ -5,12 +5,13 @@ empty one. Alertmanager's semantics are those of its pkg/labels and matcher/pars
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 import re2
 
+from aiopsd.config import Config, InhibitRule, RouteConfig
 from aiopsd.errors import ConfigError
 from aiopsd.model import Matcher
 
@@ -130,6 +131,56 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
         if m.is_regex:
             anchored(m.value)
     return found
+
+
+def conditions(given: RouteConfig | InhibitRule, path: str, side: str = "") -> tuple[Matcher, ...]:
+    """All conditions of a route, or of one side of an inhibit rule ("source_", "target_"), the deprecated ones first.
+
+    `match` and `match_re` are what Alertmanager makes of them (dispatch/route.go, inhibit/inhibit.go): matchers beside
+    the others, the expression anchored in its text already, which shows in group keys.
+
+    Raises:
+        ConfigError: one that cannot be read; names its key below `path`.
+    """
+    found: list[Matcher] = []
+    for key, is_regex in ((f"{side}match", False), (f"{side}match_re", True)):
+        for name, text in getattr(given, key).items():
+            if not name:
+                raise ConfigError("a label needs a name", f"{path}.{key}")
+            if is_regex:
+                try:
+                    anchored(text)
+                except BadPattern as e:
+                    raise ConfigError(str(e), f"{path}.{key}.{name}") from None
+            found.append(Matcher(name=name, value=f"^(?:{text})$" if is_regex else text, is_regex=is_regex))
+    for i, text in enumerate(getattr(given, f"{side}matchers")):
+        try:
+            found += parse_matchers(text)
+        except ValueError as e:
+            raise ConfigError(str(e), f"{path}.{side}matchers[{i}]") from None
+    return tuple(found)
+
+
+def deprecated(config: Config) -> Iterator[tuple[str, str]]:
+    """(key, what to write instead) of each `match` and the like: taken for as long as Alertmanager takes it."""
+
+    def noted(given: RouteConfig | InhibitRule, path: str, *keys: str) -> Iterator[tuple[str, str]]:
+        for key in keys:
+            if values := getattr(given, key):
+                regex, side = key.endswith("_re"), key.partition("match")[0]
+                texts = [matcher_text(Matcher(name=n, value=v, is_regex=regex)) for n, v in values.items()]
+                quoted = ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+                yield f"{path}.{key}", f"`{key}` is deprecated: write {side}matchers: [{quoted}]"
+
+    def below(route: RouteConfig, path: str) -> Iterator[tuple[str, str]]:
+        yield from noted(route, path, "match", "match_re")
+        for i, sub in enumerate(route.routes):
+            yield from below(sub, f"{path}.routes[{i}]")
+
+    yield from below(config.route, "$.route")
+    for i, rule in enumerate(config.inhibit_rules):
+        sides = ("source_match", "source_match_re", "target_match", "target_match_re")
+        yield from noted(rule, f"$.inhibit_rules[{i}]", *sides)
 
 
 def _split(text: str) -> list[str]:

@@ -97,6 +97,10 @@ class Checked(Noun, frozen=True, kw_only=True):
     why: tuple[str, ...] = ()
 
 
+# of the float64 that Prometheus stores where a series ends (its model/value/value.go): a NaN that no arithmetic makes
+STALE_BITS = 0x7FF0000000000002
+
+
 # --------------------------------------------------------------------------- evidence and events
 
 
@@ -406,6 +410,16 @@ class IncidentState(StrEnum):
     MERGED = "merged"
 
 
+VERBS = {  # kind of edge -> how a person reads it
+    "calls": "calls",
+    "called_by": "is called by",
+    "runs_on": "runs on",
+    "located_in": "is in",
+    "reads": "reads",
+    "writes": "writes",
+}
+
+
 class Link(Noun, frozen=True, kw_only=True):
     """One step of an explanation: what `symptom` shows is explained by `cause` to the share `share`."""
 
@@ -414,6 +428,11 @@ class Link(Noun, frozen=True, kw_only=True):
     edge: str = "calls"
     share: float = 0.0
     text: str = ""
+
+    @property
+    def verb(self) -> str:
+        """How the edge reads between the two names."""
+        return VERBS.get(self.edge, "depends on")
 
 
 class Candidate(Noun, frozen=True, kw_only=True):

@@ -42,7 +42,7 @@ class Retraining:
     def decide(self, drift: DriftDetected, stamp: float) -> tuple[RetrainRequest | None, str]:
         """(the request that this drift makes now or None, why): requested, known, cooldown, budget or duplicate."""
         subject = drift.model or drift.subject
-        if self._known(subject, drift):
+        if self._known(subject, drift, stamp):
             return None, "known"
         held = self._waiting.setdefault(subject, [])
         if any(d.id == drift.id for d in held):
@@ -77,16 +77,22 @@ class Retraining:
             "waiting": msgspec.to_builtins(self._waiting),
         }
 
-    def _known(self, subject: str, drift: DriftDetected) -> bool:
+    def _known(self, subject: str, drift: DriftDetected, stamp: float) -> bool:
         """Whether the change behind a drift had begun when its subject was last asked for: that training has seen it.
 
-        Errors are no such change: a model that errs on after a training needs another.
+        Errors are such a change only until the cooldown ends: they are of the model as it was, in another region or by
+        another share. A model that errs on after a training needs another.
         """
-        return drift.kind != "error-rate" and drift.since < self._until.get(subject, -math.inf)
+        if drift.since >= self._until.get(subject, -math.inf):
+            return False
+        return drift.kind != "error-rate" or self._cooling(subject, stamp)
+
+    def _cooling(self, subject: str, stamp: float) -> bool:
+        return subject in self._asked and stamp < self._asked[subject] + self._cooldown
 
     def _hindrance(self, subject: str, stamp: float) -> str:
         """Why this subject must wait; "" when it need not."""
-        if subject in self._asked and stamp < self._asked[subject] + self._cooldown:
+        if self._cooling(subject, stamp):
             return "cooldown"
         if self._budget < 1 or (len(self._spent) >= self._budget and stamp < self._spent[-self._budget] + DAY):
             return "budget"

@@ -25,7 +25,7 @@ from aiopsd.config import (
 )
 from aiopsd.errors import ConfigError
 from aiopsd.marks import Marked
-from aiopsd.matchers import Match, parse_matchers
+from aiopsd.matchers import Match, conditions
 from aiopsd.model import Labels
 from aiopsd.services import ServiceMapper, fill, references
 
@@ -60,14 +60,9 @@ def _try(rules: RulePack) -> None:
     for i, family in enumerate(rules.alerts):
         Match(family.match, f"$.alerts[{i}].match")
     for i, rule in enumerate(rules.suppress):
-        for key, texts in (("source_matchers", rule.source_matchers), ("target_matchers", rule.target_matchers)):
-            for j, text in enumerate(texts):
-                try:
-                    parse_matchers(text)
-                except ValueError as e:
-                    raise ConfigError(str(e), f"$.suppress[{i}].{key}[{j}]") from None
-            if not texts:
-                raise ConfigError(f"`{key}` is empty: it would mean every alert", f"$.suppress[{i}]")
+        for side in ("source_", "target_"):
+            if not conditions(rule, f"$.suppress[{i}]", side):
+                raise ConfigError(f"`{side}matchers` is empty: it would mean every alert", f"$.suppress[{i}]")
     for i, edge in enumerate(rules.edges):
         Match(edge.match, f"$.edges[{i}].match")
         if not edge.caller and not edge.callee:

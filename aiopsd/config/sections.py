@@ -266,6 +266,8 @@ class RouteConfig(Section, frozen=True, kw_only=True):
     receiver: str = ""  # unset at the root: nobody is told
     group_by: tuple[str, ...] | None = None  # None at the root: by incident. ["..."]: every label
     matchers: tuple[str, ...] = ()  # Alertmanager's, all must match: service="db"
+    match: dict[str, str] = {}  # deprecated, as in Alertmanager: {service: db} is the matcher service="db"
+    match_re: dict[str, str] = {}  # deprecated: {service: db.*} is the matcher service=~"db.*"
     group_wait: Duration | None = None  # after the first alert; root default 30s
     group_interval: Duration | None = None  # between two messages of a group; root default 5m
     repeat_interval: Duration | None = None  # told again though nothing changed; root default 4h
@@ -304,6 +306,10 @@ class TimeIntervals(Section, frozen=True, kw_only=True):
 class InhibitRule(Section, frozen=True, kw_only=True):
     source_matchers: tuple[str, ...] = ()  # an alert that fires and matches these
     target_matchers: tuple[str, ...] = ()  # keeps those quiet that match these
+    source_match: dict[str, str] = {}  # deprecated, as `match` of a route
+    source_match_re: dict[str, str] = {}
+    target_match: dict[str, str] = {}
+    target_match_re: dict[str, str] = {}
     equal: tuple[str, ...] = ()  # and have the same values of these labels
     name: str = ""
 

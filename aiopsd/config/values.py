@@ -13,8 +13,7 @@ T = TypeVar("T")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
 # keys of an alertmanager.yml that are said otherwise here
-_ALERTMANAGERS = {"global", "templates", "match", "match_re", "source_match", "source_match_re", "target_match"}
-_ALERTMANAGERS |= {"target_match_re", "http_config", "routing_key_file", "service_key", "api_url_file", "url_file"}
+_ALERTMANAGERS = {"global", "templates", "http_config", "routing_key_file", "service_key", "api_url_file", "url_file"}
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
 

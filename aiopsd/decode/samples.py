@@ -28,7 +28,7 @@ class Columns:
 
     rows: NDArray[np.intp]  # of the series index
     ts: NDArray[np.float64]  # UTC seconds
-    values: NDArray[np.float64]  # a stale marker keeps its bits (0x7ff0000000000002)
+    values: NDArray[np.float64]  # a stale marker keeps its bits (model.STALE_BITS)
     record: NDArray[np.int32]  # index into the batch's records
     rejects: list[Reject]
 

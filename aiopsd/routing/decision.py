@@ -57,13 +57,13 @@ def needs_update_incident(
     send_resolved: bool,
     repeat_interval: float,
     stamp: float,
-    muted: bool = False,
+    quiet: bool = False,
 ) -> NotifyReason | None:
     """The decision for an incident's group; `firing` holds what may page (see `page_anomalies`) and is not muted.
 
     An incident that is over closes what was opened and never opens anything. While it is acknowledged, news is still
-    told, but neither a first page nor a repeat is sent. While all that fires is muted (`muted`), only its end and an
-    acknowledgement are told.
+    told, but neither a first page nor a repeat is sent. While nothing fires, or all that does is muted (`quiet`), only
+    its end and an acknowledgement are told: the end names the newest cause.
     """
     if incident.state is IncidentState.MERGED:
         return NotifyReason.MERGED if log is not None and log.open else None
@@ -80,7 +80,7 @@ def needs_update_incident(
         return NotifyReason.ACK_ENDED
     if any(fp not in log.firing for fp in firing):
         return NotifyReason.NEW_ALERTS
-    if root_changed(log.root, incident) and not muted:
+    if root_changed(log.root, incident) and not quiet:
         return NotifyReason.ROOT_CHANGED
     if send_resolved and firing and any(fp in log.firing for fp in resolved):
         return NotifyReason.SOME_RESOLVED  # when nothing fires any more, the incident's end is the news

@@ -58,6 +58,8 @@ class Flusher:
                 muted[why].update(dict.fromkeys(by))
         firing = {a.fingerprint: None for a in shown if a.state is AlertState.FIRING and group.pages(a)}
         resolved = {a.fingerprint: None for a in shown if a.state is AlertState.RESOLVED and group.pages(a)}
+        # all that could page is muted, or nothing fires at all: neither is the time to correct what was said
+        quiet = not firing and (any(muted.values()) or all(a.state is AlertState.RESOLVED for a in shown))
         repeat = self._book.repeat(group)
         effects: list[Effect] = []
         for name, send_resolved in self._book.integrations.get(group.receiver, ()):
@@ -72,7 +74,7 @@ class Flusher:
                     send_resolved=send_resolved,
                     repeat_interval=repeat,
                     stamp=stamp,
-                    muted=any(muted.values()) and not firing,
+                    quiet=quiet,
                 )
             elif not group.incident and shown:
                 reason = needs_update(

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 from aiopsd.config import Config
-from aiopsd.matchers import Matchers
+from aiopsd.matchers import Matchers, conditions
 from aiopsd.model import Labels
-from aiopsd.routing.tree import read_matchers
 
 
 class _Rule:
@@ -54,8 +53,8 @@ class Inhibitor:
     def __init__(self, config: Config) -> None:
         self._rules = [
             _Rule(
-                read_matchers(rule.source_matchers, f"$.inhibit_rules[{i}].source_matchers"),
-                read_matchers(rule.target_matchers, f"$.inhibit_rules[{i}].target_matchers"),
+                Matchers(conditions(rule, f"$.inhibit_rules[{i}]", "source_")),
+                Matchers(conditions(rule, f"$.inhibit_rules[{i}]", "target_")),
                 rule.equal,
             )
             for i, rule in enumerate(config.inhibit_rules)

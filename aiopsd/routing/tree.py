@@ -8,7 +8,7 @@ import msgspec
 from aiopsd.config import Config, RouteConfig
 from aiopsd.errors import ConfigError
 from aiopsd.intervals import Interval, build
-from aiopsd.matchers import Matchers, parse_matchers
+from aiopsd.matchers import Matchers, conditions
 from aiopsd.model import Labels
 
 GROUP_WAIT, GROUP_INTERVAL, REPEAT_INTERVAL = 30.0, 300.0, 4 * 3600.0  # s; Alertmanager's defaults
@@ -62,13 +62,6 @@ def muted_by(routes: Iterable[Route], stamp: float) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in found for name in names)) if all(found) else ()
 
 
-def read_matchers(texts: Iterable[str], path: str) -> Matchers:
-    try:
-        return Matchers(m for text in texts for m in parse_matchers(text))
-    except ValueError as e:
-        raise ConfigError(str(e), path) from None
-
-
 def intervals(config: Config) -> dict[str, Interval]:
     """The time intervals by name.
 
@@ -104,7 +97,7 @@ def routes(config: Config) -> Route:
 
     def node(raw: RouteConfig, parent: Route | None, path: str) -> Route:
         nonlocal count
-        matchers = read_matchers(raw.matchers, f"{path}.matchers")
+        matchers = Matchers(conditions(raw, path))
 
         def inherited(name: str, default: Any) -> Any:
             given = getattr(raw, name)

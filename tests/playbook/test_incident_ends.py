@@ -1,5 +1,6 @@
 """The end of an incident: nothing fires any more, it says so, and it resolves when its quiet period is over."""
 
+import pytest
 from msgspec.structs import replace
 
 from aiopsd.config import load
@@ -12,6 +13,7 @@ from aiopsd.model import (
     IncidentState,
     JournalRecord,
     Snapshot,
+    SourcePos,
     Tick,
     Upsert,
 )
@@ -116,3 +118,39 @@ def test_each_series_over_a_limit_ends_by_itself() -> None:
     assert [a.labels["device"] for a in room.stage.alerts.values() if a.state == "firing"] == ["sdb"]
     disk(120, "sdb", "resolved")
     assert room.told == ("open", 0, 120)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("second", [("infra", 0), ("apps", 1)], ids=["source", "partition"])
+def test_what_two_sources_tell_lasts_until_both_told_its_end(second: tuple[str, int], restarts: bool) -> None:
+    """A service silent in two sources, or a source in two partitions, is one alert: it says what is still so."""
+    room = Room()
+
+    def silent(at: float, where: tuple[str, int], state: str) -> tuple[str, str, int]:
+        nonlocal room
+        body = Anomaly(
+            id=str(where),
+            service="db",
+            signal="no-data",
+            state=state,
+            onset=T0,
+            ts=T0 + at,
+            score=0.75,
+            labels={"source": where[0]},
+            summary=f"no data in {where}" if state == "firing" else "speaks again",
+            pos=SourcePos(source=where[0], partition=where[1], offset=int(at)),
+        )
+        room._take(room.stage.step([room._record(at, body)]))
+        if restarts:
+            room = room.restarted("5m")
+        (alert,) = room.stage.alerts.values()
+        return str(alert.state), alert.annotations["summary"], room.told[1]
+
+    first = ("apps", 0)
+    silent(0, first, "firing")
+    assert silent(10, second, "firing") == ("firing", f"no data in {second}", 1)
+    assert silent(20, second, "resolved") == ("firing", f"no data in {first}", 1)
+    assert silent(30, first, "resolved")[::2] == ("resolved", 0)
+
+    silent(40, second, "firing")
+    assert silent(50, second, "resolved")[::2] == ("resolved", 0)

@@ -182,6 +182,30 @@ def test_a_root_that_changes_back_before_it_is_told_is_no_news(play: Play) -> No
     assert [FIRST] == [t.reason for t in play.told()]
 
 
+def test_a_cause_is_not_corrected_while_nothing_fires(play: Play) -> None:
+    """What is over is not paged about again: the end names the newest cause, or the page does when it fires again."""
+    play.fire("A", at=1000, incident="i").root("i", ("db", 0.6), at=1005).until(1030)
+    play.resolve("A", at=1100).root("i", ("cache", 0.8), at=1110).until(2000)
+    assert [FIRST] == [t.reason for t in play.told()]
+
+    play.fire("A", at=2001, incident="i").until(2400)
+    assert [NotifyReason.ROOT_CHANGED] == [t.reason for t in play.told()]
+
+    play.resolve("A", at=2500).root("i", ("queue", 0.8), at=2510).close("i", at=2800)
+    [end] = play.notes()
+    assert end.incident is not None
+    assert end.incident.root is not None
+    assert (2800, ALL, "queue") == (end.stamp, end.reason, end.incident.root.service)
+
+
+def test_a_cause_is_corrected_while_an_anomaly_fires(play: Play) -> None:
+    """Anomalies alone page nobody, but trouble that goes on is worth the right cause."""
+    play.fire("A", at=1000, incident="i").fire("Odd", at=1001, incident="i", anomaly=True).until(1030)
+    play.resolve("A", at=1100).root("i", ("cache", 0.8), at=1110).until(2000)
+
+    assert [FIRST, NotifyReason.ROOT_CHANGED] == [t.reason for t in play.told()]
+
+
 # ------------------------------------------------------------------ life
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiopsd.correlate.rootcause import rank
@@ -76,6 +76,10 @@ def test_restarts_change_nothing(events: list[Event], edges: list[tuple[int, int
 
 @settings(max_examples=30, deadline=None)
 @given(EVENTS, GRAPHS)
+@example(
+    events=[Event(0, 0.0, 0, 0, 30), Event(0, 1e-07, 1, 0, 30), Event(80, 0.0, 2, 0, 31), Event(81, 0.0, 0, 0, 90)],
+    edges=[],
+)
 def test_names_mean_nothing(events: list[Event], edges: list[tuple[int, int]]) -> None:
     """Services renamed one to one, and alertnames of which no word is known: the same structure."""
     events = strategies.told_apart(events)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from aiopsd.cli import main
 from aiopsd.config import located, read
 from aiopsd.errors import ConfigError
 
@@ -23,6 +24,7 @@ def complaint(path: Path) -> str:
         ("detect:\n  threshold: 0.5\n  memory: soon\n", "c.yaml:3: not a duration: 'soon'"),
         ("receivers: []\nroute:\n  receiver: nobody\n", "c.yaml:3: unknown receiver `nobody` - at `$.route.receiver`"),
         ("route: {\n", "c.yaml:2: not YAML"),
+        ("http:\n  {listen}: a\n", "c.yaml:2: a list or a mapping where a key is expected"),
         ("data_dir: 2026-13-45\n", "c.yaml:1: not YAML"),
         ("detect:\n  threshold: 7\n", "c.yaml:2: Expected `float` < 1.0 - at `$.detect.threshold`"),
         ("detect:\n  policies:\n    - match: {a: b}\n      growth: -1\n", "c.yaml:4: Expected `float` >= 0.0 - at"),
@@ -32,8 +34,8 @@ def complaint(path: Path) -> str:
             "c.yaml:1: Object contains unknown field `global` (of Alertmanager: docs/how-to/from-alertmanager",
         ),
         (
-            "route:\n  routes:\n    - receiver: a\n      match: {a: b}\n",
-            "c.yaml:4: Object contains unknown field `match` (of Alertmanager",
+            "route:\n  routes:\n    - receiver: a\n      match: {a: 1}\nreceivers: [{name: a}]",
+            "c.yaml:4: Expected `str`, got `int`",
         ),
         ("workers: -1\n", "c.yaml:1: Expected `int` >= 0 - at `$.workers`"),
     ],
@@ -78,3 +80,28 @@ def test_what_is_wrong_in_use_is_told_with_its_line_too(tmp_path: Path) -> None:
     assert f"{tmp_path}/b.yaml:4: not an RE2 expression - at" in str(located(tmp_path, wrong))
     assert f"{tmp_path}/b.yaml:4: not an RE2 expression - at" in str(located(tmp_path / "b.yaml", wrong))
     assert str(located(tmp_path / "none.yaml", wrong)) == str(wrong)
+
+
+def test_a_deprecated_key_is_noted_with_what_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """check-config takes Alertmanager's old matchers, names each with its line, and gives the new ones to copy."""
+    (tmp_path / "c.yaml").write_text(
+        """receivers: [{name: a}]
+route:
+  receiver: a
+  routes:
+    - match_re: {service: "foo|o'bar"}
+      match: {severity: page, team: b}
+inhibit_rules:
+  - source_match: {severity: critical}
+    target_match_re: {severity: warn.*}
+"""
+    )
+
+    assert main(["check-config", "-c", str(tmp_path / "c.yaml")]) == 0
+    said = [line.partition("c.yaml:")[2].partition(" - at")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        """6: `match` is deprecated: write matchers: ['severity="page"', 'team="b"']""",
+        """5: `match_re` is deprecated: write matchers: ['service=~"foo|o''bar"']""",
+        """8: `source_match` is deprecated: write source_matchers: ['severity="critical"']""",
+        """9: `target_match_re` is deprecated: write target_matchers: ['severity=~"warn.*"']""",
+    ]

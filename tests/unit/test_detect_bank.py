@@ -5,9 +5,10 @@ import pytest
 from numpy.typing import NDArray
 
 from aiopsd.detect.bank import CHANNELS, ENDED, HARM_HIGH, HARM_LOW, Outcome, Policy, RangeBank, rounds
+from aiopsd.model import STALE_BITS
 
 START = 1_700_006_400.0  # a midnight
-STALE = np.array([0x7FF0000000000002], np.uint64).view(np.float64)[0]
+STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]
 F64 = NDArray[np.float64]
 
 

@@ -11,7 +11,7 @@ import pytest
 from aiopsd.config import Config, load
 from aiopsd.decode import SeriesIndex
 from aiopsd.errors import ConfigError
-from aiopsd.model import Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
+from aiopsd.model import STALE_BITS, Anomaly, Append, DriftDetected, Effect, LogRecord, Reject
 from aiopsd.pipeline.detect import DetectStage, build
 
 RECIPES = Path(__file__).parent.parent.parent / "docs" / "how-to" / "tier-2"
@@ -274,6 +274,21 @@ def test_a_metric_that_falls_the_harmless_way_is_no_event() -> None:
     assert [e.state for e in falling("whatever")][:1] == ["firing"]
 
 
+def test_a_counter_of_delta_temporality_is_a_rate_already() -> None:
+    """What it counted a second is watched as it comes and told as a rate: it is not counted a second time."""
+    rows = [
+        [(labels | {"__temporality__": "delta"}, ts, value) for labels, ts, value in group]
+        for group in shop(1600, range(1500, 1520), metrics=("errors_total",))
+    ]
+
+    event = next(e for e in said(stage().step(records(rows))) if e.state == "firing")
+
+    (evidence,) = event.evidence
+    assert (event.service, evidence.kind, evidence.rate) == ("pay", "errors", True)
+    assert evidence.level == pytest.approx(500, abs=50)
+    assert evidence.normal == pytest.approx(100, abs=10)
+
+
 def test_fixed_limit_with_hysteresis_and_duration() -> None:
     """A limit fires after its minimum duration, stays until the value is back inside `clear`, and resolves once."""
     text = """
@@ -394,7 +409,7 @@ def test_more_than_half_silent_is_one_event_of_the_source() -> None:
 def test_a_series_that_said_goodbye_is_not_missed() -> None:
     """After a staleness marker silence is no event."""
     rows = fleet(60, lambda s, t: s != 3 or t < 40)
-    bye = float(np.array([0x7FF0000000000002], np.uint64).view(np.float64)[0])
+    bye = float(np.array([STALE_BITS], np.uint64).view(np.float64)[0])
     ending = stage("detect: {no_data: 10m}")
     ending.step(records(rows[:40]))
     index = ending._index

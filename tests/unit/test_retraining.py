@@ -50,7 +50,8 @@ def test_within_the_cooldown_drift_waits_and_is_not_lost() -> None:
 
 
 def test_one_change_is_one_request_however_late_it_is_seen_in_full() -> None:
-    """What began before the last request was made is the same change; what began after it, and errors, are not."""
+    """What began before the last request was made is the same change; what began after it is not, nor errors that go on
+    when its cooldown is over."""
     r = policy()
     assert "requested" == r.decide(drift(1, since=8 * HOUR, ts=12 * HOUR), 12 * HOUR)[1]
 
@@ -61,6 +62,19 @@ def test_one_change_is_one_request_however_late_it_is_seen_in_full() -> None:
     assert (None, "known") == r.decide(drift(4, since=100 * HOUR, ts=110 * HOUR), 110 * HOUR)
     assert "requested" == r.decide(drift(5, since=101 * HOUR, ts=120 * HOUR), 120 * HOUR)[1]
     assert "requested" == r.decide(drift(6, "other", since=0.0, ts=121 * HOUR), 121 * HOUR)[1]
+
+
+def test_one_rise_of_errors_is_one_request_in_however_many_series_it_shows() -> None:
+    """What began before the request and comes within its cooldown asks no second time; what began after it waits."""
+    r = policy()
+    errors = {"model": "m", "kind": "error-rate"}
+    assert "requested" == r.decide(drift(1, since=1 * HOUR, ts=2 * HOUR, **errors), 2 * HOUR)[1]
+
+    assert (None, "known") == r.decide(drift(2, since=1 * HOUR, ts=2 * HOUR, **errors), 2 * HOUR)
+    assert (None, "known") == r.decide(drift(3, since=1.5 * HOUR, ts=3 * HOUR, **errors), 3 * HOUR)
+    assert r.wake_at() is None
+    assert (None, "cooldown") == r.decide(drift(4, since=2.5 * HOUR, ts=4 * HOUR, **errors), 4 * HOUR)
+    assert ["d4"] == [d.id for request in r.due(8 * HOUR) for d in request.drift]
 
 
 def test_subjects_do_not_wait_for_each_other() -> None:

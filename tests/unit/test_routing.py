@@ -1,5 +1,7 @@
 """The needs-update decisions as tables, the routing tree's errors, and the dispatcher under random plays."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ from aiopsd.config import load
 from aiopsd.errors import ConfigError
 from aiopsd.model import Action, Candidate, Incident, IncidentState, NotifyReason
 from aiopsd.routing import Dispatcher, LogEntry, action_of, needs_update, needs_update_incident, root_changed, routes
+from aiopsd.routing.inhibition import Inhibitor
 from aiopsd.silences import SilenceBook
 from aiopsd.testing.dispatch import Play
+from aiopsd.testing.services import require
 
 R = NotifyReason
 
@@ -116,8 +120,11 @@ def test_a_root_must_lead_clearly() -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("route: {routes: [{matchers: ['a=~\"(\"']}]}", "$.route.routes[0].matchers"),
-        ("route: {matchers: ['nonsense']}", "$.route.matchers"),
+        ("route: {routes: [{matchers: ['a=~\"(\"']}]}", "$.route.routes[0].matchers[0]"),
+        ("route: {matchers: [a=b, 'nonsense']}", "$.route.matchers[1]"),
+        ("route: {routes: [{match_re: {a: '('}}]}", "$.route.routes[0].match_re.a"),
+        ("route: {routes: [{match: {'': x}}]}", "$.route.routes[0].match"),
+        ("inhibit_rules: [{source_match_re: {a: '('}}]", "$.inhibit_rules[0].source_match_re.a"),
         ("route: {group_interval: 0}", "$.route.group_interval"),
         ("route: {routes: [{repeat_interval: 0}]}", "$.route.routes[0].repeat_interval"),
         ("inhibit_rules: [{target_matchers: ['=x']}]", "$.inhibit_rules[0].target_matchers"),
@@ -130,6 +137,54 @@ def test_a_wrong_route_is_refused_with_its_key(text: str, path: str) -> None:
         Dispatcher(load(text), SilenceBook())
 
     assert path in str(e.value)
+
+
+OLD = """
+receivers: [{name: root}, {name: page}, {name: db}, {name: both}, {name: none}]
+route:
+  receiver: root
+  routes:
+    - {receiver: page, match: {severity: page, team: ""}}
+    - {receiver: db, match_re: {service: "mysql|cassandra", severity: "warn.*"}, continue: true}
+    - {receiver: both, match: {severity: warning}, match_re: {service: "cass.*"}, matchers: ['zone!="b"']}
+    - {receiver: none, match_re: {zone: ""}, match: {job: x}}
+inhibit_rules:
+  - {source_match: {severity: page}, target_match_re: {severity: "warn|info"}, equal: [service]}
+"""
+SEEN = [
+    {"severity": severity, "service": service, **more}
+    for severity in ("page", "warning", "warn", "")
+    for service in ("mysql", "mysql2", "xmysql", "cassandra")
+    for more in ({}, {"team": "a"}, {"zone": "b"}, {"job": "x"})
+]
+
+
+@pytest.mark.services
+def test_old_matchers_route_as_in_the_real_alertmanager(tmp_path: Path) -> None:
+    """`match` is equality and `match_re` an anchored expression, beside `matchers`: amtool names the same receivers."""
+    program = require("amtool")
+    (tmp_path / "am.yml").write_text(OLD)
+    tree = routes(load(OLD))
+
+    for labels in SEEN:
+        pairs = [f"{k}={v}" for k, v in labels.items()]
+        command = [program, "config", "routes", "test", f"--config.file={tmp_path / 'am.yml'}", *pairs]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        assert (labels, said) == (labels, ",".join(r.receiver for r in tree.match(labels)))
+
+
+def test_old_matchers_stand_in_group_keys_as_alertmanager_writes_them() -> None:
+    """Sorted among the others, an expression with its anchors; inhibit rules read theirs the same way."""
+    keys = [child.key for child in routes(load(OLD)).children]
+
+    assert keys[0] == '{}/{severity="page",team=""}'
+    assert keys[2] == '{}/{service=~"^(?:cass.*)$",severity="warning",zone!="b"}'
+    inhibitor = Inhibitor(load(OLD))
+    inhibitor.set("f", {"severity": "page", "service": "a"})
+    assert [("f",), (), (), ()] == [
+        inhibitor.inhibited_by({"severity": s, "service": at})
+        for s, at in (("warn", "a"), ("warning", "a"), ("page", "a"), ("info", "b"))
+    ]
 
 
 def test_options_are_inherited() -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from aiopsd.model import Edge, Node, TopologyUpdate
-from aiopsd.topology import Topology, fold
+from aiopsd.topology import DEEP, Topology, _Walks, fold
 
 
 def edges(source: str, *pairs: str, replace: bool = False) -> TopologyUpdate:
@@ -26,6 +26,26 @@ def test_one_source_never_erases_what_another_says() -> None:
     assert diff.added == (("c", "d"),)
     assert diff.removed == (("b", "c"),)
     assert graph.callees("a") == ("b",)
+
+
+def test_what_runs_runs_on_a_node() -> None:
+    """An edge tells the kind of its callee where nobody says it, before or after other edges named it; words win."""
+    runs = TopologyUpdate(
+        source="mesh",
+        edges=(
+            Edge(caller="web", callee="n1"),
+            Edge(caller="web", callee="n1", kind="runs_on"),
+            Edge(caller="n1", callee="z1", kind="located_in"),
+            Edge(caller="db", callee="disk", kind="runs_on"),
+        ),
+        nodes=(Node(name="disk", kind="datastore"),),
+    )
+    graph = Topology(100.0)
+    graph.apply(edges("traces", "probe>z1"), 1.0)
+    graph.apply(runs, 2.0)
+
+    assert [graph.kind(n) for n in ("web", "n1", "z1", "disk")] == ["service", "node", "zone", "datastore"]
+    assert [graph.kind(n) for n in ("probe", "db")] == ["service", "service"]
 
 
 def test_removed_edges_leave_and_count() -> None:
@@ -283,6 +303,22 @@ def test_exports_hold_all_nodes_and_edges() -> None:
     tags = [e.tag.rsplit("}", 1)[1] for e in root.iter()]
     assert (tags.count("node"), tags.count("edge")) == (3, 2)
     assert sorted(graph.graph.edges) == [("a", "b"), ("b", "c")]
+
+
+def test_walks_of_a_deep_graph_are_kept_in_a_bounded_memory() -> None:
+    """However many names are asked for, the distances that are kept are bounded: the oldest walks go first."""
+    walks, walk = _Walks(), {f"s{i}": i for i in range(2500)}  # half of a deep graph of 5,000
+    for i in range(5000):
+        walks.keep(f"s{i}", DEEP, walk)
+
+    kept = [i for i in range(5000) if walks.get(f"s{i}", DEEP) is not None]
+    assert kept == list(range(kept[0], 5000))
+    assert len(kept) == _Walks.MOST // (len(walk) + _Walks.EMPTY)
+    walks.clear()
+    assert walks.get("s4999", DEEP) is None
+    for i in range(100_000):
+        walks.keep(f"unknown{i}", DEEP, {})
+    assert sum(walks.get(f"unknown{i}", DEEP) is not None for i in range(100_000)) <= 50_000
 
 
 def test_load_comes_from_above_in_shares() -> None:

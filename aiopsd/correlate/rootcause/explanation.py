@@ -10,7 +10,7 @@ from aiopsd.correlate.rootcause.flow import LOOK_THROUGH
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, signature
-from aiopsd.model import Alert, Candidate, ChangeEvent, Link
+from aiopsd.model import VERBS, Alert, Candidate, ChangeEvent, Link
 from aiopsd.topology import Topology
 
 
@@ -131,9 +131,7 @@ def _steps_to(best: Mapping[str, tuple[float, str]], here: str, goal: str) -> in
 
 def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Mapping[str, Vertex]) -> str:
     mine = vertices[u].symptoms.get(kind)
-    verb = {"calls": "calls", "runs_on": "runs on", "located_in": "is in", "reads": "reads", "writes": "writes"}
-    verb["called_by"] = "is called by"
-    how = verb.get(edge, "depends on")
+    how = VERBS.get(edge, "depends on")
     other = vertices.get(c)
     its = None
     if other is not None:

@@ -6,8 +6,9 @@ from aiopsd.detect.bank.breaks import Run
 from aiopsd.detect.bank.layout import COUNTER, ENDED, F64, LARGEST, Mask, Rows
 from aiopsd.detect.bank.samples import Taken, place
 from aiopsd.detect.bank.store import Store
+from aiopsd.model import STALE_BITS
 
-STALE_BITS = np.uint64(0x7FF0000000000002)  # Prometheus' staleness marker: the series ended here
+_STALE = np.uint64(STALE_BITS)
 LAST_TIME = 4.2e9  # s; later than this is not a sample time (year 2103, and it fits uint32)
 
 
@@ -33,7 +34,7 @@ def admit(
         use &= ~skip
     if not use.all():
         if learn:
-            stale = (v.view(np.uint64) == STALE_BITS) & fresh
+            stale = (v.view(np.uint64) == _STALE) & fresh
             if stale.any():
                 ended = rows[stale]
                 store.flags[ended] |= np.uint8(ENDED)

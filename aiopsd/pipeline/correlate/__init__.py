@@ -8,7 +8,7 @@ at hand, or of the timer that is due before it.
 Timers are exact: before a record is handled, every timer due at or before its stamp fires, ordered by due, kind, key.
 
 `parts` is what it composes; `ledger` holds the rows; `pages` tells routing of them; `causes` asks for evidence and
-ranks; `incidents` is their life; `stage` has a handler for every kind of record.
+ranks; `incidents` is their life; `tellers` knows who tells an anomaly; `stage` has a handler for every kind of record.
 """
 
 from aiopsd.pipeline.correlate.stage import CorrelateStage, build

@@ -10,6 +10,7 @@ from aiopsd.correlate.pieces import Pieces
 from aiopsd.correlate.trust import Trust
 from aiopsd.correlate.verdicts import Verdicts
 from aiopsd.maintenance import MaintenanceBook
+from aiopsd.pipeline.correlate.tellers import Tellers
 from aiopsd.retraining import Retraining
 from aiopsd.routing import Dispatcher
 from aiopsd.rules import Rules
@@ -33,6 +34,7 @@ class Parts:
     verdicts: Verdicts
     trust: Trust
     pieces: Pieces
+    tellers: Tellers
 
     def snapshot(self) -> dict[str, Any]:
         """The memory of each, as plain data."""
@@ -46,6 +48,7 @@ class Parts:
             "verdicts": self.verdicts.snapshot(),
             "trust": self.trust.snapshot(),
             "pieces": self.pieces.snapshot(),
+            "tellers": self.tellers.snapshot(),
         }
 
 
@@ -70,4 +73,5 @@ def compose(config: Config, state: Mapping[str, Any]) -> Parts:
         verdicts=Verdicts(state.get("verdicts")),
         trust=Trust(state.get("trust")),
         pieces=Pieces(state.get("pieces")),
+        tellers=Tellers(state.get("tellers")),
     )

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Placement
+from aiopsd.correlate.place import place_of
 from aiopsd.correlate.verdicts import drawn, withdrawn
 from aiopsd.evidence import about
 from aiopsd.matchers import Matchers
@@ -48,7 +49,7 @@ from aiopsd.model import (
     fingerprint,
 )
 from aiopsd.pipeline.correlate.causes import Causes, shown
-from aiopsd.pipeline.correlate.incidents import Incidents
+from aiopsd.pipeline.correlate.incidents import Incidents, called, name
 from aiopsd.pipeline.correlate.ledger import (
     ACK,
     ASK,
@@ -335,6 +336,8 @@ class CorrelateStage:
             generator_url=given.generator_url,
             timeout=timeout,
         )
+        if not alert.service and (vertex := place_of(alert, self.topology).vertex) in self.topology:
+            alert = replace(alert, service=vertex)  # no rule maps it, but a pod's name, say, tells where it sits
         self._fires(alert, late)
 
     def _again(self, old: Alert, given: AlertIn, starts: float, ends: float, timeout: bool) -> None:
@@ -403,28 +406,25 @@ class CorrelateStage:
     def _on_anomaly(self, event: Anomaly) -> None:
         """An anomaly is an alert with a fixed label set; its severity does not name it, so that it may change."""
         self._causes.answered = True
-        labels = {
-            "alertname": ANOMALY,
-            "service": event.service,
-            "signal": event.signal,
-            ANOMALY_LABEL: "anomaly",
-        }
-        # a limit is of each series by itself: one that is back inside is not the end of another's
-        named = event.labels if LIMIT in event.labels else PLACES
-        labels |= {k: v for k, v in event.labels.items() if k in named and k not in labels}
-        fp = fingerprint(labels)
-        labels = {k: v for k, v in labels.items() if v} | {"severity": event.severity}
+        fp = fingerprint(_identity(event))
         old = self.alerts.get(fp)
+        firing = old is not None and old.state is AlertState.FIRING
         if event.state == "resolved":
-            if old is not None and old.state is AlertState.FIRING:
+            left = self.parts.tellers.ends(fp, event)
+            if old is None or not firing:
+                return
+            if left is None:
                 self._resolve_alert(replace(old, evidence=event.evidence or old.evidence), event.ts)
-            return
-        if (old is None or old.state is not AlertState.FIRING) and (window := self._planned(event)) is not None:
+                return
+            event = left
+        elif not firing and (window := self._planned(event)) is not None:
             text = f"anomaly of {about(event.signal)} ({event.service}) is planned work: {_asked(window)}"
             self._ledger.audit("", "suppressed", text, reason="maintenance")
             return
+        self.parts.tellers.tells(fp, event)
+        labels = {k: v for k, v in _identity(event).items() if v} | {"severity": event.severity}
         annotations = self.parts.rules.enriched(labels, {"summary": event.summary} if event.summary else {})
-        if old is not None and old.state is AlertState.FIRING:
+        if old is not None and firing:
             new = replace(old, labels=labels, annotations=annotations, evidence=event.evidence, updated_at=self.now)
             self._ledger.keep(new)
             self._life.alert_changed(new)
@@ -508,16 +508,29 @@ class CorrelateStage:
     def _on_verdict(self, verdict: Verdict) -> None:
         ledger = self._ledger
         incident_id = ledger.living(verdict.incident)
-        text = f"{verdict.kind} {verdict.service}".strip()
-        ledger.audit(incident_id, "verdict", text, verdict.comment, verdict.actor)
         incident = ledger.incidents.get(incident_id)
         named = [incident.root.service] if incident is not None and incident.root is not None else []
         meant = replace(verdict, incident=incident_id, other=ledger.living(verdict.other))
+        ledger.audit(incident_id, "verdict", self._in_words(meant, named), verdict.comment, verdict.actor)
         if incident is not None:
             self._learn(incident, meant)
         self._life.revise(self.grouper.verdict(meant, self.now, named))
-        if incident_id in ledger.incidents:
-            self._causes.want(incident_id)
+        for touched in {ledger.living(incident_id): None, ledger.living(meant.other): None}:
+            self._causes.rank_now(touched)  # who said it sees in the answer what came of it
+
+    def _in_words(self, verdict: Verdict, named: Sequence[str]) -> str:
+        """What was said, against what we had decided."""
+        if verdict.kind == "cause":
+            ours = named[0] or "something upstream" if named else "nobody"
+            against = "as we did" if named == [self.topology.resolve(verdict.service)] else f"where we named {ours}"
+            return f"named {verdict.service} as the cause, {against}"
+        if verdict.kind == "merge":
+            other = self.incidents.get(verdict.other)
+            return f"said that it is one with {called(other) if other is not None else verdict.other}"
+        if verdict.kind == "split":
+            gone = [name(a) for fp in verdict.fingerprints if (a := self.alerts.get(fp)) is not None]
+            return f"said that these belong elsewhere: {', '.join(gone)}"
+        return "said that nobody needed it: its alerts open no incident any more when they come alone"
 
     def _learn(self, incident: Incident, verdict: Verdict) -> None:
         """What the verdict says of the next time: who is to be named, what the graph lacks or has too much."""
@@ -542,6 +555,14 @@ class CorrelateStage:
         """The service of the incident's earliest alert."""
         alerts = [a for a in self._ledger.members(incident) if a.service]
         return min(alerts, key=lambda a: (a.starts_at, a.fingerprint)).service if alerts else ""
+
+
+def _identity(event: Anomaly) -> dict[str, str]:
+    """The labels that name the alert of an anomaly."""
+    labels = {"alertname": ANOMALY, "service": event.service, "signal": event.signal, ANOMALY_LABEL: "anomaly"}
+    # a limit is of each series by itself: one that is back inside is not the end of another's
+    named = event.labels if LIMIT in event.labels else PLACES
+    return labels | {k: v for k, v in event.labels.items() if k in named and k not in labels}
 
 
 def _clock(ts: float) -> str:

@@ -125,7 +125,7 @@ class Quiet:
             which = f" ({which})" if which else ""
             text = f"no data from {what} {service}{which}, {hush.told} series since {clock(hush.onset)}"
         return Anomaly(
-            id=content_id("no-data", what, service, round(hush.onset)),
+            id=content_id("no-data", self._source, what, service, round(hush.onset)),
             service=service,
             signal="no-data",
             severity="critical" if not hush.service else "warning",
@@ -163,7 +163,7 @@ class Quiet:
             what = f"{evidence[0].metric}{more} exactly {evidence[0].level:.6g}"
             text = f"{hush.service} does not move: {what} since {clock(hush.onset)}"
         return Anomaly(
-            id=content_id("flatline", hush.service, round(hush.onset)),
+            id=content_id("flatline", self._source, hush.service, round(hush.onset)),
             service=hush.service,
             signal="flatline",
             state=change.state,

@@ -6,8 +6,8 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from aiopsd.config import Config, RouteConfig, Section
-from aiopsd.matchers import matcher_text, parse_matcher
+from aiopsd.config import Config, InhibitRule, RouteConfig, Section
+from aiopsd.matchers import conditions, matcher_text
 from aiopsd.web.site import SITE, answer, rfc3339
 
 COMPATIBLE = "0.28.0"  # the Alertmanager whose API this is: the first with mutedBy; karma and amtool compare it
@@ -55,8 +55,8 @@ def routing_text(config: Config) -> str:
             out["receiver"] = node.receiver or nobody
         if node.group_by is not None or root:
             out["group_by"] = list(node.group_by) if node.group_by is not None else ["incident"]
-        if node.matchers:
-            out["matchers"] = [matcher_text(parse_matcher(m)) for m in node.matchers]
+        if matchers := _texts(node):
+            out["matchers"] = matchers
         for name in ("group_wait", "group_interval", "repeat_interval"):
             value = getattr(node, name)
             if value is not None:
@@ -81,8 +81,8 @@ def routing_text(config: Config) -> str:
     if config.inhibit_rules:
         shown["inhibit_rules"] = [
             {
-                "source_matchers": list(rule.source_matchers),
-                "target_matchers": list(rule.target_matchers),
+                "source_matchers": _texts(rule, "source_"),
+                "target_matchers": _texts(rule, "target_"),
                 "equal": list(rule.equal),
             }
             for rule in config.inhibit_rules
@@ -90,6 +90,10 @@ def routing_text(config: Config) -> str:
     if named := (*config.time_intervals, *config.mute_time_intervals):
         shown["time_intervals"] = [_given(interval) for interval in named]
     return yaml.safe_dump(shown, sort_keys=False)
+
+
+def _texts(given: RouteConfig | InhibitRule, side: str = "") -> list[str]:
+    return [matcher_text(m) for m in conditions(given, "$", side)]
 
 
 def _given(section: Section) -> dict[str, Any]:
