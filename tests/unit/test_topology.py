@@ -28,6 +28,26 @@ def test_one_source_never_erases_what_another_says() -> None:
     assert graph.callees("a") == ("b",)
 
 
+def test_what_runs_runs_on_a_node() -> None:
+    """An edge tells the kind of its callee where nobody says it, before or after other edges named it; words win."""
+    runs = TopologyUpdate(
+        source="mesh",
+        edges=(
+            Edge(caller="web", callee="n1"),
+            Edge(caller="web", callee="n1", kind="runs_on"),
+            Edge(caller="n1", callee="z1", kind="located_in"),
+            Edge(caller="db", callee="disk", kind="runs_on"),
+        ),
+        nodes=(Node(name="disk", kind="datastore"),),
+    )
+    graph = Topology(100.0)
+    graph.apply(edges("traces", "probe>z1"), 1.0)
+    graph.apply(runs, 2.0)
+
+    assert [graph.kind(n) for n in ("web", "n1", "z1", "disk")] == ["service", "node", "zone", "datastore"]
+    assert [graph.kind(n) for n in ("probe", "db")] == ["service", "service"]
+
+
 def test_removed_edges_leave_and_count() -> None:
     """`removed` takes back what the same source said, and the version tells that the graph changed."""
     graph = Topology(100.0)
