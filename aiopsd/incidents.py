@@ -1,4 +1,4 @@
-"""The lifecycle of an incident as a transition table, and the small sums over its alerts.
+"""The lifecycle of an incident as a transition table, and the small sums and words over its alerts.
 
 Enters: a state and what happened. Leaves: the next state, or `IllegalMove`. Who decides that something happened
 (a timer, an operator, the grouper) is not known here.
@@ -6,10 +6,18 @@ Enters: a state and what happened. Leaves: the next state, or `IllegalMove`. Who
 
 from collections.abc import Iterable
 from enum import StrEnum
+from itertools import islice
 
 from aiopsd.errors import AiopsdError
 from aiopsd.model import Alert, Candidate, Evidence, IncidentState
 
+LOOKED = 20  # alerts among which the cause's own is looked for: a sum made anew with each alert must stay cheap
+ADVICE = {  # what to ask of an incident's alerts -> the annotations that say so
+    "first look": ("first_look",),
+    "owner": ("owner", "team"),
+    "runbook": ("runbook_url", "runbook"),
+    "dashboard": ("dashboard_url", "dashboard", "dashboardURL"),
+}
 SEVERITIES = ("info", "none", "warning", "error", "critical", "page")  # ascending; unknown words rank as warning
 
 
@@ -91,21 +99,68 @@ def _words(e: Evidence) -> str:
     return f"{e.metric} {e.direction}" if e.direction in ("low", "high") else e.metric
 
 
-def title(alerts: Iterable[Alert], services: tuple[str, ...], root: Candidate | None) -> str:
-    """One line that an operator reads first: the probable cause and how far the trouble reaches.
+def advice(alerts: Iterable[Alert], root: Candidate | None, key: str) -> str:
+    """What annotations (an owner's, a rule pack's) say to whoever has to act; the alerts of the cause are asked first.
 
-    Without a cause it is the first alert's own words; an anomaly's are the metric that left its range furthest.
+    Args:
+        key: one of ADVICE.
     """
-    first = next(iter(alerts), None)
-    what = first.labels.get("alertname", "alert") if first else "alert"
-    if first is not None and first.anomaly and first.evidence:
-        told = max(first.evidence, key=lambda e: e.score)
-        what = _words(told)
-    where = (first.service or first.labels.get("instance", "")) if first else ""
-    if root is not None:
-        others = len([s for s in services if s != root.service])
-        reach = f", {others} more service{'s' if others != 1 else ''} affected" if others else ""
-        signal = root.metric or what
-        name = root.service or "unknown upstream"
-        return f"{name}: {signal}{reach}"
-    return f"{what} on {where}" if where else what
+    names = ADVICE[key]
+    found = ((a, text) for a in alerts if (text := next((v for n in names if (v := a.annotations.get(n, ""))), "")))
+    other = ""
+    for alert, text in found:
+        if root is None or alert.service == root.service:
+            return text
+        other = other or text
+    return other
+
+
+def speaker(alerts: Iterable[Alert], root: Candidate | None) -> Alert | None:
+    """The alert that speaks for an incident: the first of its cause among the first LOOKED, else the first of all."""
+    first = None
+    for alert in islice(alerts, LOOKED):
+        first = first or alert
+        if root is None or alert.service == root.service:
+            return alert
+    return first
+
+
+def title(speaks: Alert | None, services: tuple[str, ...], root: Candidate | None) -> str:
+    """One line that an operator reads first: the probable cause, what it shows, and how far the trouble reaches.
+
+    What a cause does not show itself is said of whom it is seen at (`stripe: HighErrorRate on payments`). A change that
+    it may come from is named. Without a cause it is the alert's own words; an anomaly's are the metric that left its
+    range furthest.
+    """
+    what = speaks.labels.get("alertname", "alert") if speaks else "alert"
+    if speaks is not None and speaks.anomaly and speaks.evidence:
+        what = _words(max(speaks.evidence, key=lambda e: e.score))
+    where = (speaks.service or speaks.labels.get("instance", "")) if speaks else ""
+    if root is None:
+        return f"{what} on {where}" if where else what
+    seen_at = ""
+    if root.evidence:
+        what = _words(root.evidence[0])
+    elif where and where != root.service:
+        seen_at = f" on {where}"
+    change = root.changes[0] if root.changes else None
+    after = f" after {' '.join(filter(None, (change.kind, change.version)))}" if change is not None else ""
+    others = len([s for s in services if s != root.service and not (seen_at and s == where)])
+    reach = f", {others} more affected" if others else ""
+    return f"{root.service or 'unknown upstream'}: {what}{seen_at}{after}{reach}"
+
+
+def span(seconds: float) -> str:
+    """A duration in two units.
+
+    >>> span(42), span(3700), span(90000)
+    ('42s', '1h 01m', '1d 1h')
+    """
+    s = max(0, int(seconds))
+    if s < 60:
+        return f"{s}s"
+    if s < 3600:
+        return f"{s // 60}m" if s >= 600 else f"{s // 60}m {s % 60:02d}s"
+    if s < 86400:
+        return f"{s // 3600}h {s % 3600 // 60:02d}m"
+    return f"{s // 86400}d {s % 86400 // 3600}h"

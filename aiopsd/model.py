@@ -410,6 +410,16 @@ class IncidentState(StrEnum):
     MERGED = "merged"
 
 
+VERBS = {  # kind of edge -> how a person reads it
+    "calls": "calls",
+    "called_by": "is called by",
+    "runs_on": "runs on",
+    "located_in": "is in",
+    "reads": "reads",
+    "writes": "writes",
+}
+
+
 class Link(Noun, frozen=True, kw_only=True):
     """One step of an explanation: what `symptom` shows is explained by `cause` to the share `share`."""
 
@@ -418,6 +428,11 @@ class Link(Noun, frozen=True, kw_only=True):
     edge: str = "calls"
     share: float = 0.0
     text: str = ""
+
+    @property
+    def verb(self) -> str:
+        """How the edge reads between the two names."""
+        return VERBS.get(self.edge, "depends on")
 
 
 class Candidate(Noun, frozen=True, kw_only=True):

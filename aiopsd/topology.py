@@ -6,6 +6,7 @@ of a shared node climbs to its services as trouble of a callee climbs to its cal
 another one says. This module refuses to know alerts and clocks.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
 
 FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
 OPERATOR = "operator"  # the source of edges that verdicts drew: a person's word, so it does not age either
+IMPLIED = {"runs_on": "node", "located_in": "zone"}  # kind of edge -> kind of its callee, where nobody says it
 LASTING = (FILE_PREFIX, OPERATOR)
 DEEP = 20  # steps along the calls at which one still depends on the other
 SHOWN = 12  # edges that the sentence of a diff names
 HISTORY, LISTED = 100, 200  # changes that are kept, and how many edges (and nodes) of each
+MOSTLY = 0.4  # share of what reaches a vertex that counts as a share of one above it: with less of its load from there,
+# it bears that load multiplied
+UPWARDS = 3  # steps up the calls in which it is asked who sent a load
+FAINT = 0.02  # share below which a path upwards is not followed: bounds the walk where very many call
 FADE = 0.5  # of a word's confidence that is gone when it is about to grow stale
 EXPIRED = "expired"  # what stands for the source of a change that came from nobody's word for long
 FUZZY_BAR = 90.0  # RapidFuzz ratio of two names with the same digits; below it two names are two services
@@ -141,6 +147,8 @@ class Topology:
         self._graph: nx.DiGraph[str] | None = None
         self._near, self._below, self._above = _Walks(), _Walks(), _Walks()
         self._around: dict[tuple[tuple[str, ...], int, int, int], tuple[str, ...]] = {}
+        self._senders: dict[str, dict[str, float]] = {}
+        self._loaded: dict[str, dict[str, float]] = {}
         self._resolved: dict[str, str] = {}
         self.worked_out: dict[str, Any] = {}  # what others conclude from the names here; gone when they change
         self._folded: dict[str, str] | None = None
@@ -231,10 +239,10 @@ class Topology:
                 added.append(pair)
                 self._down.setdefault(u, {})[v] = None
                 self._up.setdefault(v, {})[u] = None
-                for name in pair:
-                    if name not in self._nodes:
-                        self._nodes[name] = Node(name=name)
-                        fresh.append(name)
+                fresh += [name for name in pair if name not in self._nodes]
+                for name, kind in ((u, ""), (v, self._implied(pair))):
+                    if name not in self._nodes or (kind and self._undescribed(name)):
+                        self._nodes[name] = Node(name=name, kind=kind) if kind else Node(name=name)
             elif have and not want:
                 removed.append(pair)
                 del self._down[u][v]
@@ -256,14 +264,22 @@ class Topology:
             self.version += 1
             self._remember(diff, stamp, source)
             self._graph = None
-            for walks in (self._near, self._below, self._above):
-                walks.clear()
-            self._around.clear()
+            for cache in (self._near, self._below, self._above, self._around, self._senders, self._loaded):
+                cache.clear()
             if diff.nodes or diff.gone:
                 self._resolved.clear()
                 self.worked_out.clear()
                 self._folded = self._plain = None
         return diff
+
+    def _implied(self, pair: tuple[str, str]) -> str:
+        """The kind of callee that its edge tells: what runs, runs on a node; "" when any kind may be called."""
+        kinds = {IMPLIED.get(said[pair].kind, "") for said in self._said.values() if pair in said}
+        return max(kinds, default="")
+
+    def _undescribed(self, name: str) -> bool:
+        """Nobody said of what kind it is: edges alone name it."""
+        return self._nodes[name] == Node(name=name) and name not in self._pinned and name not in self._described
 
     def _remember(self, diff: Diff, stamp: float, source: str) -> None:
         listed = [part[:LISTED] for part in (diff.added, diff.removed)]
@@ -370,6 +386,46 @@ class Topology:
         """Distance to what depends on `name` within `hops` steps, itself included with 0; shared."""
         return self._walk(self._above, name, hops, self._up)
 
+    def senders(self, name: str) -> Mapping[str, float]:
+        """Where the load of a vertex comes from: each vertex above it that sends at least MOSTLY of it -> its share.
+
+        Callers of a vertex are taken to call it alike. Shared: do not change it.
+        """
+        known = self._senders.get(name)
+        if known is None:
+            if len(self._senders) > 20_000:  # bounds memory with names that are not in the graph
+                self._senders.clear()
+            found: dict[str, float] = {}
+            front = {name: 1.0}
+            for _ in range(UPWARDS):
+                further: dict[str, float] = {}
+                for here, share in front.items():
+                    callers = self._up.get(here, ())
+                    if callers and (part := share / len(callers)) >= FAINT:
+                        for caller in callers:
+                            if caller != name:
+                                further[caller] = further.get(caller, 0.0) + part
+                for caller, share in further.items():
+                    found[caller] = found.get(caller, 0.0) + share
+                front = further
+            known = self._senders[name] = {caller: share for caller, share in found.items() if share >= MOSTLY}
+        return known
+
+    def loaded(self, name: str) -> Mapping[str, float]:
+        """What gets at least MOSTLY of its load from `name`, within UPWARDS steps -> that share. Shared."""
+        known = self._loaded.get(name)
+        if known is None:
+            if len(self._loaded) > 20_000:
+                self._loaded.clear()
+            known = self._loaded[name] = {}
+            front = [name]
+            while front:
+                for callee in self._down.get(front.pop(), ()):
+                    if callee not in known and callee != name and (share := self.senders(callee).get(name)):
+                        known[callee] = share
+                        front.append(callee)
+        return known
+
     def around(self, names: Iterable[str], hops: int, depth: int, most: int) -> tuple[str, ...]:
         """What is within `hops` of any of `names`, or within `depth` steps below, themselves first: the `most` nearest.
 
@@ -378,9 +434,10 @@ class Topology:
         key = (tuple(names), hops, depth, most)
         known = self._around.get(key)
         if known is None:
-            near = self._flood(key[0], hops, self._down, self._up)
-            for name, distance in self._flood(key[0], depth, self._down).items():
-                near[name] = min(distance, near.get(name, distance))
+            near = self._flood(key[0], hops, self._down, self._up, most=most)
+            for name, distance in self._flood(key[0], depth, self._down, most=most).items():
+                if distance < near.get(name, math.inf):
+                    near[name] = distance
             known = tuple(sorted(sorted(near), key=near.__getitem__)[:most])
             if len(key[0]) == 1:
                 if len(self._around) > 20_000:  # bounds memory with names that are not in the graph
@@ -400,13 +457,18 @@ class Topology:
         return known
 
     @staticmethod
-    def _flood(starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]]) -> dict[str, int]:
-        out, queue = dict.fromkeys(starts, 0), deque(starts)
+    def _flood(
+        starts: Sequence[str], hops: int, *steps: Mapping[str, Mapping[str, None]], most: float = math.inf
+    ) -> dict[str, int]:
+        """Distance to all within `hops`; when `most` are found by some distance, to no more than all within that."""
+        out, queue, level = dict.fromkeys(starts, 0), deque(starts), 0
         while queue:
             here = queue.popleft()
             distance = out[here] + 1
-            if distance > hops:
-                break
+            if distance > level:
+                if distance > hops or len(out) >= most:
+                    break
+                level = distance
             for step in steps:
                 for other in step.get(here, ()):
                     if other not in out:

@@ -92,7 +92,7 @@ class PagerDuty:
         service = (root.service if root is not None else "") or (first.service if first is not None else "")
         word = text.severity(item)
         payload: dict[str, Any] = {
-            "summary": text.cut(text.headline(item), SUMMARY_LIMIT),
+            "summary": text.headline(item, SUMMARY_LIMIT),
             "source": service or item.receiver,
             "severity": self.config.severities.get(word) or SEVERITIES.get(word, "warning"),
         }
@@ -107,6 +107,9 @@ class PagerDuty:
         return payload
 
 
+_LISTS = ("Alerts", "Next suspects", "Evidence")  # facts that details hold as lists, under names of their own
+
+
 def dedup_key(key: str) -> str:
     """The key itself, or the SHA-256 of one that is too long for PagerDuty."""
     return key if len(key) <= DEDUP_LIMIT else sha256(key.encode()).hexdigest()
@@ -115,14 +118,14 @@ def dedup_key(key: str) -> str:
 def _details(item: Notification) -> dict[str, Any]:
     incident = item.incident
     details: dict[str, Any] = {"what_changed": text.change(item)}
-    details |= {name.lower().replace(" ", "_"): value for name, value in text.facts(item) if name != "Alerts"}
+    details |= {name.lower().replace(" ", "_"): value for name, value in text.facts(item) if name not in _LISTS}
     if incident is not None:
         details["incident"] = incident.id
-        details["alternatives"] = [text.cause(c) for c in incident.roots[1:3]]
-        details["evidence"] = text.evidence(incident)
+        details["alternatives"] = text.alternatives(incident)
+        details["evidence"] = text.evidence(item)
     details["num_firing"], details["num_resolved"] = text.counts(item)
     ordered = sorted(item.alerts, key=lambda a: a.state is AlertState.RESOLVED)
-    details["alerts"] = [text.alert_line(a) for a in ordered[:LISTED]]
+    details["alerts"] = [text.alert_line(a, item.stamp) for a in ordered[:LISTED]]
     if (left := len(item.alerts) - LISTED + item.truncated) > 0 and len(item.alerts) >= LISTED:
         details["alerts_not_listed"] = left
     if item.supersedes:
@@ -131,8 +134,7 @@ def _details(item: Notification) -> dict[str, Any]:
 
 
 def _links(item: Notification) -> list[dict[str, str]]:
-    found = [("Incident", text.link(item)), ("Runbook", text.runbook(item))]
-    return [{"href": href, "text": name} for name, href in found if href]
+    return [{"href": href, "text": name} for name, href in text.links(item)]
 
 
 def _common(item: Notification, label: str) -> str:

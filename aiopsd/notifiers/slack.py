@@ -105,7 +105,7 @@ class Slack:
         body = {
             "channel": receipt["channel"],
             "thread_ts": receipt["ts"],
-            "text": f"{MARKS[text.status(item)]} {mrkdwn(text.change(item), FALLBACK_LIMIT - 50)}",
+            "text": f"{MARKS[text.status(item)]} {mrkdwn(text.change(item) or item.reason, FALLBACK_LIMIT - 50)}",
             "unfurl_links": False,
         }
         if item.reason in LOUD:
@@ -223,30 +223,31 @@ def _metadata(item: Notification) -> dict[str, Any]:
 def message(item: Notification, mention: str = "") -> dict[str, Any]:
     """`text` (for notifications and clients without blocks) and `blocks`, within Slack's limits."""
     mark = MARKS[text.status(item)]
-    head = text.headline(item)
+    head = text.headline(item, HEADER_LIMIT - len(mark) - 1)
     prefix = f"{mention} " if mention and item.reason in _CALLS else ""
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": text.cut(f"{mark} {head}", HEADER_LIMIT)}}
     ]
     facts = list(text.facts(item))
     long = [f"*{name}:* {mrkdwn(value, 900)}" for name, value in facts if name in _LONG]
-    blocks.append(_section("\n".join([f"{prefix}{mrkdwn(text.change(item), 600)}", *long])))
+    news = [mrkdwn(said, 600)] if (said := text.change(item)) else []
+    blocks.append(_section(prefix + "\n".join([*news, *long])))
     fields = [f"*{name}*\n{mrkdwn(value, 500)}" for name, value in facts if name not in _LONG]
     if fields:
-        shown = [{"type": "mrkdwn", "text": f[:FIELD_LIMIT]} for f in fields[:FIELDS_LIMIT]]
-        blocks.append({"type": "section", "fields": shown})
+        cells = [{"type": "mrkdwn", "text": f[:FIELD_LIMIT]} for f in fields[:FIELDS_LIMIT]]
+        blocks.append({"type": "section", "fields": cells})
     if item.alerts and item.action is Action.TRIGGER:
-        lines = [f"• {mrkdwn(text.alert_line(a), 250)}" for a in item.alerts[:LISTED]]
+        lines = [f"• {mrkdwn(text.alert_line(a, item.stamp), 250)}" for a in item.alerts[:LISTED]]
         left = len(item.alerts) - len(lines) + item.truncated
         blocks.append(_section("\n".join(lines + ([f"… and {left} more"] if left else []))))
-    links = [(name, url) for name, url in (("Incident", text.link(item)), ("Runbook", text.runbook(item))) if url]
-    if links:
-        said = " | ".join(f"<{_escape(url)}|{name}>" for name, url in links if len(url) <= SECTION_LIMIT // 3)
+    if links := text.links(item):
+        shown = [(mrkdwn(name.replace("|", " "), 75), url) for name, url in links if len(url) <= SECTION_LIMIT // 4]
+        said = " | ".join(f"<{_escape(url)}|{name}>" for name, url in shown)
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": said or " "}]})
     return {"text": mrkdwn(f"{mark} {head}", FALLBACK_LIMIT), "blocks": blocks}
 
 
-_LONG = ("Probable cause", "Chain", "Evidence", "Change")
+_LONG = ("Probable cause", "Change", "Evidence", "Chain", "Next suspects", "First look")
 
 
 def _section(said: str) -> dict[str, Any]:

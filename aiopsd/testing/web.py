@@ -235,7 +235,7 @@ def shop_incident(start: float = START, incident_id: str = "4f1c09d2ab7e6531") -
     incident = Incident(
         id=incident_id,
         dedup_key=incident_id,
-        title="payments-db: pg_stat_activity_waiting, 3 more services affected",
+        title="payments-db: pg_stat_activity_waiting, 3 more affected",
         severity="critical",
         services=("payments-db", "payments", "checkout", "frontend"),
         alerts=tuple(a.fingerprint for a in alerts),

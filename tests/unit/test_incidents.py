@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from aiopsd.incidents import title
-from aiopsd.model import Alert, Candidate, Evidence
+from aiopsd.incidents import advice, speaker, title
+from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence
 
 
 def alert(**more: Any) -> Alert:
-    given = {"fingerprint": "f", "starts_at": 0.0, "ends_at": 0.0, "updated_at": 0.0, "service": "db"}
+    given = {"fingerprint": "f", "labels": {}, "starts_at": 0.0, "ends_at": 0.0, "updated_at": 0.0, "service": "db"}
     return Alert(**{**given, **more})
 
 
@@ -19,9 +19,9 @@ def test_an_anomaly_is_named_after_the_metric_that_left_its_range_furthest() -> 
     )
     odd = alert(labels={"alertname": "AiopsdAnomaly"}, anomaly=True, evidence=evidence)
 
-    assert title([odd], ("db",), None) == "free_bytes low on db"
+    assert title(odd, ("db",), None) == "free_bytes low on db"
     cause = Candidate(service="db", kind="service", score=1.0, confidence=0.9)
-    assert title([odd], ("db", "web"), cause) == "db: free_bytes low, 1 more service affected"
+    assert title(odd, ("db", "web"), cause) == "db: free_bytes low, 1 more affected"
 
 
 def test_silence_and_standstill_are_named_so() -> None:
@@ -30,11 +30,48 @@ def test_silence_and_standstill_are_named_so() -> None:
         silent = Evidence(service="db", metric="cpu", channel=channel, direction="low")
         odd = alert(labels={"alertname": "AiopsdAnomaly"}, anomaly=True, evidence=(silent,))
 
-        assert title([odd], ("db",), None) == f"{words} on db"
+        assert title(odd, ("db",), None) == f"{words} on db"
 
 
 def test_an_alert_is_named_as_its_sender_names_it() -> None:
     """The alertname stands, whatever evidence hangs on it."""
     down = alert(labels={"alertname": "Down"}, evidence=(Evidence(service="db", metric="cpu", level=1.0),))
 
-    assert title([down], ("db",), None) == "Down on db"
+    assert title(down, ("db",), None) == "Down on db"
+
+
+def test_a_cause_is_named_with_what_it_shows_itself() -> None:
+    """The first alert of the cause speaks, whoever was heard first."""
+    slow = alert(labels={"alertname": "Slow"}, service="web")
+    down = alert(labels={"alertname": "Down"})
+    cause = Candidate(service="db", confidence=0.9)
+
+    assert title(speaker([slow, down], cause), ("web", "db"), cause) == "db: Down, 1 more affected"
+
+
+def test_a_silent_cause_is_not_said_to_show_what_others_show() -> None:
+    """What a provider or a zone does not say itself is said of whom it is seen at."""
+    slow = alert(labels={"alertname": "Errors"}, service="payments")
+    cause = Candidate(service="stripe", kind="external", confidence=0.9)
+
+    told = title(speaker([slow], cause), ("payments", "billing"), cause)
+    assert told == "stripe: Errors on payments, 1 more affected"
+
+
+def test_a_change_stands_in_the_title() -> None:
+    """Who reads one line on a phone reads that it began after a release."""
+    change = ChangeEvent(id="c", service="db", kind="deploy", ts=0.0, version="v42")
+    cause = Candidate(service="db", confidence=0.9, changes=(change,))
+
+    assert title(alert(labels={"alertname": "Down"}), ("db",), cause) == "db: Down after deploy v42"
+
+
+def test_advice_is_the_causes_own_where_there_is_some() -> None:
+    """Somebody else's runbook is better than none, and worse than the cause's."""
+    theirs = alert(service="web", annotations={"runbook_url": "https://r/web"})
+    own = alert(annotations={"runbook": "https://r/db"})
+    cause = Candidate(service="db")
+
+    assert advice([theirs, own], cause, "runbook") == "https://r/db"
+    assert advice([theirs], cause, "runbook") == "https://r/web"
+    assert advice([], cause, "runbook") == ""

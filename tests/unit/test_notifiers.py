@@ -109,7 +109,7 @@ ROOT = Candidate(
 INCIDENT = Incident(
     id="5f3e9a1c00000001",
     dedup_key="aiopsd-5f3e9a1c00000001",
-    title="payments-db: connections_used_ratio, 2 more services affected",
+    title="payments-db: connections_used_ratio, 2 more affected",
     severity="critical",
     services=("checkout", "payments", "payments-db"),
     alerts=("a", "b"),
@@ -233,15 +233,91 @@ def test_the_text_names_what_an_operator_asks() -> None:
 
     for part in (
         "payments-db (datastore), confidence 82 %: it broke first",
-        "checkout <- payments (calls, 90 %) <- payments-db (reads, 85 %)",
-        "connections_used_ratio of payments-db rose to 0.97, normal 0.2 to 0.6, since 2026-03-01 10:02:20 UTC",
-        "config of payments-db at 2026-03-01 10:01:20 UTC: max_connections 500 -> 50",
+        "checkout calls payments (explains 90 %), which reads payments-db (85 %)",
+        "connections_used_ratio of payments-db rose to 0.97, normal 0.2 to 0.6, since 10:02:20 UTC",
+        "config of payments-db at 10:01:20 UTC, 1m 00s before it began: max_connections 500 -> 50",
+        "Next suspects: payments, confidence 10 %",
         "Affected: checkout, payments, payments-db",
         "Since: 2026-03-01 10:02:20 UTC",
         "Runbook: https://runbooks/payments",
         "Incident: https://aiopsd.example.com/incidents/5f3e9a1c00000001",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize("case", ["trigger", "acknowledge", "resolve"])
+def test_the_first_line_names_the_cause_how_sure_and_since_when(case: str) -> None:
+    """A phone shows one line: cause and what it shows, how far it reaches, how sure, since when or how long."""
+    line = text.plain(CASES[case]).splitlines()[0]
+
+    when = "lasted 16m" if case == "resolve" else "since 10:02:20 UTC"
+    assert line.endswith(f"payments-db: connections_used_ratio, 2 more affected (cause 82 % sure, {when})")
+
+
+def test_a_long_title_leaves_room_for_how_sure_and_since_when() -> None:
+    """What is cut is the title, never what stands behind it."""
+    line = text.headline(note(incident=replace(INCIDENT, title="x" * 500)), 120)
+
+    assert (120, "x… (cause 82 % sure, since 10:02:20 UTC)") == (len(line), line[-40:])
+
+
+def test_a_page_says_what_to_do_first() -> None:
+    """First look, owner, dashboard and runbook, as a rule pack or a sender says: the cause's own before others'."""
+    here = {"first_look": "pg_blocking_pids", "owner": "storage"}
+    here |= {"dashboard": "https://g/db", "runbook_url": "https://r/db"}
+    own = alert("TooManyLocks", "payments-db", annotations=here)
+    other = alert("ErrorRate", "payments", annotations={k: f"https://other/{k}" for k in here})
+
+    said = text.plain(note(alerts=(other, own)))
+
+    assert ("First look: pg_blocking_pids" in said, "Owner: storage" in said, "other" in said) == (True, True, False)
+    assert text.links(note(alerts=(other, own)))[1:] == [("Runbook", "https://r/db"), ("Dashboard", "https://g/db")]
+
+
+def test_a_change_is_told_with_its_version_author_and_link() -> None:
+    """Who is woken by a bad release can open it: version, how long before, by whom, and its link."""
+    release = ChangeEvent(
+        id="c", service="search", kind="deploy", ts=T - 150, version="v42", actor="ci", summary="release 42",
+        link="https://ci.example/42",
+    )  # fmt: skip
+    page = note(incident=replace(INCIDENT, roots=(replace(ROOT, changes=(release,)),)))
+
+    said = "deploy v42 of search at 10:00:50 UTC, 1m 30s before it began, by ci: release 42 (https://ci.example/42)"
+    assert dict(text.facts(page))["Change"] == said
+    assert ("Deploy v42", "https://ci.example/42") in text.links(page)
+
+
+def test_a_cause_without_metrics_has_its_alerts_as_evidence() -> None:
+    """Alerts are evidence, too: with their own words and since when."""
+    page = note(incident=replace(INCIDENT, roots=(replace(ROOT, service="payments", evidence=()),)))
+
+    assert text.evidence(page) == ["ErrorRate of payments: ErrorRate <payments> & more (since 10:03:25 UTC)"]
+
+
+def test_what_no_person_would_try_is_no_alternative() -> None:
+    """A candidate of a few percent is left to the incident's page."""
+    likely, hardly = Candidate(service="a", confidence=0.2), Candidate(service="b", confidence=0.01)
+
+    assert text.alternatives(replace(INCIDENT, roots=(ROOT, likely, hardly))) == ["a, confidence 20 %"]
+
+
+def test_an_incident_without_a_cause_says_so() -> None:
+    """The first page of what nobody understands yet is a message all the same, in Slack, too."""
+    page = note(incident=replace(INCIDENT, roots=()))
+
+    assert "Probable cause: not known yet" in text.plain(page)
+    assert message(page)["blocks"][1]["text"]["text"] == "*Probable cause:* not known yet"
+
+
+def test_an_end_says_how_long_it_was_and_whether_it_is_one() -> None:
+    """Over by itself: how long it lasted, since when nothing fires. By somebody's word: what fires on."""
+    quiet = replace(OVER, quiet_since=T + 600)
+    forced = replace(OVER, firing=2)
+
+    ended = note(Action.RESOLVE, NotifyReason.ALL_RESOLVED, incident=quiet, alerts=(), changed=())
+    assert text.change(ended) == "The incident has resolved, it lasted 11m; nothing fires since 10:13:20 UTC."
+    ended = note(Action.RESOLVE, NotifyReason.ALL_RESOLVED, incident=forced, changed=())
+    assert text.change(ended) == "Resolved by an operator while 2 of its alerts still fire."
 
 
 def test_links_that_are_no_links_are_left_out() -> None:

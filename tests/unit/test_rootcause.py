@@ -359,9 +359,24 @@ def test_a_surge_is_blamed_on_who_stands_above_all_of_it() -> None:
     assert [(x.symptom, x.cause, x.edge) for x in found[0].chain] == [("ads", "web", "called_by")]
     paged = rank([*alerts, entry, deep], graph(calls), onset=T0, page=deep)
     assert paged[0].chain[0].text.startswith("shards (Slow) is called by ")
-    assert names(rank([*alerts, deep], graph(calls), onset=T0))[0] == ""
+    silent = rank([*alerts, deep], graph(calls), onset=T0)[0]
+    assert (silent.service, silent.reason) == (
+        "web",
+        "web says nothing itself, but ads, cart and 4 more get their load from it and nothing else explains them",
+    )
     most_are_well = calls + "".join(f" web>well-{i}" for i in range(40))
     assert names(rank([*alerts, entry, deep], graph(most_are_well), onset=T0))[0] == ""
+    others_call_them, too = calls, " ".join(f"other-{i}>{name}" for i in range(2) for name in below)
+    assert names(rank([*alerts, entry, deep], graph(f"{others_call_them} {too}"), onset=T0))[0] == ""
+
+
+def test_what_a_callee_breaks_is_no_surge() -> None:
+    """Everything below an entry is in trouble, but the lowest of it explains the rest: no load needs to be blamed."""
+    alerts = [alert("web", 60), alert("cart", 30), alert("orders", 35), alert("pay", 20), alert("db", 0)]
+
+    found = rank(alerts, graph("web>cart web>orders web>pay cart>db orders>db pay>db"), onset=T0)
+
+    assert names(found)[0] == "db"
 
 
 def test_a_zone_that_is_gone_needs_no_second_cause_outside() -> None:
@@ -533,3 +548,47 @@ def test_a_shared_zone_is_not_blamed_for_what_calls_explain() -> None:
     topology = graph("web>cart web>orders cart>db orders>db web>z cart>z orders>z db>z", z="zone")
 
     assert names(rank(alerts, topology, onset=T0))[0] == "db"
+
+
+def test_what_explains_nothing_that_alerts_comes_after_what_does() -> None:
+    """Louder trouble elsewhere, which nobody who alerts can feel, does not outdo the callee that explains the page."""
+    calls = graph("web>cart web>pay pay>mail")
+    evidence = [
+        signal("web", "latency", 12, level=1.0, normal=0.1, metric="mean"),
+        signal("cart", "latency", 8, level=0.8, normal=0.1, metric="mean"),
+        signal("mail", "latency", 900, level=9.0, normal=0.1, metric="mean"),
+        signal("pay", "traffic", 0, metric="requests", traffic=10.0),
+    ]
+
+    found = rank([alert("web")], calls, evidence, onset=T0, page=alert("web"))
+
+    assert names(found)[0] == "cart"
+    assert "mail" in names(found)
+
+
+@pytest.mark.parametrize(("step", "first"), [(300.0, "cart"), (15.0, "web")])
+def test_an_onset_is_as_exact_as_its_series_is_sampled(step: float, first: str) -> None:
+    """A callee seen five minutes after its caller explains it if it is sampled that seldom, and not if it is often."""
+    evidence = [
+        signal("web", "latency", 20, level=1.0, normal=0.1, metric="mean", recent=((T0, 1.0),)),
+        signal(
+            "cart", "latency", 20, 300.0, level=1.0, normal=0.1, scale=0.05, metric="mean",
+            recent=((T0 + 300.0 - step, 0.1), (T0 + 300.0, 1.0)),
+        ),
+    ]  # fmt: skip
+
+    assert names(rank([alert("web")], graph("web>cart"), evidence, onset=T0, page=alert("web")))[0] == first
+
+
+def test_means_are_explained_by_means() -> None:
+    """A callee whose slowest requests alone got slower adds nothing to its caller's mean, whatever its p99 says."""
+    evidence = [
+        signal("web", "latency", 20, level=1.0, normal=0.1, metric="latency_mean"),
+        signal("mail", "latency", 40, level=2.0, normal=0.2, metric="latency_p99"),
+        signal("mail", "latency", 0.2, level=0.101, normal=0.1, metric="latency_mean"),
+        signal("cart", "latency", 10, level=0.8, normal=0.1, metric="latency_mean"),
+    ]
+
+    found = rank([alert("web")], graph("web>cart web>mail"), evidence, onset=T0, page=alert("web"))
+
+    assert names(found)[0] == "cart"

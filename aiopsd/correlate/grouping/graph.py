@@ -46,6 +46,7 @@ class Spot(NamedTuple):
     common: dict[str, Sequence[str]]  # of what it calls, layers apart, what others call, too -> all its callers
     links: dict[str, Link]  # everything that may pass trouble to it or share a cause with it, itself included
     looks: dict[str, Link]  # of those the ones whose troubles it is weighed against; a host waits for its members
+    beside: frozenset[str]  # of those the ones that have no more in common with it than what both depend on
 
 
 class Graph:
@@ -224,7 +225,7 @@ class Graph:
         links = {**looks, **dict.fromkeys(members, ABOVE)}
         called = self.topology.callees(host)
         callees = dict.fromkeys((*called, *hosts))
-        return Spot(True, tuple(hosts), callees, members, self._common(called), links, looks)
+        return Spot(True, tuple(hosts), callees, members, self._common(called), links, looks, frozenset())
 
     def _common(self, called: Sequence[str]) -> dict[str, Sequence[str]]:
         callers = {callee: self.topology.callers(callee) for callee in called if not self.is_host(callee)}
@@ -249,7 +250,8 @@ class Graph:
         called = topology.callees(vertex)
         callees = dict.fromkeys((*called, *hosts))
         callers_of = dict.fromkeys(topology.callers(vertex))
-        return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links)
+        beside = frozenset(shared.keys() - below.keys() - above.keys())
+        return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links, beside)
 
     def near(self, spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:
         """Hot troubles around a spot that began within HORIZON of `onset`, in order of their birth.

@@ -119,7 +119,7 @@ class Grouper:
             item.told, item.opened = self.forest.free_id(item), True
         item.said = reason
         if item.told:
-            self.second.join_mates(item)
+            self.second.join_mates(item, look.spot.hosts)
         self.second.fresh = (item, look, known) if not s.waiting else None
         s.waiting.append(item)
         return Placement(item.told, reason, item.opened, (), score)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from aiopsd.correlate.grouping.crowds import SLOT, SLOTS, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
-from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.graph import Graph, Link, Spot
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
 from aiopsd.correlate.grouping.odds import SILENT, SPAN, Odds
 from aiopsd.correlate.grouping.passages import HOP_MEAN, read
@@ -43,9 +43,9 @@ class Layers:
         self.forest = forest
         self.thoughts = thoughts
 
-    def new(self, trouble: Trouble, near: Sequence[tuple[Trouble, Link]]) -> None:
+    def new(self, trouble: Trouble, spot: Spot, near: Sequence[tuple[Trouble, Link]]) -> None:
         """A trouble came: it may be the one too many for chance, or that of the cause that others waited for."""
-        if self.graph.is_host(trouble.vertex):
+        if spot.is_host:
             slot = int(trouble.onset // SLOT)
             for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
                 self.thoughts.recheck(member)

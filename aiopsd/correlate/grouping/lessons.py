@@ -84,11 +84,12 @@ class Lessons:
 
     def _where_it_stayed_away(self, trouble: Trouble, ill: set[str]) -> None:
         genuine = whole_parts(self._genuine(trouble))
-        spot = self.graph.spot(trouble.vertex)
+        if not genuine:
+            return
+        spot, is_host = self.graph.spot(trouble.vertex), self.graph.is_host
         for vertices, up in ((spot.callers, True), (spot.callees, False)):
-            for vertex in vertices if genuine else ():
-                if vertex not in ill and not self.graph.is_host(vertex):
-                    self.passages.stayed(trouble.vertex, vertex, up, genuine)
+            well = [vertex for vertex in vertices if vertex not in ill and not is_host(vertex)]
+            self.passages.all_stayed(trouble.vertex, well, up, genuine)
 
     def _genuine(self, trouble: Trouble) -> float:
         """Chance that a trouble is one that could spread, and no noise."""

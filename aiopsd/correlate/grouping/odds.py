@@ -236,7 +236,9 @@ class Odds:
         end = self.end(trouble)
         if end < 0.0:
             return False
-        shown = (other,) if other.names else [self.s.troubles[child] for child in other.children]
+        if other.names:
+            return end < other.onset and any(map(measured, other.names))
+        shown = [self.s.troubles[child] for child in other.children]
         began = min((by.onset for by in shown if any(map(measured, by.names))), default=0.0)
         return end < began
 

@@ -11,6 +11,7 @@ other reasons tells nothing. Bounded: MOST passages of a direction, some 12 MB; 
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from aiopsd.correlate.grouping.state import State, Tally
@@ -108,24 +109,32 @@ class Passages:
 
     def crossed(self, source: str, target: str, up: bool, gap: float, likely: float) -> None:
         """Trouble of `source` was in trouble `gap` seconds later at `target`: because of it, as far as is likely."""
-        self._count(source, target, up, likely, likely, gap)
+        self._count(source, (target,), up, likely, likely, gap)
 
     def stayed(self, source: str, target: str, up: bool, likely: float) -> None:
         """`target` stayed well although `source` was in trouble, as far as that is likely."""
-        self._count(source, target, up, likely, 0.0, 0.0)
+        self._count(source, (target,), up, likely, 0.0, 0.0)
 
-    def _count(self, source: str, target: str, up: bool, asked: float, crossed: float, gap: float) -> None:
+    def all_stayed(self, source: str, targets: Sequence[str], up: bool, likely: float) -> None:
+        """The same of all of these."""
+        if targets:
+            self._count(source, targets, up, likely, 0.0, 0.0)
+
+    def _count(self, source: str, targets: Iterable[str], up: bool, asked: float, crossed: float, gap: float) -> None:
         rows, now = self._rows(up), self.s.now
-        for one, other in ((source, target), (ALL, ALL)):
-            row = rows.get(one)
-            if row is None:
-                row = rows[one] = {}
-            tally = row.get(other)
-            if tally is None:
-                tally = row[other] = Tally()
-                self._held[up] += 1
-            add(tally, now, asked, crossed, gap)
+        row = rows.setdefault(source, {})
+        every = self._tally(rows.setdefault(ALL, {}), ALL, up)
+        for target in targets:
+            add(self._tally(row, target, up), now, asked, crossed, gap)
+            add(every, now, asked, crossed, gap)
         self._known.clear()
+
+    def _tally(self, row: dict[str, Tally], target: str, up: bool) -> Tally:
+        tally = row.get(target)
+        if tally is None:
+            tally = row[target] = Tally()
+            self._held[up] += 1
+        return tally
 
     def bound(self) -> None:
         """Forget what was seen least, when there is too much of it."""
@@ -185,7 +194,11 @@ def read(tally: Tally, now: float) -> tuple[float, float, float, float]:
 
 def add(tally: Tally, now: float, asked: float, crossed: float, gap: float) -> None:
     """Count one more, all before it faded."""
-    before = read(tally, now)
-    tally.asked, tally.crossed = before[0] + asked, before[1] + crossed
-    tally.gaps, tally.squares = before[2] + crossed * gap, before[3] + crossed * gap * gap
-    tally.at = max(tally.at, now)
+    if now > tally.at:
+        tally.asked, tally.crossed, tally.gaps, tally.squares = read(tally, now)
+        tally.at = now
+    tally.asked += asked
+    if crossed:
+        tally.crossed += crossed
+        tally.gaps += crossed * gap
+        tally.squares += crossed * gap * gap

@@ -1,6 +1,7 @@
 """What arrives within one second has no order: a first placement at once, and all of it by onset when it is over."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -51,7 +52,7 @@ class Second:
         self.fresh: tuple[Waiting, Look, Known] | None = None  # what `place` found, if nothing has changed since
         for item in s.waiting:
             if item.told:
-                self.join_mates(item)
+                self.join_mates(item, graph.hosts(item.vertex))
 
     def arrive(self, stamp: float) -> None:
         s = self.s
@@ -100,8 +101,8 @@ class Second:
             return Known(False, why(self.graph, item.vertex, item.onset, parent, how))
         return Known(*alone_reason(self.memory, item, look.votes))
 
-    def join_mates(self, item: Waiting) -> None:
-        for place in (item.vertex, *self.graph.hosts(item.vertex)):
+    def join_mates(self, item: Waiting, hosts: Sequence[str]) -> None:
+        for place in (item.vertex, *hosts):
             self.mates.setdefault(place, item)
 
     def mate(self, vertex: str) -> Waiting | None:
@@ -186,7 +187,7 @@ class Second:
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
         if how != "same":
-            self.layers.new(trouble, look.near)
+            self.layers.new(trouble, look.spot, look.near)
 
     def flaps(self, trouble: Trouble) -> bool:
         """Whether what fires again goes on with its last spell: the first spells are troubles of their own.

@@ -10,7 +10,7 @@ from aiopsd.correlate.rootcause.flow import LOOK_THROUGH
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, signature
-from aiopsd.model import Alert, Candidate, ChangeEvent, Link
+from aiopsd.model import VERBS, Alert, Candidate, ChangeEvent, Link
 from aiopsd.topology import Topology
 
 
@@ -47,7 +47,7 @@ def candidates(
                 kind=graph.kind(name),
                 score=round(total[name], 6),
                 metric=found[0][1].metric if found else "",
-                reason=_reason(name, vertex, why, moved, onset),
+                reason=_reason(name, vertex, why, moved, onset, topology),
                 chain=chain,
                 evidence=tuple(e for _, e in found),
                 changes=tuple(moved),
@@ -131,9 +131,7 @@ def _steps_to(best: Mapping[str, tuple[float, str]], here: str, goal: str) -> in
 
 def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Mapping[str, Vertex]) -> str:
     mine = vertices[u].symptoms.get(kind)
-    verb = {"calls": "calls", "runs_on": "runs on", "located_in": "is in", "reads": "reads", "writes": "writes"}
-    verb["called_by"] = "is called by"
-    how = verb.get(edge, "depends on")
+    how = VERBS.get(edge, "depends on")
     other = vertices.get(c)
     its = None
     if other is not None:
@@ -157,11 +155,16 @@ def _reason(
     why: Mapping[str, Mapping[str, tuple[float, str]]],
     moved: Sequence[ChangeEvent],
     onset: float,
+    topology: Topology,
 ) -> str:
     explains = sorted(u for u, parts in why.items() if name in parts)
     if not name:
         text = (
             f"{_list(explains)} are in trouble together and depend on nothing in common: the cause is not in the graph"
+        )
+    elif vertex is None and explains and not topology.loaded(name).keys().isdisjoint(explains):
+        text = (
+            f"{name} says nothing itself, but {_list(explains)} get their load from it and nothing else explains them"
         )
     elif vertex is None:
         text = f"{name} says nothing itself, but {_list(explains)} depend on it and nothing else explains them"

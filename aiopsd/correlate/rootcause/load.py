@@ -6,17 +6,22 @@ that history finds at one vertex only; and who began first.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from aiopsd.correlate.place import name_of
-from aiopsd.correlate.rootcause.flow import LATE, LOOK_THROUGH
+from aiopsd.correlate.rootcause.flow import LATE
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
 
+ALONE = 0.06  # chance that a vertex that nothing explains is in trouble on its own, in an incident of several
 RUN = 0.9  # at most so much of a callee's trouble runs down: a store may be too small, too
 NEAR = 120.0  # s; the sender's own sign and its callee's trouble begin within this
-SURGE = 0.3  # chance that what is in trouble above many that nothing below them explains sends the load that broke them
+SURGE = 0.3  # chance that trouble above many that fall together is load that is sent to them
+SILENT = 0.3  # chance that who sends it says nothing itself
+STEEP = 3  # load breaks the less, the less of its load a vertex has from there: by this power of the share
+MOST = 0.95  # chance at most: rules are missing, alerts get lost
+LEAST = 3  # vertices that nothing else explains, before load is blamed
 
 
 def run_down(
@@ -53,6 +58,8 @@ def _signs(vertices: Mapping[str, Vertex], known: Knowledge) -> dict[str, list[t
     alike = set().union(*(who for who in places.values() if len(who) > 1))
     found: dict[str, list[tuple[float, float]]] = {}
     for vertex_name, vertex in vertices.items():
+        if not vertex.alerts:
+            continue
         common = len(alike) - (vertex_name in alike)
         own = len(vertices) - 1 - common
         novel = math.log((common + 0.5) / (own + 0.5))
@@ -74,25 +81,30 @@ def _senders(
 
 
 def surges(
-    loose: Sequence[str], vertices: Mapping[str, Vertex], graph: Graph
+    ill: Collection[str], loose: Collection[str], told: Collection[str], graph: Graph
 ) -> Iterator[tuple[float, str, list[str]]]:
-    """Who of those in trouble may have sent the load that several suffer from: (log-odds, who, those that it reaches).
+    """Who may have sent the load that many suffer from: (log-odds, who, those of `ill` that it reaches).
 
-    More requests than usual reach all that it calls: it counts how many of its own callees are in trouble, and how many
-    are well. Load passes through what bears it, so those below need no trouble between.
+    Args:
+        ill: those that got into trouble about then.
+        loose: those that nothing below them explains; the others of `ill` speak neither for it nor against it.
+        told: all that have something to say; who says nothing is well.
+
+    More requests than usual reach all that it calls, and what that calls; who gets little of its load from there bears
+    it. The odds are against each of the loose ones being in trouble on its own.
     """
-    among = set(loose)
-    for u, vertex in vertices.items():
-        if ALERT not in vertex.symptoms or u in among or graph.kind(u) in GROUND:
+    over: dict[str, None] = {}
+    for v in loose:
+        over.update(dict.fromkeys(graph.topology.senders(v)))
+    for u in over:
+        loaded = {v: f**STEEP for v, f in graph.topology.loaded(u).items() if graph.kind(v) not in GROUND}
+        broke, bore = [v for v in ill if v in loaded], [f for v, f in loaded.items() if v not in told]
+        alone = [loaded[v] for v in broke if v in loose]
+        if len(alone) < LEAST:
             continue
-        called = graph.topology.callees(u)
-        ill = sum(c in vertices for c in called)
-        if ill < 2:
-            continue
-        below = graph.topology.below(u, LOOK_THROUGH)
-        reached = [c for c in loose if c in below]
-        if len(reached) < 2:
-            continue
-        reach = (ill + 1) / (len(called) + 2)  # share of its callees that the load breaks, as seen
-        odds = math.log(SURGE) + len(reached) * math.log(reach) + (len(called) - ill) * math.log(1.0 - reach)
-        yield odds, u, reached
+        whole = math.fsum([loaded[v] for v in broke]) + math.fsum(bore)
+        chance = (len(broke) + 1) / (whole + 2.0)  # that it breaks what gets all of its load from there
+        odds = [math.log(SURGE if u in told else SURGE * SILENT)]
+        odds += [math.log1p(min(MOST, chance * f) * (1.0 / ALONE - 1.0)) for f in alone]
+        odds += [math.log(1.0 - min(MOST, chance * f)) for f in bore]
+        yield math.fsum(odds), u, broke

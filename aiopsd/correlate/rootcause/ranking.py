@@ -19,6 +19,8 @@ CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score 
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
 INFERRED = 0.3  # a vertex that only ever stands for the far end of a call is seldom a cause of its own
+APART = 0.3  # worth of what explains nothing that alerts here: metrics always show something somewhere
+HARDLY = 0.05  # a symptom of which a smaller part than this is explained is not
 Reasons = dict[str, dict[str, tuple[float, str]]]  # symptom vertex -> cause -> (share, kind of signal)
 
 
@@ -55,8 +57,12 @@ def rank(
         return ()
     graph = Graph(topology, under, grounds, known.hosted, vertices, traffic)
     where = place_of(page, topology).vertex if page is not None else ""
-    total, why, sent = _blamed(vertices, graph, traffic, where, known)
+    total, why, sent = _blamed(vertices, graph, traffic, heard, where, known)
     _add_own(total, vertices, sent)
+    related = _related(vertices, why, graph)
+    for name in total:
+        if name not in related:
+            total[name] *= APART
     near = changes_before(changes, topology, began)
     for name in total:
         total[name] = _weighed(total[name], name, near, known, topology)
@@ -69,13 +75,21 @@ def rank(
 
 
 def _blamed(
-    vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float], where: str, known: Knowledge
+    vertices: Mapping[str, Vertex],
+    graph: Graph,
+    traffic: Mapping[str, float],
+    heard: Heard,
+    where: str,
+    known: Knowledge,
 ) -> tuple[dict[str, float], Reasons, dict[str, tuple[str, float]]]:
     """Blame flows from symptoms to causes, one kind of signal after the other; `where` is the page's vertex.
 
     (blame of each vertex, who explains whom, vertex -> who sends it the load and what part of its trouble that is).
     """
     names = sorted(vertices)
+    if len(names) == 1:  # nobody else can explain it, or be explained by it: most incidents are no more
+        (vertex,) = vertices.values()
+        return {names[0]: sum((vertex.symptoms[k].strength for k in sorted(vertex.symptoms)), 0.0)}, {}, {}
     total = dict.fromkeys(names, 0.0)
     sent: dict[str, tuple[str, float]] = {}
     why: Reasons = {}
@@ -85,7 +99,7 @@ def _blamed(
         blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
         if kind != ALERT and where in blame:
             blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
-        shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic))}
+        shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic, heard))}
         silent_causes(blame, shares, kind, vertices, graph)
         if kind == ALERT:
             sent = run_down(shares, vertices, graph, known)
@@ -98,15 +112,35 @@ def _blamed(
     return total, why, sent
 
 
+def _related(vertices: Mapping[str, Vertex], why: Reasons, graph: Graph) -> set[str]:
+    """What alerts here, and what explains any of that, directly or through others.
+
+    What shows no symptom that could be explained (only its processor, say) may stem from anything that it calls.
+    """
+    found = {name for name, v in vertices.items() if v.alerts}
+    front = list(found)
+    while front:
+        u = front.pop()
+        causes = [c for c, (f, _) in why.get(u, {}).items() if f > HARDLY]
+        if u in vertices and not vertices[u].symptoms:
+            causes += [c for c in graph.suspects(u) if c in vertices]
+        for c in causes:
+            if c not in found:
+                found.add(c)
+                front.append(c)
+    return found
+
+
 def _add_own(total: dict[str, float], vertices: Mapping[str, Vertex], sent: Mapping[str, tuple[str, float]]) -> None:
     """What speaks of a vertex itself: its resources, what is weak of it, and names that usually stand at origins."""
     for name, vertex in vertices.items():
         if vertex.own is not None:
             total[name] += vertex.own.strength
         total[name] += 0.01 * vertex.weak if vertex.symptoms or vertex.own else vertex.weak
-        sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
-        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes) * (1.0 - share)
-        total[sender] += ORIGIN_WORTH * max(0.0, vertex.passes) * share
+        if vertex.passes > 0.0:
+            sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
+            total[name] += ORIGIN_WORTH * vertex.passes * (1.0 - share)
+            total[sender] += ORIGIN_WORTH * vertex.passes * share
 
 
 def _leave_to_others(
@@ -115,7 +149,7 @@ def _leave_to_others(
     """Drop what came with the neighbourhood: in trouble of another incident, later than all here, below nobody here."""
     here = {place_of(alert, topology).vertex for alert in alerts}
     last = max((alert.starts_at for alert in alerts), default=math.inf)
-    others = [name for name, v in vertices.items() if name not in here and first_of(v) > last and elsewhere(name)]
+    others = [name for name, v in vertices.items() if name not in here and elsewhere(name) and first_of(v) > last]
     if others:
         below = topology.needed(here)
         for name in others:

@@ -5,11 +5,10 @@ from collections.abc import Collection, Mapping
 
 from aiopsd.correlate.rootcause.flow import HANDED, hand_to
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
-from aiopsd.correlate.rootcause.load import surges
+from aiopsd.correlate.rootcause.load import ALONE, surges
 from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
 
 SILENT = 0.3  # chance that what is the cause says nothing itself
-ALONE = 0.06  # chance that a vertex that nothing explains is in trouble on its own, in an incident of several
 PASSED = 0.5  # chance that trouble of a callee shows in a caller
 LOOSE = 0.2  # a vertex of which less is explained stands alone
 TOGETHER = 150.0  # s; symptoms of one silent cause start within this
@@ -77,23 +76,27 @@ def _from_above_or_outside(
     standing: int,
 ) -> None:
     """Many that nothing below them explains, within minutes: the load of somebody above, or what is in no graph."""
+    if kind != ALERT:
+        return
     # who is in no graph shares nothing with anybody for want of a graph, not for want of a cause in it
-    loose = [u for u in blame if u not in taken and graph.drawn(u) and sum(shares.get(u, {}).values()) < LOOSE]
-    if kind != ALERT or not loose:
+    drawn = [u for u in blame if u not in taken and graph.drawn(u)]
+    loose = [u for u in drawn if sum(shares.get(u, {}).values()) < LOOSE]
+    if not loose:
         return
-    first = min(vertices[u].symptoms[kind].onset for u in loose)
-    loose = [u for u in loose if vertices[u].symptoms[kind].onset <= first + TOGETHER]
+    began = {u: vertices[u].symptoms[kind].onset for u in drawn}
+    middle = sorted(began.values())[len(began) // 2]
+    ill = [u for u in drawn if abs(began[u] - middle) <= TOGETHER and graph.kind(u) not in GROUND]
+    odds, sender, loaded = max(surges(ill, loose, vertices, graph), default=(-math.inf, "", []))
+    first = min(began[u] for u in loose)
+    loose = [u for u in loose if began[u] <= first + TOGETHER]
     # a node or a zone that is gone also silences what others depend on: their trouble needs no cause of its own
-    if len(loose) < max(UNKNOWN_LEAST, standing + 1):
-        return
-    unknown = math.log(UNKNOWN) + len(loose) * math.log(PASSED / ALONE)
-    odds, sender, loaded = max(
-        ((surge - len(those) * math.log(ALONE), u, those) for surge, u, those in surges(loose, vertices, graph)),
-        default=(-math.inf, "", loose),
-    )
-    if odds > unknown:
+    many = len(loose) >= max(UNKNOWN_LEAST, standing + 1)
+    unknown = math.log(UNKNOWN) + len(loose) * math.log(PASSED / ALONE) if many else 0.0
+    # what is unknown may reach anybody: that these get their load from one vertex would be chance
+    below = len(graph.topology.loaded(sender)) / max(1, len(graph.topology)) if sender else 1.0
+    if odds > max(0.0, unknown + sum(u in loaded for u in loose) * math.log(below)):
         share = HANDED / (1.0 + math.exp(-odds))
         shares[sender] = {c: f * (1.0 - share) for c, f in shares.get(sender, {}).items()}  # theirs comes from it
         hand_to(sender, loaded, share, shares)
-    else:
+    elif many:
         hand_to("", loose, HANDED / (1.0 + math.exp(-unknown)), shares)

@@ -137,6 +137,9 @@ class Ledger:
             if new.service and new.service not in services:
                 services = (*services, new.service)
             runbook = runbook or new.annotations.get("runbook_url", "")
+        speaks = lifecycle.speaker((a for fp in fps if (a := self.alerts.get(fp)) is not None), incident.root)
+        if speaks is not None:
+            runbook = speaks.annotations.get("runbook_url", "") or runbook
         firing = self._firing.get(incident.id, {})
         return replace(
             incident,
@@ -145,7 +148,7 @@ class Ledger:
             firing=sum(firing.values()),
             quiet_since=0.0 if firing else incident.quiet_since,
             severity=lifecycle.worst(firing) if firing else incident.severity,
-            title=lifecycle.title((a for fp in fps if (a := self.alerts.get(fp)) is not None), services, incident.root),
+            title=lifecycle.title(speaks, services, incident.root),
             runbook=runbook,
         )
 
