@@ -116,21 +116,23 @@ def advice(alerts: Iterable[Alert], root: Candidate | None, key: str) -> str:
 
 
 def speaker(alerts: Iterable[Alert], root: Candidate | None) -> Alert | None:
-    """The alert that speaks for an incident: the first of its cause among the first LOOKED, else the first of all."""
-    first = None
+    """Who speaks for an incident, of the first LOOKED: an alert of its cause, of somebody's rule before an anomaly."""
+    first = own = None
     for alert in islice(alerts, LOOKED):
         first = first or alert
         if root is None or alert.service == root.service:
-            return alert
-    return first
+            if not alert.anomaly:
+                return alert
+            own = own or alert
+    return own or first
 
 
 def title(speaks: Alert | None, services: tuple[str, ...], root: Candidate | None) -> str:
     """One line that an operator reads first: the probable cause, what it shows, and how far the trouble reaches.
 
-    What a cause does not show itself is said of whom it is seen at (`stripe: HighErrorRate on payments`). A change that
-    it may come from is named. Without a cause it is the alert's own words; an anomaly's are the metric that left its
-    range furthest.
+    An alert that somebody wrote a rule for goes by its name, which people know; else the metric speaks that left its
+    range furthest. What a cause does not show itself is said of whom it is seen at (`stripe: HighErrorRate on
+    payments`). A change that it may come from is named.
     """
     what = speaks.labels.get("alertname", "alert") if speaks else "alert"
     if speaks is not None and speaks.anomaly and speaks.evidence:
@@ -138,10 +140,10 @@ def title(speaks: Alert | None, services: tuple[str, ...], root: Candidate | Non
     where = (speaks.service or speaks.labels.get("instance", "")) if speaks else ""
     if root is None:
         return f"{what} on {where}" if where else what
-    seen_at = ""
-    if root.evidence:
+    own, seen_at = speaks is not None and speaks.service == root.service, ""
+    if root.evidence and (speaks is None or speaks.anomaly or not own):
         what = _words(root.evidence[0])
-    elif where and where != root.service:
+    elif where and not own:
         seen_at = f" on {where}"
     change = root.changes[0] if root.changes else None
     after = f" after {' '.join(filter(None, (change.kind, change.version)))}" if change is not None else ""
