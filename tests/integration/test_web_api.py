@@ -240,7 +240,7 @@ async def test_a_refused_body_names_the_field(site: TestSite) -> None:
         told = await site.post(f"/api/v1/incidents/{one}/ack", body, status=400)
         assert (told["where"], said in told["message"]) == (where, True)
     told = await site.post(f"/api/v1/incidents/{one}/verdict", {"kind": "root", "actor": "me"}, status=400)
-    assert told["message"] == "Invalid enum value 'root': expected one of cause, split, merge, noise"
+    assert told["message"] == "Invalid enum value 'root', expected one of: cause, split, merge, noise"
     window = {"actor": "me", "matchers": [{"name": "a"}], "ends_at": "2100-01-01T00:00:00Z"}
     assert (await site.post("/api/v1/maintenance", window, status=400))["where"] == "matchers[0].value"
 
