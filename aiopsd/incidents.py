@@ -99,19 +99,21 @@ def _words(e: Evidence) -> str:
     return f"{e.metric} {e.direction}" if e.direction in ("low", "high") else e.metric
 
 
-def advice(alerts: Iterable[Alert], root: Candidate | None, key: str) -> str:
-    """What annotations (an owner's, a rule pack's) say to whoever has to act; the alerts of the cause are asked first.
+def advice(alerts: Iterable[Alert], root: Candidate | None, key: str) -> tuple[str, str]:
+    """(what annotations say to whoever has to act, whose that is); the alerts of the cause are asked first.
+
+    Whose is "" for what the cause's own alerts say, and where there is no cause; so is the text when nobody says any.
 
     Args:
         key: one of ADVICE.
     """
-    names = ADVICE[key]
-    found = ((a, text) for a in alerts if (text := next((v for n in names if (v := a.annotations.get(n, ""))), "")))
-    other = ""
-    for alert, text in found:
-        if root is None or alert.service == root.service:
-            return text
-        other = other or text
+    other = ("", "")
+    for alert in alerts:
+        text = next((said for name in ADVICE[key] if (said := alert.annotations.get(name, ""))), "")
+        if text and (root is None or alert.service == root.service):
+            return text, ""
+        if text and not other[0]:
+            other = (text, alert.service or alert.labels.get("alertname", ""))
     return other
 
 

@@ -80,11 +80,12 @@ def test_a_change_stands_in_the_title() -> None:
 
 
 def test_advice_is_the_causes_own_where_there_is_some() -> None:
-    """Somebody else's runbook is better than none, and worse than the cause's."""
+    """Somebody else's runbook is better than none, worse than the cause's, and never passed off as that."""
     theirs = alert(service="web", annotations={"runbook_url": "https://r/web"})
     own = alert(annotations={"runbook": "https://r/db"})
     cause = Candidate(service="db")
 
-    assert advice([theirs, own], cause, "runbook") == "https://r/db"
-    assert advice([theirs], cause, "runbook") == "https://r/web"
-    assert advice([], cause, "runbook") == ""
+    assert advice([theirs, own], cause, "runbook") == ("https://r/db", "")
+    assert advice([theirs], cause, "runbook") == ("https://r/web", "web")
+    assert advice([theirs], None, "runbook") == ("https://r/web", "")
+    assert advice([], cause, "runbook") == ("", "")
