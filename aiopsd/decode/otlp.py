@@ -204,9 +204,9 @@ def _summary(point: Any) -> list[_Sample]:
 
 
 def _bound(value: float) -> str:
-    """As Prometheus writes the value of `le`: +Inf, 1, 0.25."""
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
+    """As Prometheus writes the value of `le`: +Inf, 1, 0.25; NaN for a bound that is none."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
