@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from aiopsd.errors import ConfigError
+from aiopsd.errors import ConfigError, refused
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def plugin_config(kind: type[T], raw: object, path: str) -> T:
     try:
         return msgspec.convert(raw, kind, dec_hook=_dec_hook)
     except msgspec.ValidationError as e:
-        text, _, where = str(e).partition(" - at `$")
+        text, where = refused(e, kind)
         if (unknown := _UNKNOWN.search(text)) and unknown.group(1) in _ALERTMANAGERS:
             text += " (of Alertmanager: docs/how-to/from-alertmanager.md says what to write here)"
-        raise ConfigError(text, path + where.rstrip("`")) from None
+        raise ConfigError(text, path + where.removeprefix("$")) from None

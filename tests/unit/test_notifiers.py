@@ -274,6 +274,16 @@ def test_a_page_says_what_to_do_first() -> None:
     assert text.links(note(alerts=(other, own)))[1:] == [("Runbook", "https://r/db"), ("Dashboard", "https://g/db")]
 
 
+def test_what_others_advise_is_said_to_be_theirs() -> None:
+    """Who is sent to `df -h` reads that it is for redis, where cart is the probable cause."""
+    theirs = {"first_look": "df -h", "owner": "storage", "dashboard": "https://g/redis"}
+    page = note(alerts=(alert("DiskFull", "redis", annotations=theirs),), incident=replace(INCIDENT, runbook=""))
+
+    facts = dict(text.facts(page))
+    assert (facts["First look"], facts["Owner"]) == ("df -h (of redis)", "storage (of redis)")
+    assert text.links(page)[1:] == [("Dashboard of redis", "https://g/redis")]
+
+
 def test_a_change_is_told_with_its_version_author_and_link() -> None:
     """Who is woken by a bad release can open it: version, how long before, by whom, and its link."""
     release = ChangeEvent(

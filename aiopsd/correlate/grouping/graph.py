@@ -31,6 +31,7 @@ class Link(NamedTuple):
     up: int  # steps from it to this one
     shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
     ground: bool = False  # this one stands on it: its trouble breaks what runs there, whatever that then shows
+    load: float = 0.0  # share of this one's load that it sends; 0: little
 
 
 HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, (), True), Link(0, 1, ())
@@ -236,6 +237,7 @@ class Graph:
         below = walk(vertex, self.hops, topology.callees)
         below.update(dict.fromkeys(hosts, 1))
         above = walk(vertex, self.hops, topology.callers)
+        senders = topology.senders(vertex)
         shared: dict[str, list[tuple[str, int]]] = {}
         for callee, distance in below.items():
             if distance == 1 and not self.is_host(callee):
@@ -244,13 +246,19 @@ class Graph:
                     if other != vertex:
                         shared.setdefault(other, []).append((callee, max(0, len(callers) - 2)))
         links = {
-            other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())), other in hosts)
-            for other in dict.fromkeys((*below, *above, *shared))
+            other: Link(
+                below.get(other, 0),
+                above.get(other, 0),
+                tuple(shared.get(other, ())),
+                other in hosts,
+                senders.get(other, 0.0),
+            )
+            for other in dict.fromkeys((*below, *above, *shared, *senders))
         }
         called = topology.callees(vertex)
         callees = dict.fromkeys((*called, *hosts))
         callers_of = dict.fromkeys(topology.callers(vertex))
-        beside = frozenset(shared.keys() - below.keys() - above.keys())
+        beside = frozenset(shared.keys() - below.keys() - above.keys() - senders.keys())
         return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links, beside)
 
     def near(self, spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:

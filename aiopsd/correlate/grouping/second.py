@@ -13,6 +13,7 @@ from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
 from aiopsd.correlate.grouping.state import Revision, State, Trouble, Waiting, drop_in
 from aiopsd.correlate.grouping.strangers import Strangers
+from aiopsd.correlate.grouping.surges import Surges
 from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
 
 SPELLS = 16  # troubles of one vertex at a time beyond which an alert that comes and goes makes no further ones
@@ -39,6 +40,7 @@ class Second:
         forest: Forest,
         thoughts: Thoughts,
         layers: Layers,
+        surges: Surges,
     ) -> None:
         self.s = s
         self.graph = graph
@@ -48,6 +50,7 @@ class Second:
         self.forest = forest
         self.thoughts = thoughts
         self.layers = layers
+        self.surges = surges
         self.mates: dict[str, Waiting] = {}  # vertex -> first of this second that was told of an incident
         self.fresh: tuple[Waiting, Look, Known] | None = None  # what `place` found, if nothing has changed since
         for item in s.waiting:
@@ -188,6 +191,7 @@ class Second:
                     self.thoughts.recheck(other)
         if how != "same":
             self.layers.new(trouble, look.spot, look.near)
+            self.surges.look(trouble)
 
     def flaps(self, trouble: Trouble) -> bool:
         """Whether what fires again goes on with its last spell: the first spells are troubles of their own.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link, Spot
 from aiopsd.correlate.grouping.memory import Memory
-from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, delay
+from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, Odds, delay
 from aiopsd.correlate.grouping.passages import HOP_MEAN, HOP_SCALE
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 from aiopsd.correlate.grouping.strangers import Strangers, share
@@ -46,6 +46,7 @@ class Part(NamedTuple):
     ends: tuple[float, ...]  # of what ended and has not fired again
     firing: int
     gain: float  # log-odds of the names it began with as those of a cause
+    load: float  # chance that load which it sends breaks what gets all its load from there
 
 
 class Story:
@@ -153,14 +154,21 @@ class Story:
                 put(passed, other, self._explain(other, self.graph.spot(other)))
             elif not troubles:
                 continue
-            elif (link := links.get(other)) is not None:
-                if value > _SHARED_TOP and other in beside:
+            elif (link := self._link(other, v, links)) is not None:
+                if value > _SHARED_TOP and other in beside and not link.load:
                     continue
-                w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared), value)
+                w, how = self._from(other, parts[other].onset, v, link, value)
                 if w > value:
                     put(passed, other, (w, v, how))
             elif value == STRANGE:
                 put(passed, other, self._stray(parts[other].troubles[0]))
+
+    def _link(self, v: str, other: str, links: dict[str, Link]) -> Link | None:
+        """How `other` stands to `v`, where `links` are those of `other`."""
+        if self.parts[other].load:
+            return self.graph.around(v).get(other)  # load reaches further than `links` do
+        link = links.get(v)
+        return link and Link(link.up, link.down, link.shared)
 
     def _inside(self, among: "dict[str, None] | dict[str, Link]") -> set[str]:
         """Of some vertices those that are in the story; for what does not depend on their order."""
@@ -191,7 +199,7 @@ class Story:
         if not seen:
             inner += SILENT
         ends = tuple(end for end, _ in seen.values() if end >= 0.0)
-        return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain)
+        return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain, max(t.load for t in troubles))
 
     def _ends(self, part: Part) -> float:
         """How its ends fit those of the others."""
@@ -268,7 +276,7 @@ class Story:
         Of what is less likely than `least` it is enough to say so.
         """
         gap = onset - self.parts[other].onset
-        d, u, shared, _ = link
+        d, u, shared, _, load = link
         best, how = -99.0, ""
         steps, climbs = d or u, d > 0
         if steps:
@@ -282,6 +290,10 @@ class Story:
         elif steps:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
+        if load and self.parts[other].load:
+            w = Odds.loaded(gap, self.parts[other].load, load)
+            if w > best:
+                best, how = w, "loaded"
         if shared and least <= _SHARED_TOP and best < _SHARED_TOP:
             top = SHARED + delay(gap, 0.0, SHARED_SCALE)
             quiet = [rest for callee, rest in shared if callee not in self.parts] if top >= least else ()
