@@ -34,6 +34,7 @@ class DecodeReason(StrEnum):
     VALUE = "value"
     TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"  # a known format or feature that we do not take
+    DECODER = "decoder"  # its decoder failed on it: a bug, of ours or of a plug-in
 
 
 class DeliveryReason(StrEnum):
