@@ -408,7 +408,9 @@ class Topology:
                 for caller, share in further.items():
                     found[caller] = found.get(caller, 0.0) + share
                 front = further
-            known = self._senders[name] = {caller: share for caller, share in found.items() if share >= MOSTLY}
+            # a path through a cycle counts again
+            known = {caller: min(1.0, share) for caller, share in found.items() if share >= MOSTLY}
+            self._senders[name] = known
         return known
 
     def loaded(self, name: str) -> Mapping[str, float]:

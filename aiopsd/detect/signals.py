@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from aiopsd.config import SignalRule
+from aiopsd.decode.series import TEMPORALITY
 from aiopsd.matchers import Match
 
 NAME = "__name__"
@@ -70,7 +72,7 @@ def by_name(metric: str) -> Signal:
     base = metric.removesuffix("_sum")
     if base != metric and set(_SPLIT.split(base.lower())[-1:]) & _COUNTED:
         # what is counted has no running sum as what is measured has: it is the sum of a period (CloudWatch's exporters)
-        return msgspec.structs.replace(by_name(base), counter=False)
+        return replace(by_name(base), counter=False)
     counter = metric.endswith(_COUNTER)
     if metric.endswith("_bucket"):
         # a dozen more times what the histogram's count and sum say already: they would outvote the service's others
@@ -110,7 +112,8 @@ class Signals:
             if len(self._cache) >= 100_000:
                 self._cache.clear()  # a sender that invents names must not fill the memory
             possible = self._cache[metric] = tuple(self._possible(metric))
-        return next(signal for rest, signal in possible if rest is None or rest(labels))
+        signal = next(signal for rest, signal in possible if rest is None or rest(labels))
+        return replace(signal, counter=False) if TEMPORALITY in labels else signal
 
     def _possible(self, metric: str) -> Iterator[tuple[Match | None, Signal]]:
         named = by_name(metric)

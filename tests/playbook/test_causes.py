@@ -158,10 +158,10 @@ def test_evidence_is_asked_for_again_just_before_the_page_and_later(room: Room) 
     room.tell(126.0, Tick())
     assert room.asked == [100.0, 125.0]
     room.answer(126.0, cpu("db", 0.9, at=120.0))
-    room.tell(1000.0, Tick())
+    room.tell(3000.0, Tick())
 
     assert root(room.notes[0]).service == "db"
-    assert room.asked == [100.0, 125.0, 220.0, 400.0]
+    assert room.asked == [100.0, 125.0, 220.0, 400.0, 700.0, 1300.0]
 
 
 def test_who_knows_nothing_is_not_asked_again(room: Room) -> None:

@@ -94,6 +94,20 @@ def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
     assert found[0].metric == "cpu"
 
 
+def test_a_trouble_of_one_vertex_weighs_what_it_does_beside_one_that_has_nothing_to_do_with_it() -> None:
+    """All its kinds of signal, and the names that history finds at origins."""
+    calls, page = graph("web>pay pay>db batch>store"), alert("pay")
+    evidence = [signal("pay", "latency", 30), signal("pay", "errors", 8), signal("pay", "resource", 5, metric="cpu")]
+    known = Knowledge(origin={"Slow": 1.5})
+
+    alone = rank([page], calls, evidence, onset=T0, page=page, feedback=known)
+    beside = rank([page, alert("batch", 5)], calls, evidence, onset=T0, page=page, feedback=known)
+
+    assert names(alone) == ["pay"]
+    pay = next(c for c in beside if c.service == "pay")
+    assert (alone[0].score, alone[0].reason, alone[0].chain) == (pay.score, pay.reason, pay.chain)
+
+
 def test_who_fell_silent_is_told_in_the_words_of_its_alert() -> None:
     """A cause that shows no number outside of its range says what its alert says, not that it deviates."""
     flat = signal("pay", "latency", 0.1, channel="no-data")
@@ -548,3 +562,47 @@ def test_a_shared_zone_is_not_blamed_for_what_calls_explain() -> None:
     topology = graph("web>cart web>orders cart>db orders>db web>z cart>z orders>z db>z", z="zone")
 
     assert names(rank(alerts, topology, onset=T0))[0] == "db"
+
+
+def test_what_explains_nothing_that_alerts_comes_after_what_does() -> None:
+    """Louder trouble elsewhere, which nobody who alerts can feel, does not outdo the callee that explains the page."""
+    calls = graph("web>cart web>pay pay>mail")
+    evidence = [
+        signal("web", "latency", 12, level=1.0, normal=0.1, metric="mean"),
+        signal("cart", "latency", 8, level=0.8, normal=0.1, metric="mean"),
+        signal("mail", "latency", 900, level=9.0, normal=0.1, metric="mean"),
+        signal("pay", "traffic", 0, metric="requests", traffic=10.0),
+    ]
+
+    found = rank([alert("web")], calls, evidence, onset=T0, page=alert("web"))
+
+    assert names(found)[0] == "cart"
+    assert "mail" in names(found)
+
+
+@pytest.mark.parametrize(("step", "first"), [(300.0, "cart"), (15.0, "web")])
+def test_an_onset_is_as_exact_as_its_series_is_sampled(step: float, first: str) -> None:
+    """A callee seen five minutes after its caller explains it if it is sampled that seldom, and not if it is often."""
+    evidence = [
+        signal("web", "latency", 20, level=1.0, normal=0.1, metric="mean", recent=((T0, 1.0),)),
+        signal(
+            "cart", "latency", 20, 300.0, level=1.0, normal=0.1, scale=0.05, metric="mean",
+            recent=((T0 + 300.0 - step, 0.1), (T0 + 300.0, 1.0)),
+        ),
+    ]  # fmt: skip
+
+    assert names(rank([alert("web")], graph("web>cart"), evidence, onset=T0, page=alert("web")))[0] == first
+
+
+def test_means_are_explained_by_means() -> None:
+    """A callee whose slowest requests alone got slower adds nothing to its caller's mean, whatever its p99 says."""
+    evidence = [
+        signal("web", "latency", 20, level=1.0, normal=0.1, metric="latency_mean"),
+        signal("mail", "latency", 40, level=2.0, normal=0.2, metric="latency_p99"),
+        signal("mail", "latency", 0.2, level=0.101, normal=0.1, metric="latency_mean"),
+        signal("cart", "latency", 10, level=0.8, normal=0.1, metric="latency_mean"),
+    ]
+
+    found = rank([alert("web")], graph("web>cart web>mail"), evidence, onset=T0, page=alert("web"))
+
+    assert names(found)[0] == "cart"

@@ -324,12 +324,15 @@ def test_walks_of_a_deep_graph_are_kept_in_a_bounded_memory() -> None:
 def test_load_comes_from_above_in_shares() -> None:
     """Callers call alike: each vertex above one has a share of its load, by all paths; small shares are left out."""
     graph = Topology(100.0)
-    graph.apply(edges("mesh", "web>cart", "web>pay", "cart>db", "pay>db", "job>db", "db>disk", "a>b", "b>a"), 1.0)
+    graph.apply(
+        edges("mesh", "web>cart", "web>pay", "cart>db", "pay>db", "job>db", "db>disk", "a>b", "b>a", "b>c"), 1.0
+    )
 
     assert graph.senders("cart") == {"web": 1.0}
     assert graph.senders("db") == {"web": pytest.approx(2 / 3)}
     assert graph.senders("disk") == {"db": 1.0, "web": pytest.approx(2 / 3)}
     assert graph.senders("a") == {"b": 1.0}
+    assert graph.senders("c") == {"b": 1.0, "a": 1.0}
     assert graph.loaded("web") == {v: graph.senders(v)["web"] for v in ("cart", "pay", "db", "disk")}
     assert graph.loaded("job") == {}
 

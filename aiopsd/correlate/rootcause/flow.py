@@ -4,19 +4,19 @@ import math
 from collections.abc import Iterable, Mapping
 
 from aiopsd.correlate.rootcause.graph import Graph
-from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
+from aiopsd.correlate.rootcause.symptoms import ALERT, Heard, Symptom, Vertex
 
 HANDED = 0.95  # at most so much of its blame does a vertex hand on
-OWN_EXPLAINS = 0.8  # how far a callee's resource trouble explains a caller's symptom
+OWN_EXPLAINS = 0.8  # how far a callee's trouble of another kind explains a caller's symptom
 LOOK_THROUGH = 3  # steps through vertices that say nothing
 DIM = 0.35  # what is left of an explanation for each silent vertex between
-LATE = 30.0  # s; a cause may be seen so much later than its symptom
-LATE_SCALE = 60.0  # s; beyond that its share falls off
+LATE = 30.0  # s; a cause may be seen so much later than its symptom, or by one sample of its own if that is longer
+LATE_SCALE = 60.0  # s; beyond that its share falls off; not faster than it is sampled
 Shares = dict[str, dict[str, float]]  # symptom vertex -> cause -> part of it that the cause explains
 
 
 def shares_of(
-    u: str, kind: str, vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float]
+    u: str, kind: str, vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float], heard: Heard
 ) -> dict[str, float]:
     """What part of the symptom of `u` each callee explains; silent vertices are looked through."""
     suspects = graph.suspects(u)
@@ -33,24 +33,23 @@ def shares_of(
                 continue
             seen.add(c)
             other = vertices.get(c)
-            its = other.symptoms.get(kind) if other is not None else None
-            if its is not None:
-                f = min(1.0, its.strength / mine.strength)
-                if its.metric == mine.metric and mine.shift > 0.0 and kind != ALERT:
-                    calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
-                    f = min(1.0, 2.0 * f) * min(1.0, its.shift * calls / mine.shift)
-                when = its.onset
-            elif other is not None and other.own is not None:
-                f, when = OWN_EXPLAINS * min(1.0, other.own.strength / mine.strength), other.own.onset
-            elif other is not None and other.symptoms:
-                s = max(other.symptoms.values(), key=lambda s: s.strength)
-                f, when = OWN_EXPLAINS * min(1.0, s.strength / mine.strength), s.onset
-            elif c in traffic:
-                continue  # it speaks, and is well
-            else:
-                further += [(d, dim * DIM) for d in graph.suspects(c)]
+            same = other.symptoms.get(kind) if other is not None else None
+            its = same or (_worst(other) if other is not None else None)
+            if its is None:
+                if c not in traffic:  # else it speaks, and is well
+                    further += [(d, dim * DIM) for d in graph.suspects(c)]
                 continue
-            f *= dim * math.exp(-max(0.0, when - mine.onset - LATE) / LATE_SCALE)
+            f = min(1.0, its.strength / mine.strength)
+            if same is None:
+                f *= OWN_EXPLAINS
+            elif kind != ALERT and mine.shift > 0.0:
+                # what a callee's percentile gained, its callers' means need not: like is compared with like
+                shift = its.shift if its.metric == mine.metric else heard.shift(c, mine.metric)
+                if shift is not None:
+                    calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
+                    f = min(1.0, 2.0 * f) * min(1.0, shift * calls / mine.shift)
+            after = its.onset - mine.onset - max(LATE, its.step)
+            f *= dim * math.exp(-max(0.0, after) / max(LATE_SCALE, its.step))
             if f > 0.01:
                 parts[c] = f
         front = further
@@ -61,6 +60,11 @@ def shares_of(
     if vertices[u].passes > 0.0:  # its own alerts usually stand at origins
         handed /= 1.0 + vertices[u].passes
     return {c: handed * f / tot for c, f in parts.items()}
+
+
+def _worst(vertex: Vertex) -> Symptom | None:
+    """What it shows of another kind: first of all its own trouble."""
+    return vertex.own or max(vertex.symptoms.values(), key=lambda s: s.strength, default=None)
 
 
 def hand_to(cause: str, callers: Iterable[str], share: float, shares: dict[str, dict[str, float]]) -> None:

@@ -19,6 +19,8 @@ CHANGE_WORTH = 0.5  # a change just before the onset raises its service's score 
 CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
 INFERRED = 0.3  # a vertex that only ever stands for the far end of a call is seldom a cause of its own
+APART = 0.3  # worth of what explains nothing that alerts here: metrics always show something somewhere
+HARDLY = 0.05  # a symptom of which a smaller part than this is explained is not
 Reasons = dict[str, dict[str, tuple[float, str]]]  # symptom vertex -> cause -> (share, kind of signal)
 
 
@@ -55,8 +57,12 @@ def rank(
         return ()
     graph = Graph(topology, under, grounds, known.hosted, vertices, traffic)
     where = place_of(page, topology).vertex if page is not None else ""
-    total, why, sent = _blamed(vertices, graph, traffic, where, known)
+    total, why, sent = _blamed(vertices, graph, traffic, heard, where, known)
     _add_own(total, vertices, sent)
+    related = _related(vertices, why, graph)
+    for name in total:
+        if name not in related:
+            total[name] *= APART
     near = changes_before(changes, topology, began)
     for name in total:
         total[name] = _weighed(total[name], name, near, known, topology)
@@ -69,7 +75,12 @@ def rank(
 
 
 def _blamed(
-    vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float], where: str, known: Knowledge
+    vertices: Mapping[str, Vertex],
+    graph: Graph,
+    traffic: Mapping[str, float],
+    heard: Heard,
+    where: str,
+    known: Knowledge,
 ) -> tuple[dict[str, float], Reasons, dict[str, tuple[str, float]]]:
     """Blame flows from symptoms to causes, one kind of signal after the other; `where` is the page's vertex.
 
@@ -88,7 +99,7 @@ def _blamed(
         blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
         if kind != ALERT and where in blame:
             blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
-        shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic))}
+        shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic, heard))}
         silent_causes(blame, shares, kind, vertices, graph)
         if kind == ALERT:
             sent = run_down(shares, vertices, graph, known)
@@ -99,6 +110,25 @@ def _blamed(
                 if f > why.setdefault(u, {}).get(c, (0.0, ""))[0]:
                     why[u][c] = (f, kind)
     return total, why, sent
+
+
+def _related(vertices: Mapping[str, Vertex], why: Reasons, graph: Graph) -> set[str]:
+    """What alerts here, and what explains any of that, directly or through others.
+
+    What shows no symptom that could be explained (only its processor, say) may stem from anything that it calls.
+    """
+    found = {name for name, v in vertices.items() if v.alerts}
+    front = list(found)
+    while front:
+        u = front.pop()
+        causes = [c for c, (f, _) in why.get(u, {}).items() if f > HARDLY]
+        if u in vertices and not vertices[u].symptoms:
+            causes += [c for c in graph.suspects(u) if c in vertices]
+        for c in causes:
+            if c not in found:
+                found.add(c)
+                front.append(c)
+    return found
 
 
 def _add_own(total: dict[str, float], vertices: Mapping[str, Vertex], sent: Mapping[str, tuple[str, float]]) -> None:

@@ -60,6 +60,13 @@ class Heard:
                 self._of.setdefault(e.service, []).append(e)
         return self._of.get(service, ())
 
+    def shift(self, service: str, statistic: str) -> float | None:
+        """How far the service's series of this signature went the harmful way, be it calm; None when it has none."""
+        for e in self.of(service):
+            if signature(e) == statistic:
+                return abs(e.level - e.normal) if e.deviation > 0.0 else 0.0
+        return None
+
     def usual(self, resource: str) -> float:
         """Median of what is normal for such a resource among all services; 0 when there is none."""
         if self._levels is None:
@@ -116,6 +123,7 @@ class Symptom(NamedTuple):
     metric: str
     deviation: float  # robust scales; 0 for an alert
     evidence: Evidence | None
+    step: float = 0.0  # s between samples: the trouble may have begun so much before it was seen
 
     @property
     def text(self) -> str:
@@ -218,6 +226,12 @@ def collect(
     return vertices, under, grounds, traffic
 
 
+def _step(e: Evidence) -> float:
+    """Seconds between its samples; 0 when it has too few."""
+    recent = e.recent
+    return (recent[-1][0] - recent[0][0]) / (len(recent) - 1) if len(recent) > 1 else 0.0
+
+
 def _who(e: Evidence) -> tuple[object, ...]:
     return (e.service, e.metric, *sorted(e.labels.items()))
 
@@ -262,7 +276,7 @@ def take_evidence(vertices: dict[str, Vertex], name: str, e: Evidence) -> None:
     if e.kind in RESOURCES:
         if e.level < e.normal and harm_of(e) == "both":
             gain *= FALLS
-        symptom = Symptom(gain, e.onset, abs(e.level - e.normal), signature(e), e.deviation, e)
+        symptom = Symptom(gain, e.onset, abs(e.level - e.normal), signature(e), e.deviation, e, _step(e))
         if vertex.own is None or (gain, symptom.metric) > (vertex.own.strength, vertex.own.metric):
             vertex.own = symptom
     elif e.kind == "traffic":
@@ -271,7 +285,7 @@ def take_evidence(vertices: dict[str, Vertex], name: str, e: Evidence) -> None:
         kind = e.kind
         if kind not in SYMPTOMS:  # nobody knows what it means, but it can be compared with itself elsewhere
             kind, gain = f"{e.kind} {e.metric}", gain * WEIGHT["other"]
-        symptom = Symptom(gain, e.onset, abs(e.level - e.normal), signature(e), e.deviation, e)
+        symptom = Symptom(gain, e.onset, abs(e.level - e.normal), signature(e), e.deviation, e, _step(e))
         # percentiles do not add up along a call; where there is a mean, it is the physical quantity
         mean = not _is_percentile(e)
         have = vertex.symptoms.get(kind)

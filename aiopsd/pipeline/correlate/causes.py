@@ -30,8 +30,9 @@ RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any gro
 ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
 ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
 # s after an incident opened, or got its first alert: evidence is asked for again, because metrics lag behind alerts.
-# The first is just before the end of the default group_wait, so that the page knows what there is to know.
-ASK_AGAIN = (25.0, 120.0, 300.0)
+# The first is just before the end of the default group_wait, so that the page knows what there is to know; the last
+# ones are for metrics of one sample in five minutes, of which it takes two until trouble is told from a lone peak.
+ASK_AGAIN = (25.0, 120.0, 300.0, 600.0, 1200.0)
 ASK_EVERY = 60.0  # s; what is new of an incident has its evidence asked for again at most so often
 NAMED = 0.9  # confidence from which a cause says what belongs together: by its own measure it errs once in ten times
 ANSWER_WAIT = 2.0  # s; a first page that is due sooner than so long after the question waits for the answer
