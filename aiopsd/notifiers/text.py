@@ -88,9 +88,8 @@ def change(item: Notification) -> str:
         until = f" until {clock(incident.ack_until, item.stamp)}" if incident.ack_until else ""
         return f"Acknowledged by {incident.acked_by or 'somebody'}{until}."
     if item.reason is NotifyReason.MERGED:
-        into = (
-            f"incident {incident.merged_into}" if incident is not None and incident.merged_into else "another incident"
-        )
+        other = f"incident {incident.merged_into}" if incident is not None and incident.merged_into else ""
+        into = item.into or other or "another incident"
         return f"Merged into {into}, which goes on as {item.supersedes}."
     if item.reason is NotifyReason.ALL_RESOLVED:
         return _ended(item)

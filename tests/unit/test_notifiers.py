@@ -157,7 +157,13 @@ CASES = {
         changed=(),
     ),
     "merged": note(
-        Action.RESOLVE, NotifyReason.MERGED, incident=MERGED, alerts=(), changed=(), supersedes="aiopsd-other"
+        Action.RESOLVE,
+        NotifyReason.MERGED,
+        incident=MERGED,
+        alerts=(),
+        changed=(),
+        supersedes="aiopsd-other",
+        into="orders-db: Down, 2 more affected",
     ),
     "labels": note(**LABELS),
 }

@@ -138,7 +138,7 @@ class Causes:
             ledger.audit(
                 incident_id,
                 "root",
-                f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
+                f"probable root cause: {after.service or 'unknown upstream'} ({after.confidence:.0%} sure)",
                 reason=after.reason,
             )
         if not over:
