@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from aiopsd.errors import ConfigError
+from aiopsd.errors import ConfigError, refused
 
 _SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C where libyaml is there; the same nodes and marks
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -84,8 +84,7 @@ class Marked:
         try:
             return msgspec.convert(self.value if self.value is not None else {}, kind, dec_hook=hook)
         except msgspec.ValidationError as e:
-            text, _, where = str(e).partition(" - at `")
-            raise self.error(text, where.rstrip("`") or "$") from None
+            raise self.error(*refused(e, kind)) from None
 
     def _check_keys(self, node: Any) -> None:
         if isinstance(node, yaml.MappingNode):

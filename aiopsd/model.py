@@ -413,6 +413,7 @@ class IncidentState(StrEnum):
 VERBS = {  # kind of edge -> how a person reads it
     "calls": "calls",
     "called_by": "is called by",
+    "suspected": "may depend on",
     "runs_on": "runs on",
     "located_in": "is in",
     "reads": "reads",
@@ -547,6 +548,7 @@ class Notification(Noun, frozen=True, kw_only=True, tag="notification"):
     changed: tuple[str, ...] = ()  # fingerprints that are new or newly resolved since the last one
     incident: Incident | None = None
     supersedes: str = ""  # after a merge: the dedup_key that this one replaces, or that lives on
+    into: str = ""  # ... and what the incident that lives on is called
     external_url: str = ""
     truncated: int = 0
 
@@ -627,6 +629,9 @@ class AskEvidence(Noun, frozen=True, kw_only=True, tag="ask"):
     incident: str
     services: tuple[str, ...]
     since: float  # onset of the incident: what came before it is lead-in
+    others: int = (
+        0  # of each partition so many services more, loudest first, that nobody asked for and that are not well
+    )
 
 
 class Maintain(Noun, frozen=True, kw_only=True, tag="maintain"):

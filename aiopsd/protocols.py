@@ -51,8 +51,8 @@ class DetectLike(Protocol):
         """`Append` and `Reject` effects of these records, in order of their offsets; batch-invariant like the other."""
         ...
 
-    def evidence(self, services: Sequence[str], since: float) -> list[Any]:
-        """`model.Evidence` of these services, sub-threshold included; reads state and changes none."""
+    def evidence(self, services: Sequence[str], since: float, others: int = 0) -> list[Any]:
+        """`model.Evidence` of these services and `others` more, sub-threshold included; reads state, changes none."""
         ...
 
     def snapshot(self) -> Snapshot: ...

@@ -85,7 +85,7 @@ class _Play:
         record = JournalRecord(offset=self._offset, stamp=self._now, body=body)
         self._offset += 1
         for question in self._take(self.correlate.step([record])):
-            found = tuple(self.detect.evidence(question.services, question.since))
+            found = tuple(self.detect.evidence(question.services, question.since, question.others))
             if found:
                 asof = self.detect.watermark
                 answer = EvidenceDigest(

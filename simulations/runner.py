@@ -121,7 +121,7 @@ class Run:
         effects = self.correlate.step(journal[-1:])
         self.result.correlate_cpu += time.process_time() - began
         for question in self._take(effects):
-            evidence = tuple(self.detect.evidence(question.services, question.since))
+            evidence = tuple(self.detect.evidence(question.services, question.since, question.others))
             self.result.questions += 1
             if evidence:
                 answer = EvidenceDigest(

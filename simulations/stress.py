@@ -178,6 +178,7 @@ CHANGES: dict[str, Change] = {
     "no page": no_page,
     "10 % of edges missing": edges_missing(0.1),
     "30 % of edges missing": edges_missing(0.3),
+    "no edges at all": edges_missing(1.0),
     "half of the others silent": services_silent(0.5),
     "nodes without labels": unlabelled,
     "services renamed": services_renamed,

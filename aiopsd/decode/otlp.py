@@ -204,9 +204,9 @@ def _summary(point: Any) -> list[_Sample]:
 
 
 def _bound(value: float) -> str:
-    """As Prometheus writes the value of `le`: +Inf, 1, 0.25."""
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
+    """As Prometheus writes the value of `le`: +Inf, 1, 0.25; NaN for a bound that is none."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
@@ -237,19 +237,24 @@ class _Metric:
         # no byte of UTF-8 is 0xff; what is not UTF-8 has no series, and so no key
         self.key: bytes = b"\xff".join((resource.key + told, self._name, self._unit, b""))
         self.plain = self.kind in _NUMBERS
+        self._named: str | None = None
 
     @property
     def where(self) -> str:
         """The metric, as a refusal names it."""
         return f"metric `{self._name[:100].decode(errors='replace')}`"
 
-    @cached_property
     def name(self) -> str:
         """As Prometheus names it, without what its kind of sample adds.
 
         Raises:
             DecodeError: LABELS, or UNSUPPORTED: nothing of the metric can be taken.
         """
+        if self._named is None:
+            self._named = self._find_name()
+        return self._named
+
+    def _find_name(self) -> str:
         try:
             name, unit = self._name.decode(), self._unit.decode()
         except UnicodeDecodeError:
@@ -270,7 +275,7 @@ class _Metric:
         """
         from aiopsd.decode import otlp_shapes
 
-        assert self.name
+        self.name()  # without one nothing of it can be taken
         message, samples_of = _KINDS[self.kind]
         try:
             point = getattr(otlp_shapes, message).FromString(payload)
@@ -327,7 +332,7 @@ class _Metric:
         Raises:
             DecodeError: see `series.checked`; MALFORMED: an attribute.
         """
-        labels = {**self.resource.labels, **_attributes(point.attributes), NAME: self.name + sample.suffix}
+        labels = {**self.resource.labels, **_attributes(point.attributes), NAME: self.name() + sample.suffix}
         if sample.label:
             labels[sample.label] = sample.of
         if self.delta:
@@ -432,7 +437,8 @@ class Otlp:
         for *_, metric in _metrics(self._parse(body)):
             for payload in metric.points:
                 try:
-                    if not (metric.name and metric.plain and metric.quick(payload)):
+                    metric.name()
+                    if not (metric.plain and metric.quick(payload)):
                         metric.read(payload)
                     taken += 1
                 except DecodeError as e:

@@ -10,7 +10,7 @@ how the samples were cut into steps.
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -457,6 +457,14 @@ class Join:
             del self.members[row]
             self.touched.add(row)
         del self.subjects[subject.key]
+
+    def loudest(self, now: float, since: float, most: int, besides: Collection[str] = ()) -> list[str]:
+        """Services that were outside their ranges at `since` or later, loudest first; those in `besides` left out."""
+        loud: dict[str, float] = {}
+        for subject in self.subjects.values():
+            if subject.service not in besides and any(e.bad >= since for e in subject.entries.values()):
+                loud[subject.service] = max(loud.get(subject.service, 0.0), subject.loud(now))
+        return sorted(loud, key=lambda service: (-loud[service], service))[:most]
 
     # ------------------------------------------------------------------ words
 

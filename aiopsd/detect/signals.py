@@ -46,6 +46,9 @@ _WORDS: tuple[tuple[str, str, frozenset[str]], ...] = (
 _COUNTED = _WORDS[0][2] | _WORDS[-1][2]
 _LOW = _set("free idle remaining headroom apdex")  # of these there can only be too little
 _SPLIT = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z])")
+# What Prometheus writes of each scrape tells of the scraper as much as of the target; `up`, beside them, is news.
+_OF_A_SCRAPE = _set("""scrape_duration_seconds scrape_samples_scraped scrape_samples_post_metric_relabeling
+    scrape_series_added scrape_timeout_seconds scrape_sample_limit scrape_body_size_bytes""")
 _COUNTER = ("_total", "_count", "_sum", "_bucket")
 
 
@@ -58,9 +61,13 @@ def by_name(metric: str) -> Signal:
     'errors'
     >>> by_name("request_duration_seconds_sum"), by_name("elb_request_count_sum")
     (Signal(kind='other', harm='both', counter=True), Signal(kind='traffic', harm='both', counter=False))
+    >>> by_name("scrape_duration_seconds").harm, by_name("up").harm
+    ('none', 'low')
     >>> by_name("value")
     Signal(kind='other', harm='both', counter=False)
     """
+    if metric in _OF_A_SCRAPE:
+        return Signal(harm="none")
     words = {w.lower() for w in _SPLIT.split(metric) if w}
     base = metric.removesuffix("_sum")
     if base != metric and set(_SPLIT.split(base.lower())[-1:]) & _COUNTED:

@@ -284,8 +284,9 @@ class DetectHost:
         """Answer with what the banks know of these services now; one digest per partition that knows any."""
         async with self._busy:
             # most incidents of alerts alone ask about what has no metrics: no reason to wake a thread for each
-            shards = [s for s in self._shards.values() if s.stage.knows(question.services)]
-            answers = [(s, await self._in_thread(s.stage.evidence, question.services, question.since)) for s in shards]
+            shards = [s for s in self._shards.values() if question.others or s.stage.knows(question.services)]
+            asked = question.services, question.since, question.others
+            answers = [(s, await self._in_thread(s.stage.evidence, *asked)) for s in shards]
         for shard, evidence in answers:
             if evidence:
                 await self.home.answer(

@@ -23,6 +23,7 @@ from aiopsd.incidents import ADVICE, Move, advice, rank_of, span
 from aiopsd.matchers import matcher_text
 from aiopsd.model import (
     AckIncident,
+    Alert,
     Candidate,
     Evidence,
     Incident,
@@ -162,6 +163,17 @@ def kind_of(site: Site, root: Candidate) -> str:
     return site.topology().kind(root.service) or root.kind if root.kind == "service" else root.kind
 
 
+def hushed(site: Site, alert: Alert, now: float) -> list[tuple[str, str]]:
+    """(word, by whom or what) of each reason for which nobody is told of a firing alert now."""
+    silences, sources = site.muted(alert, now)
+    found = [s for i in silences if (s := site.projection.silence(i)) is not None]
+    words = [f"{s.created_by}: {s.comment}" if s.comment else s.created_by for s in found]
+    louder = [a for i in sources if (a := site.projection.alert(i)) is not None]
+    names = [f"{a.labels.get('alertname', 'alert')} of {a.service}" for a in louder]
+    said = [("silenced", silences, words), ("inhibited", sources, names), ("muted", (), list(site.asleep(alert, now)))]
+    return [(word, ", ".join(by)) for word, ids, by in said if ids or by]
+
+
 def titles(site: Site, incidents: Iterable[str]) -> dict[str, str]:
     """What incidents are called; "" for one that is past its retention."""
     return {i: found.title if (found := site.projection.incident(i)) is not None else "" for i in incidents}
@@ -207,7 +219,7 @@ async def alerts(request: web.Request) -> web.Response:
     return render(
         request,
         "alerts.html",
-        alerts=[(a, site.group(a), any(site.muted(a, now)) or bool(site.asleep(a, now))) for a in shown],
+        alerts=[(a, site.group(a), hushed(site, a, now)) for a in shown],
         firing=len(firing),
         alone=sum(not a.incident for a in firing),
         titles=titles(site, (a.incident for a in shown)),
@@ -233,7 +245,7 @@ async def incident(request: web.Request) -> web.Response:
         resolves_at=resolves_at(site, item),
         open=item.state in LIVE,
         root=item.root,
-        alerts=alerts,
+        alerts=[(a, hushed(site, a, site.clock()) if a.state == "firing" else []) for a in alerts],
         timeline=entries[-MOST_LINES:][::-1],
         earlier=max(0, len(entries) - MOST_LINES),
         deliveries=deliveries,

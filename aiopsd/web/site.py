@@ -7,7 +7,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias
 
 import aiohttp
 import msgspec
@@ -17,7 +17,7 @@ from aiopsd import routing
 from aiopsd.config import Config
 from aiopsd.decode.times import EPOCH, LATEST
 from aiopsd.detect.maintenance import Maintenance
-from aiopsd.errors import Full, StoreError, StreamError
+from aiopsd.errors import Full, StoreError, StreamError, refused
 from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
 from aiopsd.projection import Projection
@@ -223,12 +223,6 @@ def inflate(body: bytes, limit: int) -> bytes:
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.+)`")
 
 
-def _words_of(kind: Any, name: str) -> tuple[str, ...]:
-    """The words that this field of a struct takes; () when it takes any, or there is no such field."""
-    hint = get_type_hints(kind).get(name) if isinstance(kind, type) else None
-    return get_args(hint) if get_origin(hint) is Literal else ()
-
-
 def decode(body: bytes, kind: Any) -> Any:
     """JSON as `kind`.
 
@@ -238,12 +232,9 @@ def decode(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as e:
-        text, _, place = str(e).partition(" - at `$")
+        text, place = refused(e, kind)
         field = _FIELD.fullmatch(text)  # msgspec says where the object is that lacks it, or has it too many
-        path = [part for part in (place.rstrip("`").lstrip("."), field[1] if field else "") if part]
-        where = ".".join(path)
-        if text.startswith("Invalid enum value") and (words := _words_of(kind, where)):
-            text += f": expected one of {', '.join(words)}"
+        where = ".".join(filter(None, (place.removeprefix("$").lstrip("."), field[1] if field else "")))
         raise Problem(400, text, where=where) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Problem(400, f"not JSON: {e}") from None

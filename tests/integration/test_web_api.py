@@ -240,9 +240,23 @@ async def test_a_refused_body_names_the_field(site: TestSite) -> None:
         told = await site.post(f"/api/v1/incidents/{one}/ack", body, status=400)
         assert (told["where"], said in told["message"]) == (where, True)
     told = await site.post(f"/api/v1/incidents/{one}/verdict", {"kind": "root", "actor": "me"}, status=400)
-    assert told["message"] == "Invalid enum value 'root': expected one of cause, split, merge, noise"
+    assert told["message"] == "Invalid enum value 'root', expected one of: cause, split, merge, noise"
     window = {"actor": "me", "matchers": [{"name": "a"}], "ends_at": "2100-01-01T00:00:00Z"}
     assert (await site.post("/api/v1/maintenance", window, status=400))["where"] == "matchers[0].value"
+
+
+async def test_the_end_of_a_silence_is_told_as_one(site: TestSite) -> None:
+    """Who reads the timeline tells a silence that was asked for from one that was taken back."""
+    silence = {"comment": "swap", "createdBy": "maria", "startsAt": rfc3339(START), "endsAt": rfc3339(START + 3600)}
+    silence |= {"matchers": [{"name": "a", "value": "b", "isRegex": False}]}
+    key = (await site.post("/api/v2/silences", silence))["silenceID"]
+    site.clock.now += 60
+    async with site.http.delete(f"/api/v2/silence/{key}") as answer:
+        assert answer.status == 200
+
+    ended, asked = (await site.json("/api/v1/timeline", kind="silence"))["timeline"]
+    assert ended["text"] == f'{{a="b"}} ended: swap ({key})'
+    assert asked["text"].startswith('{a="b"} until ')
 
 
 # --------------------------------------------------------------------------- commands
@@ -370,6 +384,7 @@ async def test_the_graph_is_json_and_graphml(shop: TestSite) -> None:
     """Both forms hold every edge."""
     graph = await shop.json("/api/v1/topology")
     assert {"confidence", "first_seen", "last_seen", "stale_at", "sources"} <= set(graph["edges"][0])
+    assert datetime.fromisoformat(graph["edges"][0]["first_seen"]).timestamp() == START
     async with shop.http.get("/api/v1/topology", params={"format": "graphml"}) as answer:
         assert answer.content_type == "application/graphml+xml"
         root = ET.fromstring(await answer.text())

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from aiopsd.model import Audit, AuditEntry, Candidate, ChangeEvent, Evidence, IncidentState, Link, Upsert, Verdict
 from aiopsd.projection import LIVE
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
+from aiopsd.web.site import rfc3339
 
 SHOP = "4f1c09d2ab7e6531"
 PAGE = {"Accept": "text/html"}
@@ -287,6 +288,30 @@ async def test_where_to_look_first_is_on_the_page(shop: TestSite) -> None:
     links = [v for tag, k, v in shown.attributes if tag == "a" and k == "href"]
     assert links.count("https://g.example/db") == 2
     assert "https://runbooks.example/payments-db" in links
+
+
+@pytest.mark.parametrize("where", ["alerts", "incident"])
+async def test_why_nobody_is_told_of_an_alert_stands_beside_it(where: str) -> None:
+    """Who silenced it and why, or which alert inhibits it: on the page of alerts and on the incident's."""
+    rule = "{source_matchers: [alertname=Down], target_matchers: [alertname=Slow], equal: [service]}"
+    async with running(f"inhibit_rules: [{rule}]") as site:
+        named = [{"labels": {"alertname": n, "service": "db", "severity": "critical"}} for n in ("Down", "Slow", "Hot")]
+        await site.post("/api/v2/alerts", named)
+        silence = {
+            "comment": "disk swap",
+            "createdBy": "maria",
+            "startsAt": rfc3339(START),
+            "endsAt": rfc3339(START + 60),
+        }
+        await site.post(
+            "/api/v2/silences", silence | {"matchers": [{"name": "alertname", "value": "Hot", "isRegex": False}]}
+        )
+        (incident,) = site.projection.incidents()
+        shown = await page(site, "/alerts" if where == "alerts" else f"/incidents/{incident.id}")
+
+    assert "silenced by maria: disk swap" in shown.text
+    assert "inhibited by Down of db" in shown.text
+    assert (shown.text.count("silenced by"), shown.text.count("inhibited by")) == (1, 1)
 
 
 async def test_a_cause_is_shown_as_what_the_graph_says_it_is(shop: TestSite) -> None:

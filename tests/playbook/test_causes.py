@@ -164,6 +164,18 @@ def test_evidence_is_asked_for_again_just_before_the_page_and_later(room: Room) 
     assert room.asked == [100.0, 125.0, 220.0, 400.0, 700.0, 1300.0]
 
 
+def test_others_that_are_not_well_are_asked_about_once_metrics_speak(room: Room) -> None:
+    """The graph may lack the call to the cause: the second question is about what else is in trouble, too."""
+    room.alert(100.0, "web")
+    room.answer(100.2, cpu("web", at=100.0))
+    room.tell(126.0, Tick())
+    room.answer(126.0, cpu("web", 0.9, at=100.0), cpu("stranger", 0.9, at=100.0))
+    room.tell(131.0, Tick())
+
+    assert [bool(ask.others) for _, ask in room.questions] == [False, True]
+    assert "stranger" in {c.service for c in room.notes[0].incident.roots}
+
+
 def test_who_knows_nothing_is_not_asked_again(room: Room) -> None:
     """Without an answer to the first question there is no metric to wait for."""
     room.alert(100.0, "web")

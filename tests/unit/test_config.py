@@ -35,7 +35,7 @@ def complaint(path: Path) -> str:
         ),
         (
             "route:\n  routes:\n    - receiver: a\n      match: {a: 1}\nreceivers: [{name: a}]",
-            "c.yaml:4: Expected `str`, got `int`",
+            "c.yaml:4: Expected `str`, got `int` (quote it)",
         ),
         ("workers: -1\n", "c.yaml:1: Expected `int` >= 0 - at `$.workers`"),
     ],

@@ -109,6 +109,22 @@ def test_a_histogram_is_what_prometheus_would_have() -> None:
     ] == one(given)[0]
 
 
+def test_a_bound_that_is_no_number_is_written_as_prometheus_does() -> None:
+    """A histogram with NaN or infinity among its bounds is taken like any other: it stops nobody's stage."""
+    point = {
+        "timeUnixNano": NANOS,
+        "count": "3",
+        "explicitBounds": ["-Infinity", "NaN"],
+        "bucketCounts": ["0", "1", "2"],
+    }
+    given = body({"name": "h", "histogram": {"aggregationTemporality": CUMULATIVE, "dataPoints": [point]}})
+
+    for value, format in ((given, "otlp_json"), (wire(given), "otlp_proto")):
+        found, refused = one(value, format)
+        assert [] == refused
+        assert ["-Inf", "NaN", "+Inf"] == [dict(labels)["le"] for labels, _, _ in found if "le" in dict(labels)]
+
+
 def test_counters_summaries_and_exponential_histograms() -> None:
     """A monotonic sum is a counter, another a gauge; of what has no classic buckets count and sum are taken."""
     plain, cumulative = {"timeUnixNano": NANOS, "count": "2", "sum": 5.0}, {"aggregationTemporality": CUMULATIVE}

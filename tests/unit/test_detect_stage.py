@@ -602,6 +602,21 @@ def test_evidence_on_demand() -> None:
     assert s.evidence(["nobody"], 0.0) == []
 
 
+def test_evidence_of_others_that_are_not_well() -> None:
+    """`others` adds the services that left their ranges since, the loudest first, whoever was asked about."""
+    s = stage()
+    s.step(records(shop(1510, range(1500, 1600))))
+
+    def who(services: list[str], since: float, others: int) -> set[str]:
+        return {e.service for e in s.evidence(services, since, others)}
+
+    onset = T0 + 1500 * MINUTE
+    assert who(["cart"], onset, 8) == {"cart", "pay"}
+    assert who(["cart"], onset, 0) == {"cart"}
+    assert who(["cart"], T0 + 1600 * MINUTE, 8) == {"cart"}  # nothing has been wrong since
+    assert who(["nobody"], onset, 8) == {"pay"}
+
+
 def test_chronic_trouble_is_lead_in() -> None:
     """What was strange before `since` already is reported as lead-in, not as news."""
     s = stage()

@@ -94,6 +94,20 @@ def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
     assert found[0].metric == "cpu"
 
 
+def test_a_trouble_of_one_vertex_weighs_what_it_does_beside_one_that_has_nothing_to_do_with_it() -> None:
+    """All its kinds of signal, and the names that history finds at origins."""
+    calls, page = graph("web>pay pay>db batch>store"), alert("pay")
+    evidence = [signal("pay", "latency", 30), signal("pay", "errors", 8), signal("pay", "resource", 5, metric="cpu")]
+    known = Knowledge(origin={"Slow": 1.5})
+
+    alone = rank([page], calls, evidence, onset=T0, page=page, feedback=known)
+    beside = rank([page, alert("batch", 5)], calls, evidence, onset=T0, page=page, feedback=known)
+
+    assert names(alone) == ["pay"]
+    pay = next(c for c in beside if c.service == "pay")
+    assert (alone[0].score, alone[0].reason, alone[0].chain) == (pay.score, pay.reason, pay.chain)
+
+
 def test_who_fell_silent_is_told_in_the_words_of_its_alert() -> None:
     """A cause that shows no number outside of its range says what its alert says, not that it deviates."""
     flat = signal("pay", "latency", 0.1, channel="no-data")
@@ -592,3 +606,39 @@ def test_means_are_explained_by_means() -> None:
     found = rank([alert("web")], graph("web>cart web>mail"), evidence, onset=T0, page=alert("web"))
 
     assert names(found)[0] == "cart"
+
+
+def shown(service: str, level: float, normal: float, at: float = 0.0, requests: float = 100.0) -> list[Evidence]:
+    """A service that counts its requests and whose mean latency rose to this level."""
+    return [
+        signal(service, "latency", 20, at, level=level, normal=normal, metric="latency_mean"),
+        signal(service, "traffic", 0, metric="requests", traffic=requests),
+    ]
+
+
+def test_a_call_that_no_graph_knows_is_found_by_what_its_caller_feels() -> None:
+    """What nobody is known to call shows the page's trouble, at once and as much of it: it is named, as a guess."""
+    evidence = [*shown("web", 0.2, 0.1), *shown("pay", 0.6, 0.1, requests=20.0), *shown("report", 0.9, 0.1, at=-1800.0)]
+    page = alert("web")
+
+    found = rank([page], graph("web>cart pay>bank report>store"), evidence, onset=T0, page=page)
+
+    assert names(found)[0] == "pay"
+    assert [(x.symptom, x.cause, x.edge) for x in found[0].chain] == [("web", "pay", "suspected")]
+    assert "web (latency_mean 0.2 (normally 0.1)) may depend on pay" in found[0].chain[0].text
+
+
+def test_who_adds_far_more_than_the_page_shows_is_not_called_by_it() -> None:
+    """A stranger got slower by seconds on every request, the page by a tenth: the page does not wait for it."""
+    evidence = [*shown("web", 0.2, 0.1), *shown("report", 9.0, 0.1)]
+    page = alert("web")
+
+    assert names(rank([page], graph("web>cart report>store"), evidence, onset=T0, page=page))[0] == "web"
+
+
+def test_a_known_caller_speaks_against_an_unknown_one() -> None:
+    """What somebody else is known to call is not taken for a callee of the page."""
+    evidence = [*shown("web", 0.2, 0.1), *shown("pay", 0.2, 0.1)]
+    page = alert("web")
+
+    assert names(rank([page], graph("web>cart shop>pay"), evidence, onset=T0, page=page))[0] == "web"

@@ -280,22 +280,15 @@ class Graph:
     ) -> list[tuple[Trouble, Link]]:
         troubles = self.s.troubles
         low, high = onset - HORIZON, onset + HORIZON
-        out: list[tuple[Trouble, Link]] = []
+        found: dict[int, tuple[Trouble, Link]] = {}
         for index in indexes:
             for other in index.keys() & looks.keys():
                 link = looks[other]
                 for tid in index[other]:
                     trouble = troubles[tid]
                     if low <= trouble.onset <= high:
-                        out.append((trouble, link))
-        if len(out) > 1:
-            out.sort(key=birth)
-        return out
-
-
-def birth(item: tuple[Trouble, Link]) -> int:
-    """Order of troubles."""
-    return item[0].id
+                        found[tid] = trouble, link
+        return [found[tid] for tid in sorted(found)]
 
 
 def folded(host: str) -> str:

@@ -320,9 +320,11 @@ class Story:
 
     def lived(self, troubles: Sequence[Trouble]) -> bool:
         """Whether all of these began while this incident lasted, or shortly before or after."""
-        first = min(part.onset for part in self.parts.values()) - HORIZON
-        last = self.middle + OVER if self.middle >= 0.0 else math.inf
-        return all(first <= trouble.onset <= last for trouble in troubles)
+        onsets = [trouble.onset for trouble in troubles]
+        if self.middle >= 0.0 and max(onsets) > self.middle + OVER:
+            return False
+        first = min(onsets)
+        return any(part.onset - HORIZON <= first for part in self.parts.values())  # as nearly always the first part's
 
     def holds(self, trouble: Trouble) -> float:
         """How well a trouble of this story fits: where it came from and how it ended; unscaled, for comparison."""

@@ -6,8 +6,8 @@ What is not handed on stays, and trouble of its own (a resource, an alert that h
 The blame that a vertex holds in the end is its score. Works with alerts alone, with metric evidence alone, or both.
 
 What a vertex shows is read in symptoms.py, the flow is flow.py; unsaid.py finds causes that say nothing or are in no
-graph, load.py who sends load down; ranking.py puts all of it in order, certainty.py says how sure that is,
-explanation.py why.
+graph, missing.py calls that the graph may lack, load.py who sends load down; ranking.py puts all of it in order,
+certainty.py says how sure that is, explanation.py why.
 
 What enters is alerts, evidence, changes, the graph; what leaves is candidates, each with the chain of shares that leads
 from the symptom to it. No clock, no state, no chance: the same sets give the same ranking in any order.

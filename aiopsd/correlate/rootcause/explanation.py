@@ -40,7 +40,7 @@ def candidates(
         vertex = vertices.get(name)
         found = vertex.evidence[:5] if vertex is not None else []
         moved = near.get(name, (0.0, []))[1]
-        chain = _chain(start, name, why, callers, vertices, topology)
+        chain = _chain(start, name, why, callers, vertices, topology, graph)
         out.append(
             Candidate(
                 service=name,
@@ -66,11 +66,14 @@ def _chain(
     callers: Mapping[str, Sequence[tuple[str, float]]],
     vertices: Mapping[str, Vertex],
     topology: Topology,
+    graph: Graph,
 ) -> tuple[Link, ...]:
     """The path of the largest shares to the cause: from the page, else from the most distant symptom.
 
     A page about the cause itself is no symptom of it: what it made of others is what is worth seeing.
     """
+    if goal not in callers:
+        return ()
     best: dict[str, tuple[float, str]] = {goal: (1.0, "")}  # vertex -> (product of shares to the goal, next vertex)
     front = [goal]
     for _ in range(8):
@@ -97,6 +100,8 @@ def _chain(
         edge = topology.edge(here, nxt)
         if edge is None and here in topology.below(nxt, LOOK_THROUGH):
             name = "called_by"
+        elif nxt and not graph.callers(nxt):
+            name = "suspected"  # nobody is known to call it
         else:
             name = edge.kind if edge is not None else "runs_on" if not topology.callees(here) else "calls"
         out.append(

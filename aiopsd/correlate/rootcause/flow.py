@@ -8,6 +8,7 @@ from aiopsd.correlate.rootcause.symptoms import ALERT, Heard, Symptom, Vertex
 
 HANDED = 0.95  # at most so much of its blame does a vertex hand on
 OWN_EXPLAINS = 0.8  # how far a callee's trouble of another kind explains a caller's symptom
+HARDLY = 0.05  # a symptom of which a smaller part than this is explained is not
 LOOK_THROUGH = 3  # steps through vertices that say nothing
 DIM = 0.35  # what is left of an explanation for each silent vertex between
 LATE = 30.0  # s; a cause may be seen so much later than its symptom, or by one sample of its own if that is longer
@@ -33,23 +34,20 @@ def shares_of(
                 continue
             seen.add(c)
             other = vertices.get(c)
-            same = other.symptoms.get(kind) if other is not None else None
-            its = same or (_worst(other) if other is not None else None)
+            its = (other.symptoms.get(kind) or worst_of(other)) if other is not None else None
             if its is None:
                 if c not in traffic:  # else it speaks, and is well
                     further += [(d, dim * DIM) for d in graph.suspects(c)]
                 continue
             f = min(1.0, its.strength / mine.strength)
-            if same is None:
+            if other is None or kind not in other.symptoms:
                 f *= OWN_EXPLAINS
-            elif kind != ALERT and mine.shift > 0.0:
-                # what a callee's percentile gained, its callers' means need not: like is compared with like
-                shift = its.shift if its.metric == mine.metric else heard.shift(c, mine.metric)
-                if shift is not None:
-                    calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
-                    f = min(1.0, 2.0 * f) * min(1.0, shift * calls / mine.shift)
-            after = its.onset - mine.onset - max(LATE, its.step)
-            f *= dim * math.exp(-max(0.0, after) / max(LATE_SCALE, its.step))
+            elif kind != ALERT and (adds := ratio_of(mine, its, u, c, traffic, heard)) is not None:
+                f = min(1.0, 2.0 * f) * min(1.0, adds)
+            f *= dim
+            after = its.onset - mine.onset
+            if after > LATE and after > its.step:
+                f *= math.exp(-(after - max(LATE, its.step)) / max(LATE_SCALE, its.step))
             if f > 0.01:
                 parts[c] = f
         front = further
@@ -62,9 +60,21 @@ def shares_of(
     return {c: handed * f / tot for c, f in parts.items()}
 
 
-def _worst(vertex: Vertex) -> Symptom | None:
-    """What it shows of another kind: first of all its own trouble."""
+def worst_of(vertex: Vertex) -> Symptom | None:
+    """What it shows of whatever kind: first of all its own trouble."""
     return vertex.own or max(vertex.symptoms.values(), key=lambda s: s.strength, default=None)
+
+
+def ratio_of(mine: Symptom, its: Symptom, u: str, c: str, traffic: Mapping[str, float], heard: Heard) -> float | None:
+    """How much of what `u` gained its callee `c` adds, in the metric's unit and by calls; None where nothing tells.
+
+    What a callee's percentile gained, its callers' means need not: like is compared with like.
+    """
+    shift = its.shift if its.metric == mine.metric else heard.shift(c, mine.metric)
+    if shift is None or mine.shift <= 0.0:
+        return None
+    calls = min(4.0, max(0.02, traffic.get(c, 0.0) / traffic[u])) if traffic.get(u) else 1.0
+    return shift * calls / mine.shift
 
 
 def hand_to(cause: str, callers: Iterable[str], share: float, shares: dict[str, dict[str, float]]) -> None:

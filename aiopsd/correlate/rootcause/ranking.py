@@ -5,11 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aiopsd.correlate.place import place_of
 from aiopsd.correlate.rootcause.explanation import candidates
-from aiopsd.correlate.rootcause.flow import flow, shares_of
+from aiopsd.correlate.rootcause.flow import HARDLY, flow, shares_of
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
 from aiopsd.correlate.rootcause.load import run_down
-from aiopsd.correlate.rootcause.symptoms import ALERT, Heard, Vertex, began_of, collect, fill_first, first_of, signature
+from aiopsd.correlate.rootcause.missing import missing_calls
+from aiopsd.correlate.rootcause.symptoms import (
+    ALERT,
+    Heard,
+    Vertex,
+    began_of,
+    collect,
+    fill_first,
+    first_of,
+    signature,
+    since_when,
+)
 from aiopsd.correlate.rootcause.unsaid import silent_causes
 from aiopsd.model import Alert, Candidate, ChangeEvent, Evidence
 from aiopsd.topology import DEEP, Topology
@@ -20,7 +31,6 @@ CHANGE_TAU = 900.0  # s
 ORIGIN_WORTH = 0.5  # blame that an alertname usually found at origins adds, per nat
 INFERRED = 0.3  # a vertex that only ever stands for the far end of a call is seldom a cause of its own
 APART = 0.3  # worth of what explains nothing that alerts here: metrics always show something somewhere
-HARDLY = 0.05  # a symptom of which a smaller part than this is explained is not
 Reasons = dict[str, dict[str, tuple[float, str]]]  # symptom vertex -> cause -> (share, kind of signal)
 
 
@@ -95,13 +105,16 @@ def _blamed(
     why: Reasons = {}
     kinds = sorted({k for v in vertices.values() for k in v.symptoms})
     paths = graph.topology.below(where, DEEP) if where in vertices and kinds != [ALERT] else {}
+    orphans = [c for c in names if not graph.callers(c)] if where in vertices and kinds != [ALERT] else []
     for kind in kinds:
         blame = {n: shown[kind].strength for n in names if kind in (shown := vertices[n].symptoms)}
         if kind != ALERT and where in blame:
             blame = {n: b * AGAIN if n in paths and n != where else b for n, b in blame.items()}
         shares = {u: s for u in blame if (s := shares_of(u, kind, vertices, graph, traffic, heard))}
         silent_causes(blame, shares, kind, vertices, graph)
-        if kind == ALERT:
+        if kind != ALERT:
+            missing_calls(kind, where, orphans, shares, vertices, traffic, heard)
+        else:
             sent = run_down(shares, vertices, graph, known)
         for name, value in flow(blame, shares).items():
             total[name] = total.get(name, 0.0) + value
@@ -149,7 +162,7 @@ def _leave_to_others(
     """Drop what came with the neighbourhood: in trouble of another incident, later than all here, below nobody here."""
     here = {place_of(alert, topology).vertex for alert in alerts}
     last = max((alert.starts_at for alert in alerts), default=math.inf)
-    others = [name for name, v in vertices.items() if name not in here and elsewhere(name) and first_of(v) > last]
+    others = [name for name, v in vertices.items() if name not in here and elsewhere(name) and since_when(v) > last]
     if others:
         below = topology.needed(here)
         for name in others:

@@ -316,6 +316,14 @@ def first_of(vertex: Vertex) -> float:
     return min(times, default=math.inf)
 
 
+def since_when(vertex: Vertex) -> float:
+    """When its trouble may have begun: up to a sample before it was seen; infinite when it shows none."""
+    times = [s.onset - s.step for s in vertex.symptoms.values()]
+    if vertex.own is not None:
+        times.append(vertex.own.onset - vertex.own.step)
+    return min(times, default=math.inf)
+
+
 def signature(e: Evidence) -> str:
     """Metric with the labels that say which statistic it is: only equal signatures can be subtracted."""
     if not e.labels:

@@ -28,6 +28,9 @@ from aiopsd.pipeline.correlate.parts import Parts
 
 RANK_DELAY = 1.0  # s; a burst of alerts is ranked once, and well before any group_wait ends
 ASK_DEPTH = 6  # steps down the calls that are asked about, nearest first
+# Services of each partition that are in trouble and not near in the graph, which may not know the call to one of them.
+# They are asked about once metrics speak of the incident's own services: beside none they would be all there is.
+STRANGERS = 8
 ASK_LIMIT = 200  # services asked about at most: a digest is one journal record
 # s after an incident opened, or got its first alert: evidence is asked for again, because metrics lag behind alerts.
 # The first is just before the end of the default group_wait, so that the page knows what there is to know; the last
@@ -138,7 +141,7 @@ class Causes:
             ledger.audit(
                 incident_id,
                 "root",
-                f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
+                f"probable root cause: {after.service or 'unknown upstream'} ({after.confidence:.0%} sure)",
                 reason=after.reason,
             )
         if not over:
@@ -228,6 +231,7 @@ class Causes:
             incident=incident.id,
             services=wanted,
             since=incident.started_at,
+            others=STRANGERS if incident.id in self._digests else 0,
         )
 
     def questions(self) -> list[AskEvidence]:

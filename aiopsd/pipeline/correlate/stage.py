@@ -487,7 +487,8 @@ class CorrelateStage:
     def _silenced(self, written: Iterable[Silence], actor: str) -> None:
         for silence in written:
             self._ledger.out.append(Upsert(item=silence))
-            self._ledger.audit("", "silence", _asked(silence, f"until {_clock(silence.ends_at)}"), actor=actor)
+            state = f"until {_clock(silence.ends_at)}" if silence.ends_at > self.now else "ended"
+            self._ledger.audit("", "silence", _asked(silence, state), actor=actor)
 
     def _on_put_maintenance(self, command: PutMaintenance) -> None:
         window = self.parts.maintenance.put(command, self.now)

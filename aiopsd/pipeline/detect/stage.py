@@ -159,8 +159,13 @@ class DetectStage:
         """Whether `evidence` would have anything to say of these; cheap."""
         return any(s in self._roster for s in services)
 
-    def evidence(self, services: Sequence[str], since: float) -> list[Evidence]:
-        """Evidence of every series of these services that lives, sub-threshold included; before `since` is lead-in."""
+    def evidence(self, services: Sequence[str], since: float, others: int = 0) -> list[Evidence]:
+        """Evidence of every series of these services that lives, sub-threshold included; before `since` is lead-in.
+
+        `others`: of so many more services, the loudest of those that left their ranges and were not back at `since`.
+        """
+        if others:
+            services = (*services, *self._join.loudest(self.watermark, since, others, besides=services))
         if not self.knows(services):
             return []
         rows = self._roster.rows_of(services, self.watermark)

@@ -77,7 +77,10 @@ async def get_topology(request: web.Request) -> web.Response:
     graph = site.topology()
     kind = request.query.get("format", "json")
     if kind == "json":
-        return answer(graph.to_json(site.learned))
+        data = graph.to_json(site.learned)
+        for edge in data["edges"]:
+            edge.update({name: moment(edge[name] or 0.0) for name in ("first_seen", "last_seen", "stale_at")})
+        return answer(data)
     if kind == "graphml":
         return web.Response(text=graph.to_graphml(site.learned), content_type="application/graphml+xml")
     raise Problem(400, f"format={kind[:40]!r}: expected json or graphml", where="format")
