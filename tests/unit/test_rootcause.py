@@ -96,7 +96,7 @@ def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
 
 def test_a_trouble_of_one_vertex_weighs_what_it_does_beside_one_that_has_nothing_to_do_with_it() -> None:
     """All its kinds of signal, and the names that history finds at origins."""
-    calls, page = graph("web>pay pay>db batch>store"), alert("pay")
+    calls, page = graph("web>pay pay>db cron>batch"), alert("pay")  # who has no caller may be called by pay
     evidence = [signal("pay", "latency", 30), signal("pay", "errors", 8), signal("pay", "resource", 5, metric="cpu")]
     known = Knowledge(origin={"Slow": 1.5})
 
