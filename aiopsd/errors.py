@@ -14,7 +14,13 @@
 Bad data is a value (`model.Reject`), not an exception: the core raises only for bugs.
 """
 
-from enum import StrEnum
+import re
+from collections.abc import Iterator
+from enum import Enum, StrEnum
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 
 class DecodeReason(StrEnum):
@@ -28,6 +34,7 @@ class DecodeReason(StrEnum):
     VALUE = "value"
     TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"  # a known format or feature that we do not take
+    DECODER = "decoder"  # its decoder failed on it: a bug, of ours or of a plug-in
 
 
 class DeliveryReason(StrEnum):
@@ -108,3 +115,53 @@ class Corrupt(StoreError):
 
 class Full(StoreError):
     """No space left on the device (or a quota): nothing of the request was written."""
+
+
+# --------------------------------------------------------------------------- what msgspec refuses
+
+_STEP = re.compile(r"\.(\w+)|\[[^\]]*\]")
+_NO_WORD = "Invalid enum value"
+
+
+def refused(e: msgspec.ValidationError, kind: Any) -> tuple[str, str]:
+    """(what is wrong, where: `$`, `$.a[0].b`) of a value that is no `kind`; a refused word comes with those it takes.
+
+    >>> class Edge(msgspec.Struct):
+    ...     kind: Literal["calls", "reads"]
+    >>> try:
+    ...     msgspec.convert([{"kind": "cals"}], list[Edge])
+    ... except msgspec.ValidationError as e:
+    ...     refused(e, list[Edge])
+    ("Invalid enum value 'cals', expected one of: calls, reads", '$[0].kind')
+    """
+    text, _, where = str(e).partition(" - at `")
+    where = where.rstrip("`") or "$"
+    if text.startswith(_NO_WORD):
+        found = [kind]
+        for step in _STEP.finditer(where):
+            found = [inner for hint in found for inner in _inside(hint, step.group(1) or "")]
+        words = dict.fromkeys(word for hint in found for word in _words(hint))
+        text += f", expected one of: {', '.join(words)}" if words else ""
+    return text, where
+
+
+def _inside(hint: Any, field: str) -> Iterator[Any]:
+    """Types of what `field` of this type may hold; with "" of its items."""
+    for one in _alternatives(hint):
+        if not field:
+            yield from get_args(one)[-1:] if get_origin(one) is dict else get_args(one)
+        elif isinstance(one, type) and issubclass(one, msgspec.Struct):
+            yield from [h for name, h in get_type_hints(one).items() if name == field]
+
+
+def _words(hint: Any) -> Iterator[str]:
+    for one in _alternatives(hint):
+        if get_origin(one) is Literal:
+            yield from map(str, get_args(one))
+        elif isinstance(one, type) and issubclass(one, Enum):
+            yield from (str(member.value) for member in one)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; a type alone is one."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from aiopsd.model import Evidence
+from aiopsd.model import Direction, Evidence
 
 RATES = ("errors", "availability")  # kinds of signals that are shares of requests
 KEEP = 48  # recent samples that a joined evidence remembers
@@ -138,7 +138,11 @@ def rejudged(e: Evidence, since: float) -> Evidence:
         ruler = rate_ruler(e.normal, [v for t, v in e.recent if t < since], ruler)
     found = judge([t for t, _ in e.recent], [v for _, v in e.recent], e.normal, ruler, harm_of(e), since)
     lead = found.lead if found.lead is not None else e.lead_in
-    return replace(e, level=found.level, deviation=found.deviation, lead_in=lead, onset=found.onset, scale=ruler)
+    way = Direction.HIGH if found.level > e.normal else Direction.LOW
+    way = way if found.deviation > 0.0 else e.direction
+    return replace(
+        e, level=found.level, deviation=found.deviation, lead_in=lead, onset=found.onset, scale=ruler, direction=way
+    )
 
 
 def joined(old: Evidence, new: Evidence, since: float) -> Evidence:

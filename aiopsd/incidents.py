@@ -99,38 +99,42 @@ def _words(e: Evidence) -> str:
     return f"{e.metric} {e.direction}" if e.direction in ("low", "high") else e.metric
 
 
-def advice(alerts: Iterable[Alert], root: Candidate | None, key: str) -> str:
-    """What annotations (an owner's, a rule pack's) say to whoever has to act; the alerts of the cause are asked first.
+def advice(alerts: Iterable[Alert], root: Candidate | None, key: str) -> tuple[str, str]:
+    """(what annotations say to whoever has to act, whose that is); the alerts of the cause are asked first.
+
+    Whose is "" for what the cause's own alerts say, and where there is no cause; so is the text when nobody says any.
 
     Args:
         key: one of ADVICE.
     """
-    names = ADVICE[key]
-    found = ((a, text) for a in alerts if (text := next((v for n in names if (v := a.annotations.get(n, ""))), "")))
-    other = ""
-    for alert, text in found:
-        if root is None or alert.service == root.service:
-            return text
-        other = other or text
+    other = ("", "")
+    for alert in alerts:
+        text = next((said for name in ADVICE[key] if (said := alert.annotations.get(name, ""))), "")
+        if text and (root is None or alert.service == root.service):
+            return text, ""
+        if text and not other[0]:
+            other = (text, alert.service or alert.labels.get("alertname", ""))
     return other
 
 
 def speaker(alerts: Iterable[Alert], root: Candidate | None) -> Alert | None:
-    """The alert that speaks for an incident: the first of its cause among the first LOOKED, else the first of all."""
-    first = None
+    """Who speaks for an incident, of the first LOOKED: an alert of its cause, of somebody's rule before an anomaly."""
+    first = own = None
     for alert in islice(alerts, LOOKED):
         first = first or alert
         if root is None or alert.service == root.service:
-            return alert
-    return first
+            if not alert.anomaly:
+                return alert
+            own = own or alert
+    return own or first
 
 
 def title(speaks: Alert | None, services: tuple[str, ...], root: Candidate | None) -> str:
     """One line that an operator reads first: the probable cause, what it shows, and how far the trouble reaches.
 
-    What a cause does not show itself is said of whom it is seen at (`stripe: HighErrorRate on payments`). A change that
-    it may come from is named. Without a cause it is the alert's own words; an anomaly's are the metric that left its
-    range furthest.
+    An alert that somebody wrote a rule for goes by its name, which people know; else the metric speaks that left its
+    range furthest. What a cause does not show itself is said of whom it is seen at (`stripe: HighErrorRate on
+    payments`). A change that it may come from is named.
     """
     what = speaks.labels.get("alertname", "alert") if speaks else "alert"
     if speaks is not None and speaks.anomaly and speaks.evidence:
@@ -138,10 +142,10 @@ def title(speaks: Alert | None, services: tuple[str, ...], root: Candidate | Non
     where = (speaks.service or speaks.labels.get("instance", "")) if speaks else ""
     if root is None:
         return f"{what} on {where}" if where else what
-    seen_at = ""
-    if root.evidence:
+    own, seen_at = speaks is not None and speaks.service == root.service, ""
+    if root.evidence and (speaks is None or speaks.anomaly or not own):
         what = _words(root.evidence[0])
-    elif where and where != root.service:
+    elif where and not own:
         seen_at = f" on {where}"
     change = root.changes[0] if root.changes else None
     after = f" after {' '.join(filter(None, (change.kind, change.version)))}" if change is not None else ""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from aiopsd.errors import ConfigError
+from aiopsd.errors import ConfigError, refused
 
 _SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C where libyaml is there; the same nodes and marks
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -28,7 +28,7 @@ class Marked:
     """A YAML document of `file`: its plain `value`, and the line of each key of it.
 
     Raises:
-        ConfigError: not YAML, or a key that is given twice; the message begins with file:line.
+        ConfigError: not YAML, a key that is given twice, or one that is no text; the message begins with file:line.
     """
 
     def __init__(self, text: str, file: str) -> None:
@@ -37,7 +37,7 @@ class Marked:
             loader = _Loader(text)
             try:
                 self._node: Any = loader.get_single_node()
-                self._no_twice(self._node)
+                self._check_keys(self._node)
                 self.value: Any = loader.construct_document(self._node) if self._node is not None else None
             finally:
                 loader.dispose()
@@ -84,17 +84,21 @@ class Marked:
         try:
             return msgspec.convert(self.value if self.value is not None else {}, kind, dec_hook=hook)
         except msgspec.ValidationError as e:
-            text, _, where = str(e).partition(" - at `")
-            raise self.error(text, where.rstrip("`") or "$") from None
+            raise self.error(*refused(e, kind)) from None
 
-    def _no_twice(self, node: Any) -> None:
+    def _check_keys(self, node: Any) -> None:
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
+                line = f"{self.file}:{key.start_mark.line + 1}"
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ConfigError(
+                        f"{line}: a list or a mapping where a key is expected (quote braces and brackets)"
+                    )
                 if key.value in seen:
-                    raise ConfigError(f"{self.file}:{key.start_mark.line + 1}: `{key.value}` is given twice")
+                    raise ConfigError(f"{line}: `{key.value}` is given twice")
                 seen.add(key.value)
-                self._no_twice(value)
+                self._check_keys(value)
         elif isinstance(node, yaml.SequenceNode):
             for value in node.value:
-                self._no_twice(value)
+                self._check_keys(value)

@@ -548,6 +548,7 @@ class Notification(Noun, frozen=True, kw_only=True, tag="notification"):
     changed: tuple[str, ...] = ()  # fingerprints that are new or newly resolved since the last one
     incident: Incident | None = None
     supersedes: str = ""  # after a merge: the dedup_key that this one replaces, or that lives on
+    into: str = ""  # ... and what the incident that lives on is called
     external_url: str = ""
     truncated: int = 0
 

@@ -357,7 +357,9 @@ class Store(Protocol):
 
     async def silences(self) -> list[Silence]: ...
 
-    async def timeline(self, incident: str = "", *, limit: int = 1000) -> list[AuditEntry]: ...
+    async def timeline(self, incident: str = "", *, limit: int = 1000, before: float | None = None) -> list[AuditEntry]:
+        """The newest `limit` entries, oldest first; with `incident` only its, with `before` only stamps before it."""
+        ...
 
     async def prune(self, before: float) -> int:
         """Drop resolved incidents with their alerts and timelines, and done outbox rows, older than `before`."""

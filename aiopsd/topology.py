@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILE_PREFIX = "file:"  # sources that start with it were written by a person: they win over others and never age
 OPERATOR = "operator"  # the source of edges that verdicts drew: a person's word, so it does not age either
+IMPLIED = {"runs_on": "node", "located_in": "zone"}  # kind of edge -> kind of its callee, where nobody says it
 LASTING = (FILE_PREFIX, OPERATOR)
 DEEP = 20  # steps along the calls at which one still depends on the other
 SHOWN = 12  # edges that the sentence of a diff names
@@ -238,10 +239,10 @@ class Topology:
                 added.append(pair)
                 self._down.setdefault(u, {})[v] = None
                 self._up.setdefault(v, {})[u] = None
-                for name in pair:
-                    if name not in self._nodes:
-                        self._nodes[name] = Node(name=name)
-                        fresh.append(name)
+                fresh += [name for name in pair if name not in self._nodes]
+                for name, kind in ((u, ""), (v, self._implied(pair))):
+                    if name not in self._nodes or (kind and self._undescribed(name)):
+                        self._nodes[name] = Node(name=name, kind=kind) if kind else Node(name=name)
             elif have and not want:
                 removed.append(pair)
                 del self._down[u][v]
@@ -270,6 +271,15 @@ class Topology:
                 self.worked_out.clear()
                 self._folded = self._plain = None
         return diff
+
+    def _implied(self, pair: tuple[str, str]) -> str:
+        """The kind of callee that its edge tells: what runs, runs on a node; "" when any kind may be called."""
+        kinds = {IMPLIED.get(said[pair].kind, "") for said in self._said.values() if pair in said}
+        return max(kinds, default="")
+
+    def _undescribed(self, name: str) -> bool:
+        """Nobody said of what kind it is: edges alone name it."""
+        return self._nodes[name] == Node(name=name) and name not in self._pinned and name not in self._described
 
     def _remember(self, diff: Diff, stamp: float, source: str) -> None:
         listed = [part[:LISTED] for part in (diff.added, diff.removed)]
@@ -398,7 +408,9 @@ class Topology:
                 for caller, share in further.items():
                     found[caller] = found.get(caller, 0.0) + share
                 front = further
-            known = self._senders[name] = {caller: share for caller, share in found.items() if share >= MOSTLY}
+            # a path through a cycle counts again
+            known = {caller: min(1.0, share) for caller, share in found.items() if share >= MOSTLY}
+            self._senders[name] = known
         return known
 
     def loaded(self, name: str) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.config import Config
+from aiopsd.decode import check_samples
 from aiopsd.detect.bank import Policy, RangeBank
 from aiopsd.model import LogRecord
 from aiopsd.pipeline import detect
@@ -111,6 +112,48 @@ def remote_write(series: int = 50_000, slice_: int = 20) -> Iterator[Line]:
     spent = rounds(detect.build(Config(), "bench", 0), given(), slice_)
     yield Line("remote write, first sight of a series", 1e6 * spent[0] / series, "us a sample")
     yield Line("remote write, decoded and scored", 1e6 * min(spent[WARM:]) / series, "us a sample", goal=1.5)
+
+
+def otlp(series: int = 10_000, slice_: int = 20) -> Iterator[Line]:
+    """Bodies of 500 data points as a collector sends them: four resources, each with 25 metrics of five points."""
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    def attributes(into: Any, **given: str) -> None:
+        for name, value in given.items():
+            into.add(key=name.replace("__", ".")).value.string_value = value
+
+    requests, points = [], []
+    for first in range(0, series, 500):
+        request = ExportMetricsServiceRequest()
+        for pod in range(first // 125, (first + 500) // 125):
+            under = request.resource_metrics.add()
+            own = {"service__name": f"service-{pod // 4:05d}", "k8s__pod__name": f"pod-{pod}"}
+            attributes(under.resource.attributes, **own, service__instance__id=f"{pod:036d}", k8s__namespace__name="x")
+            metrics = under.scope_metrics.add().metrics
+            for n in range(25):
+                metric = metrics.add(name=f"app.queue.{n}.usage", unit="1")
+                for route in range(5):
+                    point = metric.gauge.data_points.add()
+                    attributes(point.attributes, http__route=f"/api/v1/route-{route}", http__request__method="GET")
+                    points.append(point)
+        requests.append(request)
+
+    def given() -> Iterator[list[LogRecord]]:
+        rng = np.random.default_rng(2)
+        for k in range(WARM + MEASURED):
+            nanos = round(1e9 * (START + GAP * k))
+            for point, value in zip(points, rng.normal(100.0, 5.0, series).tolist(), strict=True):
+                point.time_unix_nano, point.as_double = nanos, value
+            yield records([r.SerializeToString() for r in requests], "otlp_proto", k * len(requests))
+
+    bodies = [r.value for r in next(given())]
+    parse = min(cpu(lambda: [ExportMetricsServiceRequest.FromString(b) for b in bodies]) for _ in range(3))
+    yield Line("OTLP: protobuf's parser alone", 1e6 * parse / series, "us a sample", kind="floor")
+    door = min(cpu(lambda: [check_samples(b, "otlp_proto") for b in bodies]) for _ in range(3))
+    yield Line("OTLP, the look at the door", 1e6 * door / series, "us a sample")
+    spent = rounds(detect.build(Config(), "bench", 0), given(), slice_)
+    yield Line("OTLP, first sight of a series", 1e6 * spent[0] / series, "us a sample")
+    yield Line("OTLP, decoded and scored", 1e6 * min(spent[WARM:]) / series, "us a sample")
 
 
 def loaded(path: Path) -> Any:
@@ -214,6 +257,7 @@ def memory(series: int) -> Iterator[Line]:
 SECTIONS: dict[str, Callable[[], Iterator[Line]]] = {
     "json": json_samples,
     "remote-write": remote_write,
+    "otlp": otlp,
     "bank": bank,
     "grouping": grouping,
     "rank": ranking,

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -130,15 +131,10 @@ def probe(k: int) -> bytes:
     return wire.label_bytes({"__name__": "queue_depth", "service": f"probe-{k:03d}"})
 
 
-def under_load(daemon: Daemon, pager: Pager, us_per_sample: float, note: str = "") -> Iterator[Line]:
-    """Alerts and broken metrics, one at a time, while metrics come at half of the capacity of one core."""
-    wanted = 0.5e6 / us_per_sample  # samples a second
-    rounds = endless(float(int(time.time())))
-    count = int(LOADED_SECONDS)
-    probes(daemon, count)
-    known_services(daemon, [f"service-{k:05d}" for k in range(1000)] + [f"probe-{k:03d}" for k in range(count)])
-    stop = threading.Event()
-    pushed = [0]
+@contextmanager
+def pushed(daemon: Daemon, per_second: float) -> Iterator[list[int]]:
+    """Metrics come at this pace from a thread, meanwhile; the one number is how many samples so far."""
+    rounds, stop, sent = endless(float(int(time.time()))), threading.Event(), [0]
 
     def push() -> None:
         started = time.monotonic()
@@ -146,46 +142,47 @@ def under_load(daemon: Daemon, pager: Pager, us_per_sample: float, note: str = "
             if stop.is_set():
                 return
             daemon.write(body)
-            pushed[0] += 500
-            time.sleep(max(0.0, started + pushed[0] / wanted - time.monotonic()))
+            sent[0] += 500
+            time.sleep(max(0.0, started + sent[0] / per_second - time.monotonic()))
 
-    pusher = threading.Thread(target=push, name="pusher")
-    pusher.start()
+    thread = threading.Thread(target=push, name="pusher")
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
+
+
+def under_load(daemon: Daemon, pager: Pager, us_per_sample: float, note: str = "") -> Iterator[Line]:
+    """Alerts and broken metrics, one at a time, while metrics come at half of the capacity of one core."""
+    count = int(LOADED_SECONDS)
+    probes(daemon, count)
+    known_services(daemon, [f"service-{k:05d}" for k in range(1000)] + [f"probe-{k:03d}" for k in range(count)])
     decided: list[float] = []
     alerts_at: dict[str, float] = {}
     broken_at: dict[str, float] = {}
-    before, began = daemon.cpu, time.monotonic()
-    while (elapsed := time.monotonic() - began) < LOADED_SECONDS:
-        k = len(decided)
-        alerts_at[f"service-{k:05d}"] = time.time()
-        sent = time.perf_counter()
-        daemon.json("/api/v2/alerts", wire.alerts([{"labels": {"alertname": "Bench", "service": f"service-{k:05d}"}}]))
-        decided.append(time.perf_counter() - sent)
-        if len(broken_at) <= elapsed and len(broken_at) < count:
-            n = len(broken_at)
-            now = time.time()
-            daemon.write(wire.remote_write([probe(n)], np.array([now]), np.array([[500.0]])))
-            broken_at[f"probe-{n:03d}"] = now
-        time.sleep(0.05)
-    used = daemon.cpu - before
-    stop.set()
-    pusher.join()
+    with pushed(daemon, 0.5e6 / us_per_sample) as sent:
+        before, began = daemon.cpu, time.monotonic()
+        while (elapsed := time.monotonic() - began) < LOADED_SECONDS:
+            service = f"service-{len(decided):05d}"
+            alerts_at[service] = time.time()
+            asked = time.perf_counter()
+            daemon.json("/api/v2/alerts", wire.alerts([{"labels": {"alertname": "Bench", "service": service}}]))
+            decided.append(time.perf_counter() - asked)
+            if len(broken_at) <= elapsed and len(broken_at) < count:
+                n = len(broken_at)
+                now = time.time()
+                daemon.write(wire.remote_write([probe(n)], np.array([now]), np.array([[500.0]])))
+                broken_at[f"probe-{n:03d}"] = now
+            time.sleep(0.05)
+        used = daemon.cpu - before
     elapsed = time.monotonic() - began
-    share = f"at {pushed[0] / elapsed / 1000:.0f} k samples/s{note}"
+    share = f"at {sent[0] / elapsed / 1000:.0f} k samples/s{note}"
     yield Line(f"share of a core that the daemon's process used meanwhile{note}", used / elapsed, "")
     yield from delays(f"alert to decision {share}", decided, goal=50.0)
     time.sleep(5.0)  # the last pages
-    opened: dict[str, float] = {}
-    cursor = ""
-    while True:
-        answer = daemon.get(f"/api/v1/incidents?limit=1000{cursor}")
-        for incident in answer["incidents"]:
-            for service in incident["services"]:
-                at = datetime.fromisoformat(incident["opened_at"]).timestamp()
-                opened[service] = min(at, opened.get(service, at))
-        if not answer["next"]:
-            break
-        cursor = f"&cursor={answer['next']}"
+    opened = opened_at(daemon)
     events = [opened[s] - at for s, at in broken_at.items() if s in opened]
     yield Line("broken metrics that became events", len(events) / max(len(broken_at), 1), "of all")
     yield from delays(f"sample to event {share}", events)
@@ -196,6 +193,21 @@ def under_load(daemon: Daemon, pager: Pager, us_per_sample: float, note: str = "
     told = [paged[s] - at for s, at in alerts_at.items() if s in paged]
     yield Line("alerts that were paged", len(told) / len(alerts_at), "of all")
     yield from delays(f"alert to page {share}, group_wait 0", told)
+
+
+def opened_at(daemon: Daemon) -> dict[str, float]:
+    """Service -> when the first incident that it is part of opened."""
+    opened: dict[str, float] = {}
+    cursor = ""
+    while True:
+        answer = daemon.get(f"/api/v1/incidents?limit=1000{cursor}")
+        for incident in answer["incidents"]:
+            at = datetime.fromisoformat(incident["opened_at"]).timestamp()
+            for service in incident["services"]:
+                opened[service] = min(at, opened.get(service, at))
+        if not answer["next"]:
+            return opened
+        cursor = f"&cursor={answer['next']}"
 
 
 def delays(name: str, seconds: Sequence[float], goal: float = 0.0) -> Iterator[Line]:

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from aiopsd.config import ServicesConfig
-from aiopsd.decode import check_samples, decode_alerts, decode_samples, protobuf, split_samples
+from aiopsd.decode import check_samples, decode_alerts, decode_samples, split_samples
+from aiopsd.decode.remote_write_shapes import Request, Series
 from aiopsd.decode.series import SeriesIndex
 from aiopsd.model import LogRecord
 from aiopsd.services import ServiceMapper
@@ -89,14 +90,11 @@ def remote_write(series: int) -> Iterator[Line]:
     texts = [bytes(cramjam.snappy.decompress_raw(v)) for v in values]
     floor = cheapest(lambda: [cramjam.snappy.decompress_raw(v) for v in values], series)
     yield Line("snappy alone", floor, "us a sample", kind="floor")
-    floor = cheapest(lambda: [protobuf.Request.FromString(t) for t in texts], series)
+    floor = cheapest(lambda: [Request.FromString(t) for t in texts], series)
     yield Line("snappy and upb, requests left as bytes", floor, "us a sample", kind="floor")
     floor = cheapest(
         lambda: [
-            [
-                (m.labels[0].value, m.samples[0].value)
-                for m in map(protobuf.Series.FromString, protobuf.Request.FromString(t).timeseries)
-            ]
+            [(m.labels[0].value, m.samples[0].value) for m in map(Series.FromString, Request.FromString(t).timeseries)]
             for t in texts
         ],
         series,

@@ -242,7 +242,7 @@ def tell_incident(out: Terminal, incident: dict[str, Any]) -> None:
     out.say(f"{incident['title']}")
     out.say(
         f"{incident['severity']}, since {clock(incident['started_at'])} UTC; {incident['firing']} of"
-        f" {incident['alerts']} alerts and anomalies last; services: {', '.join(incident['services'])}"
+        f" {incident['alerts']} alerts and anomalies still fire; services: {', '.join(incident['services'])}"
     )
     out.head("Why it thinks so")
     for rank, cause in enumerate(incident["causes"][:3], 1):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from aiopsd.errors import ConfigError
+from aiopsd.errors import ConfigError, refused
 
 T = TypeVar("T")
 
@@ -15,6 +15,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 # keys of an alertmanager.yml that are said otherwise here
 _ALERTMANAGERS = {"global", "templates", "http_config", "routing_key_file", "service_key", "api_url_file", "url_file"}
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
+_UNQUOTED = re.compile(r"Expected `str`, got `(?:int|float|bool)`")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdwy]))+")
 
 
@@ -90,7 +91,9 @@ def plugin_config(kind: type[T], raw: object, path: str) -> T:
     try:
         return msgspec.convert(raw, kind, dec_hook=_dec_hook)
     except msgspec.ValidationError as e:
-        text, _, where = str(e).partition(" - at `$")
+        text, where = refused(e, kind)
         if (unknown := _UNKNOWN.search(text)) and unknown.group(1) in _ALERTMANAGERS:
             text += " (of Alertmanager: docs/how-to/from-alertmanager.md says what to write here)"
-        raise ConfigError(text, path + where.rstrip("`")) from None
+        if _UNQUOTED.fullmatch(text):
+            text += " (quote it)"
+        raise ConfigError(text, path + where.removeprefix("$")) from None

@@ -96,11 +96,11 @@ class Verdicts:
         times, place = max(named)
         true = roots[-place]
         whole = first.confidence + true.confidence
-        share = times / (times + DOUBT)
+        sure = round(whole * times / (times + DOUBT), 4)
         count = max(1, round(times))
         why = f"operators named it {'once' if count == 1 else f'{count} times'} where {first.service} stood first"
-        ahead = replace(true, confidence=whole * share, score=first.score, reason=f"{true.reason}; {why}".lstrip("; "))
-        behind = replace(first, confidence=whole * (1.0 - share), score=min(true.score, first.score))
+        ahead = replace(true, confidence=sure, score=first.score, reason=f"{true.reason}; {why}".lstrip("; "))
+        behind = replace(first, confidence=round(whole - sure, 4), score=min(true.score, first.score))
         rest = [c for c in roots[1:] if c is not true]
         return (ahead, *sorted((behind, *rest), key=lambda c: -c.confidence))
 

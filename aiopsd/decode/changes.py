@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from aiopsd.decode.times import LATEST, parse_time
-from aiopsd.errors import DecodeError, DecodeReason
+from aiopsd.errors import DecodeError, DecodeReason, refused
 from aiopsd.model import ChangeEvent, Labels, content_id
 
 
@@ -25,7 +25,8 @@ class _Change(msgspec.Struct, forbid_unknown_fields=True):
     labels: Labels = {}
 
 
-_changes = msgspec.json.Decoder(_Change | list[_Change])
+_BODY = _Change | list[_Change]
+_changes = msgspec.json.Decoder(_BODY)
 
 
 def decode_changes(value: bytes) -> list[ChangeEvent]:
@@ -37,7 +38,8 @@ def decode_changes(value: bytes) -> list[ChangeEvent]:
     try:
         read = _changes.decode(value)
     except msgspec.ValidationError as e:
-        raise DecodeError(DecodeReason.SCHEMA, str(e)) from None
+        text, where = refused(e, _BODY)
+        raise DecodeError(DecodeReason.SCHEMA, text if where == "$" else f"{text} - at `{where}`") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise DecodeError(DecodeReason.MALFORMED, f"not JSON: {e}") from None
     if isinstance(read, list):

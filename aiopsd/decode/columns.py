@@ -35,6 +35,14 @@ class Batch:
             self._values.append(np.asarray(values, np.float64))
             self._record.append(np.asarray(record, np.int32))
 
+    def join(self, other: "Batch") -> None:
+        """Add what another one holds behind what is there."""
+        self.rejects += other.rejects
+        self._rows += other._rows
+        self._ts += other._ts
+        self._values += other._values
+        self._record += other._record
+
     def refuse(self, record: LogRecord, reason: DecodeReason, detail: str, items: int = 1, whole: bool = True) -> None:
         """Refuse a record, or some samples of it."""
         self.rejects.append(Reject(pos=record.pos, reason=reason, detail=detail, items=items, whole=whole))

@@ -1,14 +1,17 @@
 """OpenTelemetry's metrics (OTLP 1.x): an ExportMetricsServiceRequest as protobuf or as JSON; HTTP and Kafka alike.
 
-One data point is one or, of histograms and summaries, several samples, named as Prometheus names them
-(`otlp_names`). Sums of delta temporality are refused: what a lost or repeated request would do to their total nobody
-could tell. Of an exponential histogram the count and the sum are taken; exemplars are passed over.
-Specification: https://opentelemetry.io/docs/specs/otlp/
+One data point is one or, of histograms and summaries, several samples, named as Prometheus names them (`otlp_names`).
+A series is known by the bytes of its resource, metric and attributes: only who is new has its labels read. What grew
+within a span (delta temporality) is taken as what it is, a rate over that span: there is no total to keep, so none that
+a lost or repeated request could spoil. Of an exponential histogram the count and the sum are taken; exemplars are
+passed over. Specification: https://opentelemetry.io/docs/specs/otlp/
 """
 
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from hashlib import blake2b
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ import msgspec
 
 from aiopsd.decode.columns import Batch, looked
 from aiopsd.decode.otlp_names import label_name, metric_name, resource_labels
-from aiopsd.decode.series import NAME, SeriesIndex, checked, route
+from aiopsd.decode.series import NAME, ROUTES, TEMPORALITY, SeriesIndex, checked, route, varint
 from aiopsd.decode.times import LATEST
 from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.model import STALE_BITS, Checked, Labels, LogRecord
@@ -25,8 +28,9 @@ from aiopsd.services import ServiceMapper
 STALE: float = struct.unpack("<d", struct.pack("<Q", STALE_BITS))[0]
 _NO_VALUE = 1  # DataPointFlags: the series ends here
 _DELTA = 1  # AggregationTemporality
+_CUMULATE = "have the exporter send cumulative values"
 
-_Refusal = tuple[DecodeReason, str]
+_Bad = list[tuple[DecodeReason, str, int]]
 
 
 class _Sample(NamedTuple):
@@ -37,35 +41,29 @@ class _Sample(NamedTuple):
     label: str = ""
     of: str = ""
 
-
-class _Shape(NamedTuple):
-    """What one kind of metric is made of: its own suffix-free name, and the samples of a data point."""
-
-    name: str
-    points: Sequence[Any]
-    samples: Callable[[Any], list[_Sample]]
-    refusal: str = ""  # why nothing of it can be taken
+    @property
+    def key(self) -> bytes:
+        """What tells its series from others of the same data point; empty where there is one."""
+        return b"\xff%b\xff%b" % (self.suffix.encode(), self.of.encode()) if self.suffix or self.label else b""
 
 
-class Found(NamedTuple):
-    """One data point that can be read: label sets still to be checked, beside their values."""
+class _Point(NamedTuple):
+    """A data point that can be read."""
 
-    base: Labels  # without a metric's name
-    name: str
     ts: float
     samples: list[_Sample]
+    attributes: Sequence[bytes]
 
 
 # --------------------------------------------------------------------------- the two encodings
 
 
 def _proto(body: bytes) -> Any:
-    from google.protobuf.message import DecodeError as Broken
-    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from aiopsd.decode import otlp_shapes
 
     try:
-        return ExportMetricsServiceRequest.FromString(body)
-    except Broken as e:
+        return otlp_shapes.Request.FromString(body)
+    except otlp_shapes.DecodeError as e:
         raise DecodeError(DecodeReason.MALFORMED, f"not an OTLP ExportMetricsServiceRequest: {e}") from None
 
 
@@ -84,7 +82,7 @@ def _json(body: bytes) -> Any:
         json_format.ParseDict(_without_exemplars(given), request, ignore_unknown_fields=True)
     except (json_format.ParseError, RecursionError) as e:
         raise DecodeError(DecodeReason.SCHEMA, f"not an OTLP ExportMetricsServiceRequest: {e}") from None
-    return request
+    return _proto(request.SerializeToString())
 
 
 def _without_exemplars(node: Any) -> Any:
@@ -94,13 +92,38 @@ def _without_exemplars(node: Any) -> Any:
     return [_without_exemplars(v) for v in node] if isinstance(node, list) else node
 
 
+def _to_proto(request: Any) -> bytes:
+    return bytes(request.SerializeToString())
+
+
+def _to_json(request: Any) -> bytes:
+    from google.protobuf import json_format
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    whole = ExportMetricsServiceRequest.FromString(request.SerializeToString())
+    return json_format.MessageToJson(whole, indent=None).encode()
+
+
 # --------------------------------------------------------------------------- attributes
 
 
+def _pairs(given: Sequence[bytes]) -> list[tuple[str, str]]:
+    """Keys of attributes and their values as the texts of labels; lists and maps as JSON.
+
+    Raises:
+        DecodeError: MALFORMED.
+    """
+    from google.protobuf.message import DecodeError as Broken
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+    try:
+        return [(kv.key, _text(kv.value)) for kv in map(KeyValue.FromString, given)]
+    except Broken as e:
+        raise DecodeError(DecodeReason.MALFORMED, f"an attribute that cannot be read: {e}") from None
+
+
 def _text(value: Any) -> str:
-    """An AnyValue as the text of a label; lists and maps as JSON."""
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
+    if value.WhichOneof("value") == "string_value":
         return str(value.string_value)
     plain = _plain(value)
     if isinstance(plain, str):
@@ -119,13 +142,35 @@ def _plain(value: Any) -> Any:
     return "" if kind is None else getattr(value, kind)
 
 
-def _attributes(given: Any) -> Labels:
+def _attributes(given: Sequence[bytes]) -> Labels:
     """Labels of a data point; attributes whose names become the same are joined by `;`, as in Prometheus."""
     labels: Labels = {}
-    for kv in given:
-        name, text = label_name(kv.key), _text(kv.value)
+    for key, text in _pairs(given):
+        name = label_name(key)
         labels[name] = f"{labels[name]};{text}" if name in labels else text
     return labels
+
+
+class _Resource:
+    """Who speaks. `key` stands for its bytes in the keys of series."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self.key = blake2b(raw, digest_size=16).digest()
+
+    @cached_property
+    def labels(self) -> Labels:
+        """
+        Raises:
+            DecodeError: MALFORMED.
+        """
+        from aiopsd.decode import otlp_shapes
+
+        try:
+            given = otlp_shapes.Resource.FromString(self._raw).attributes
+        except otlp_shapes.DecodeError as e:
+            raise DecodeError(DecodeReason.MALFORMED, f"a resource that cannot be read: {e}") from None
+        return resource_labels(dict(_pairs(given)))
 
 
 # --------------------------------------------------------------------------- kinds of metric
@@ -159,61 +204,207 @@ def _summary(point: Any) -> list[_Sample]:
 
 
 def _bound(value: float) -> str:
-    """As Prometheus writes the value of `le`: +Inf, 1, 0.25."""
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
+    """As Prometheus writes the value of `le`: +Inf, 1, 0.25; NaN for a bound that is none."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return repr(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def _shape(metric: Any) -> _Shape:
-    kind = metric.WhichOneof("data")
-    data: Any = getattr(metric, kind) if kind else None
-    delta = "" if getattr(data, "aggregation_temporality", 0) != _DELTA else (
-        f"metric `{metric.name[:100]}`: delta temporality; have the exporter send cumulative values"
-    )  # fmt: skip
-    if kind == "gauge":
-        return _Shape(metric_name(metric.name, metric.unit, gauge=True), data.data_points, _number)
-    if kind == "sum":
-        name = metric_name(metric.name, metric.unit, monotonic=data.is_monotonic)
-        return _Shape(name, data.data_points, _number, delta)
-    plain = metric_name(metric.name, metric.unit)
-    if kind == "histogram":
-        return _Shape(plain, data.data_points, _histogram, delta)
-    if kind == "exponential_histogram":
-        return _Shape(plain, data.data_points, _totals, delta)
-    if kind == "summary":
-        return _Shape(plain, data.data_points, _summary)
-    return _Shape(plain, (), _number)
+# kind of metric -> (its data points' message in `otlp_shapes`, what samples they are)
+_KINDS: dict[str, tuple[str, Callable[[Any], list[_Sample]]]] = {
+    "gauge": ("Number", _number),
+    "sum": ("Number", _number),
+    "histogram": ("Histogram", _histogram),
+    "exponential_histogram": ("Exponential", _totals),
+    "summary": ("Summary", _summary),
+}
+_NUMBERS = ("gauge", "sum")
+_SPANNED = ("sum", "histogram", "exponential_histogram")  # of which temporality is said
 
 
-# --------------------------------------------------------------------------- data points
+class _Metric:
+    """One metric of a resource, and its data points as bytes. `key` begins those of its series."""
+
+    def __init__(self, resource: _Resource, given: Any) -> None:
+        self.resource = resource
+        self.kind: str = given.WhichOneof("data") or ""
+        data: Any = getattr(given, self.kind) if self.kind else None
+        self.points: Sequence[bytes] = data.data_points if self.kind else ()
+        self.monotonic = self.kind == "sum" and bool(data.is_monotonic)
+        self.delta = self.kind in _SPANNED and data.aggregation_temporality == _DELTA
+        self._name, self._unit = given.name, given.unit
+        told = f"{self.kind} {self.monotonic:d}{self.delta:d}".encode()
+        # no byte of UTF-8 is 0xff; what is not UTF-8 has no series, and so no key
+        self.key: bytes = b"\xff".join((resource.key + told, self._name, self._unit, b""))
+        self.plain = self.kind in _NUMBERS
+        self._named: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The metric, as a refusal names it."""
+        return f"metric `{self._name[:100].decode(errors='replace')}`"
+
+    def name(self) -> str:
+        """As Prometheus names it, without what its kind of sample adds.
+
+        Raises:
+            DecodeError: LABELS, or UNSUPPORTED: nothing of the metric can be taken.
+        """
+        if self._named is None:
+            self._named = self._find_name()
+        return self._named
+
+    def _find_name(self) -> str:
+        try:
+            name, unit = self._name.decode(), self._unit.decode()
+        except UnicodeDecodeError:
+            raise DecodeError(DecodeReason.LABELS, f"{self.where}: its name or unit is not UTF-8") from None
+        if self.delta and self.kind == "sum" and not self.monotonic:
+            what = "delta temporality of what may fall: changes of it say nothing without where it began"
+            raise DecodeError(DecodeReason.UNSUPPORTED, f"{self.where}: {what}; {_CUMULATE}")
+        found = metric_name(name, unit, monotonic=self.monotonic, gauge=self.kind == "gauge")
+        if not found:
+            raise DecodeError(DecodeReason.LABELS, f"{self.where}: no metric name")
+        return found
+
+    def read(self, payload: bytes) -> _Point:
+        """A data point of it.
+
+        Raises:
+            DecodeError: it cannot be taken.
+        """
+        from aiopsd.decode import otlp_shapes
+
+        self.name()  # without one nothing of it can be taken
+        message, samples_of = _KINDS[self.kind]
+        try:
+            point = getattr(otlp_shapes, message).FromString(payload)
+        except otlp_shapes.DecodeError as e:
+            raise DecodeError(DecodeReason.MALFORMED, f"{self.where}: a data point that cannot be read: {e}") from None
+        ts = point.time_unix_nano / 1e9
+        if not 0.0 < ts < LATEST:
+            raise DecodeError(DecodeReason.TIMESTAMP, f"{self.where}: time_unix_nano {point.time_unix_nano}")
+        samples = samples_of(point)
+        if point.flags & _NO_VALUE:
+            samples = [s._replace(value=STALE) for s in samples or [_Sample(STALE)]]
+        elif not samples:
+            raise DecodeError(DecodeReason.VALUE, f"{self.where}: a data point without a value")
+        elif self.delta:
+            seconds = _span(point.start_time_unix_nano, point.time_unix_nano)
+            if not seconds:
+                what = f"a delta that does not say since when (start_time_unix_nano {point.start_time_unix_nano})"
+                raise DecodeError(DecodeReason.VALUE, f"{self.where}: {what}; {_CUMULATE}")
+            samples = [s._replace(value=s.value / seconds) for s in samples]
+        return _Point(ts, samples, point.attributes)
+
+    def quick(self, payload: bytes) -> tuple[float, float, bytes] | None:
+        """(time, value, bytes of its attributes) of a number whose fields stand in their order; None: `read` it.
+
+        What follows the value is its attributes, or more: bytes that no series is known by.
+        """
+        size = len(payload)
+        if size > 26 and payload[0] == 0x11 and payload[9] == 0x19:
+            tag, end = payload[18], 27
+            if tag == 0x21:
+                start, nanos, value = _SPAN_DOUBLE(payload)
+            elif tag == 0x31:
+                start, nanos, value = _SPAN_INT(payload)
+            else:
+                return None
+        elif size > 17 and payload[0] == 0x19 and payload[9] in (0x21, 0x31):
+            start, end = 0, 18
+            nanos, value = (_AT_DOUBLE if payload[9] == 0x21 else _AT_INT)(payload)
+        else:
+            return None
+        ts = nanos / 1e9
+        if not 0.0 < ts < LATEST or (size > end and payload[end] != 0x3A):
+            return None
+        if self.delta:
+            seconds = _span(start, nanos)
+            if not seconds:
+                return None
+            value /= seconds
+        return ts, float(value), payload[end:]
+
+    def labels(self, point: _Point, sample: _Sample) -> Labels:
+        """The label set of a sample.
+
+        Raises:
+            DecodeError: see `series.checked`; MALFORMED: an attribute.
+        """
+        labels = {**self.resource.labels, **_attributes(point.attributes), NAME: self.name() + sample.suffix}
+        if sample.label:
+            labels[sample.label] = sample.of
+        if self.delta:
+            labels[TEMPORALITY] = "delta"
+        return checked(labels.items())
 
 
-def _points(request: Any) -> Iterator[tuple[Any, Any, Any, list[tuple[Any, Found | _Refusal]]]]:
-    """(ResourceMetrics, ScopeMetrics, Metric, its data points and what each of them is), in order."""
+_SPAN_DOUBLE = struct.Struct("<xQxQxd").unpack_from
+_SPAN_INT = struct.Struct("<xQxQxq").unpack_from
+_AT_DOUBLE = struct.Struct("<xQxd").unpack_from
+_AT_INT = struct.Struct("<xQxq").unpack_from
+
+
+def _span(start: int, end: int) -> float:
+    """Seconds between two times in nanoseconds; 0 where it is none."""
+    return (end - start) / 1e9 if 0 < start < end else 0.0
+
+
+def _spelled(metric: _Metric, point: _Point) -> bytes:
+    """What begins the keys of a data point's series: those of a number end with it (`_Metric.quick`)."""
+    return metric.key + b"".join([b"\x3a%b%b" % (varint(len(a)), a) for a in point.attributes])
+
+
+def _metrics(request: Any) -> Iterator[tuple[Any, Any, Any, _Metric]]:
+    """(ResourceMetrics, ScopeMetrics, Metric, what is known of it), in order."""
     for resource in request.resource_metrics:
-        own = resource_labels({kv.key: _text(kv.value) for kv in resource.resource.attributes})
+        own = _Resource(b"".join(resource.resource))
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
-                shape = _shape(metric)
-                yield resource, scope, metric, [(point, _point(own, metric, shape, point)) for point in shape.points]
+                yield resource, scope, metric, _Metric(own, metric)
 
 
-def _point(own: Labels, metric: Any, shape: _Shape, point: Any) -> Found | _Refusal:
-    where = f"metric `{metric.name[:100]}`"
-    if shape.refusal:
-        return DecodeReason.UNSUPPORTED, shape.refusal
-    if not shape.name:
-        return DecodeReason.LABELS, f"{where}: no metric name"
-    ts = point.time_unix_nano / 1e9
-    if not 0.0 < ts < LATEST:
-        return DecodeReason.TIMESTAMP, f"{where}: time_unix_nano {point.time_unix_nano}"
-    samples = shape.samples(point)
-    if point.flags & _NO_VALUE:
-        samples = [s._replace(value=STALE) for s in samples or [_Sample(STALE)]]
-    if not samples:
-        return DecodeReason.VALUE, f"{where}: a data point without a value"
-    return Found({**own, **_attributes(point.attributes)}, shape.name, ts, samples)
+# --------------------------------------------------------------------------- the verbs of a format
+
+
+class _Taken:
+    """Samples of one record, in their order, and what of it is refused."""
+
+    def __init__(self, index: SeriesIndex) -> None:
+        self._index = index
+        self.rows: list[int] = []
+        self.stamps: list[float] = []
+        self.values: list[float] = []
+        self.bad: _Bad = []
+
+    def take(self, metric: _Metric) -> None:
+        """All data points of this metric."""
+        known, rows = self._index.spelled.get, self._index.rows.get
+        for payload in metric.points:
+            quick = metric.quick(payload) if metric.plain else None
+            if quick is not None:
+                ts, value, attributes = quick
+                row = rows(known(metric.key + attributes, b""))
+                if row is not None:
+                    self.rows.append(row)
+                    self.stamps.append(ts)
+                    self.values.append(value)
+                    continue
+            try:
+                self._read(metric, metric.read(payload))
+            except DecodeError as e:
+                self.bad.append((e.reason, e.detail, 1))
+
+    def _read(self, metric: _Metric, point: _Point) -> None:
+        index, spelling, placed = self._index, _spelled(metric, point), []
+        for sample in point.samples:
+            key = spelling + sample.key
+            row = index.rows.get(index.spelled.get(key, b""))
+            placed.append(index.row_of(metric.labels(point, sample), key) if row is None else row)
+        self.rows += placed
+        self.stamps += [point.ts] * len(placed)
+        self.values += [sample.value for sample in point.samples]
 
 
 class Otlp:
@@ -230,98 +421,73 @@ class Otlp:
             except DecodeError as e:
                 out.refuse(record, e.reason, e.detail)
                 continue
-            rows: list[int] = []
-            stamps: list[float] = []
-            values: list[float] = []
-            bad: list[tuple[DecodeReason, str, int]] = []
-            for *_, points in _points(request):
-                for _, found in points:
-                    if not isinstance(found, Found):
-                        bad.append((*found, 1))
-                        continue
-                    try:
-                        placed = [index.row_of(_labels(found, sample)) for sample in found.samples]
-                    except DecodeError as e:
-                        bad.append((e.reason, e.detail, 1))
-                        continue
-                    rows += placed
-                    stamps += [found.ts] * len(placed)
-                    values += [sample.value for sample in found.samples]
-            out.add(rows, stamps, values, [number] * len(rows))
-            if bad:
-                out.refuse_items(record, bad, len(rows))
+            taken = _Taken(index)
+            for *_, metric in _metrics(request):
+                taken.take(metric)
+            out.add(taken.rows, taken.stamps, taken.values, [number] * len(taken.rows))
+            if taken.bad:
+                out.refuse_items(record, taken.bad, len(taken.rows))
 
     def check(self, body: bytes, limit: int) -> Checked:
         """Data points that can be taken and that cannot; see `samples.SampleFormat`."""
         if len(body) > limit:
             raise DecodeError(DecodeReason.TOO_LARGE, f"{len(body)} bytes, at most {limit} are taken")
         taken = 0
-        bad: list[tuple[DecodeReason, str, int]] = []
-        for *_, points in _points(self._parse(body)):
-            for _, found in points:
-                if isinstance(found, Found):
+        bad: _Bad = []
+        for *_, metric in _metrics(self._parse(body)):
+            for payload in metric.points:
+                try:
+                    metric.name()
+                    if not (metric.plain and metric.quick(payload)):
+                        metric.read(payload)
                     taken += 1
-                else:
-                    bad.append((*found, 1))
+                except DecodeError as e:
+                    bad.append((e.reason, e.detail, 1))
         return looked(taken, bad)
 
     def split(self, body: bytes, partitions: int, services: ServiceMapper) -> list[tuple[int, bytes]]:
         """One body for each partition, of the data points whose service is there; see `samples.SampleFormat`."""
         request = self._parse(body)
         parts: dict[int, Any] = {}
-        for resource, scope, metric, points in _points(request):
-            kind = metric.WhichOneof("data")
+        for resource, scope, given, metric in _metrics(request):
             homes: dict[int, Any] = {}
-            for point, found in points:
-                home = _home(found, services) % partitions
+            for payload in metric.points:
+                home = _home(metric, payload, services) % partitions
                 if home not in homes:
-                    homes[home] = _room(parts, home, request, resource, scope, metric)
-                getattr(homes[home], kind).data_points.append(point)
+                    homes[home] = _room(parts, home, request, resource, scope, given)
+                homes[home].append(payload)
         return [(p, self._write(parts[p])) for p in sorted(parts)]
 
 
-def _labels(found: Found, sample: _Sample) -> Labels:
-    """The label set of a sample.
-
-    Raises:
-        DecodeError: see `series.checked`.
-    """
-    labels = {**found.base, NAME: found.name + sample.suffix}
-    if sample.label:
-        labels[sample.label] = sample.of
-    return checked(labels.items())
-
-
-def _home(found: "Found | _Refusal", services: ServiceMapper) -> int:
+def _home(metric: _Metric, payload: bytes, services: ServiceMapper) -> int:
     """A number that stands for the service of a data point; the samples of one metric stay together without one."""
-    if not isinstance(found, Found):
+    quick = metric.quick(payload) if metric.plain else None
+    code = services.routes.get(metric.key + quick[2]) if quick is not None else None
+    if code is not None:
+        return code
+    try:
+        point = metric.read(payload)
+        code = route(metric.labels(point, _Sample(0.0)), services)
+    except DecodeError:
         return 0  # it will be refused where it is decoded
-    return route({**found.base, NAME: found.name}, services)
+    if len(services.routes) >= ROUTES:
+        services.routes.clear()
+    services.routes[_spelled(metric, point)] = code
+    return code
 
 
 def _room(parts: dict[int, Any], home: int, request: Any, resource: Any, scope: Any, metric: Any) -> Any:
-    """An empty copy of the metric in the request of that partition, under its own resource and scope."""
+    """The data points, none so far, of a copy of the metric in the request of that partition."""
     if home not in parts:
         parts[home] = type(request)()
-    under = parts[home].resource_metrics.add()
-    under.resource.CopyFrom(resource.resource)
-    inner = under.scope_metrics.add()
-    inner.scope.CopyFrom(scope.scope)
-    copy = inner.metrics.add(name=metric.name, unit=metric.unit)
+    under = parts[home].resource_metrics.add(resource=resource.resource)
+    copy = under.scope_metrics.add(scope=scope.scope).metrics.add(name=metric.name, unit=metric.unit)
     kind = metric.WhichOneof("data")
-    data = getattr(copy, kind)
+    data, given = getattr(copy, kind), getattr(metric, kind)
+    data.aggregation_temporality, data.is_monotonic = given.aggregation_temporality, given.is_monotonic
     data.SetInParent()
-    for setting in ("aggregation_temporality", "is_monotonic"):
-        if hasattr(data, setting):
-            setattr(data, setting, getattr(getattr(metric, kind), setting))
-    return copy
+    return data.data_points
 
 
-def _to_json(request: Any) -> bytes:
-    from google.protobuf import json_format
-
-    return json_format.MessageToJson(request, indent=None).encode()
-
-
-PROTO = Otlp(_proto, lambda request: bytes(request.SerializeToString()))
+PROTO = Otlp(_proto, _to_proto)
 JSON = Otlp(_json, _to_json)

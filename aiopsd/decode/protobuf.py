@@ -1,11 +1,11 @@
-"""The full protobuf parser of remote write 1.0 (upb), for every shape that the fast path does not know.
+"""Messages for protobuf's own parser (upb), in shapes of our own: what is bytes in them is parsed later, or never.
 
-The descriptors differ from prometheus/prompb's in two ways, neither of them on the wire: texts are declared as bytes,
-so that one invalid label costs its series and not the body, and the TimeSeries of a request stay bytes, so that a
-broken one costs only itself. Source: https://github.com/prometheus/prometheus/blob/main/prompb/types.proto
+A descriptor may call any text or message of the wire bytes. So one invalid label costs its series and not the body, a
+broken part costs only itself, and what is known by its bytes already costs nothing.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -13,38 +13,37 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-_SHAPES: dict[str, tuple[tuple[str, int, Any, bool], ...]] = {
-    "Label": (("name", 1, Field.TYPE_BYTES, False), ("value", 2, Field.TYPE_BYTES, False)),
-    "Sample": (("value", 1, Field.TYPE_DOUBLE, False), ("timestamp", 2, Field.TYPE_INT64, False)),
-    "Series": (
-        ("labels", 1, "Label", True),
-        ("samples", 2, "Sample", True),
-        ("exemplars", 3, Field.TYPE_BYTES, True),
-        ("histograms", 4, Field.TYPE_BYTES, True),
-    ),
-    "Request": (("timeseries", 1, Field.TYPE_BYTES, True), ("metadata", 3, Field.TYPE_BYTES, True)),
-}
+
+class F(NamedTuple):
+    """A field: `kind` is a type of `Field`, or the name of a message; `one` the oneof that it is part of."""
+
+    name: str
+    number: int
+    kind: Any
+    many: bool = False
+    one: str = ""
 
 
-def _classes() -> dict[str, Any]:
-    file = FileDescriptorProto(name="aiopsd/remote_write.proto", package="aiopsd.remote_write", syntax="proto3")
-    for name, fields in _SHAPES.items():
+def messages(package: str, shapes: Mapping[str, Sequence[F]]) -> dict[str, Any]:
+    """Classes of messages of these names and fields, of proto3."""
+    file = FileDescriptorProto(name=f"aiopsd/{package}.proto", package=f"aiopsd.{package}", syntax="proto3")
+    for name, fields in shapes.items():
         message = file.message_type.add(name=name)
-        for field, number, kind, repeated in fields:
-            label = Field.LABEL_REPEATED if repeated else Field.LABEL_OPTIONAL
-            if isinstance(kind, str):
-                message.field.add(
-                    name=field, number=number, label=label, type=Field.TYPE_MESSAGE, type_name=f".{file.package}.{kind}"
-                )
+        ones = list(dict.fromkeys(f.one for f in fields if f.one))
+        for one in ones:
+            message.oneof_decl.add(name=one)
+        for f in fields:
+            field = message.field.add(name=f.name, number=f.number)
+            field.label = Field.LABEL_REPEATED if f.many else Field.LABEL_OPTIONAL
+            if isinstance(f.kind, str):
+                field.type, field.type_name = Field.TYPE_MESSAGE, f".{file.package}.{f.kind}"
             else:
-                message.field.add(name=field, number=number, label=label, type=kind)
+                field.type = f.kind
+            if f.one:
+                field.oneof_index = ones.index(f.one)
     pool = DescriptorPool()
     pool.Add(file)
-    return {name: GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.{name}")) for name in _SHAPES}
+    return {name: GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.{name}")) for name in shapes}
 
 
-_MESSAGES = _classes()
-Series: Any = _MESSAGES["Series"]
-Request: Any = _MESSAGES["Request"]
-
-__all__ = ["DecodeError", "Request", "Series"]
+__all__ = ["DecodeError", "F", "Field", "messages"]

@@ -18,14 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiopsd.decode.columns import Batch
-from aiopsd.decode.series import SeriesIndex, checked, pack, parse_key, route, shown, split_labels, texts, varint
+from aiopsd.decode.series import (
+    ROUTES,
+    SeriesIndex,
+    checked,
+    pack,
+    parse_key,
+    route,
+    shown,
+    split_labels,
+    texts,
+    varint,
+)
 from aiopsd.decode.times import LATEST
 from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.model import Checked, Labels, LogRecord
 from aiopsd.services import ServiceMapper
 
 MAX_BODY = 64 * 1024 * 1024  # after decompression, of a record in a log
-ROUTES = 131_072  # label sets whose partition is remembered, some 25 MB
 
 TOGETHER = 1 << 18  # bytes of messages joined for one pass; from some 0.7 MB on, each pass pays for fresh pages
 
@@ -225,11 +235,11 @@ def payloads(text: bytes) -> list[bytes]:
 
 
 def _all_payloads(text: bytes) -> list[bytes]:
-    from aiopsd.decode import protobuf  # the full parser is loaded by those who need it
+    from aiopsd.decode import remote_write_shapes as shapes  # the full parser is loaded by those who need it
 
     try:
-        return list(protobuf.Request.FromString(text).timeseries)
-    except protobuf.DecodeError as e:
+        return list(shapes.Request.FromString(text).timeseries)
+    except shapes.DecodeError as e:
         raise DecodeError(DecodeReason.MALFORMED, f"not a protobuf WriteRequest: {e}") from None
 
 
@@ -272,11 +282,11 @@ def parse_series(payload: bytes) -> Parsed:
 
 def full_series(payload: bytes) -> Parsed:
     """Read one TimeSeries by the full parser; raises as `parse_series`."""
-    from aiopsd.decode import protobuf
+    from aiopsd.decode import remote_write_shapes as shapes
 
     try:
-        m = protobuf.Series.FromString(payload)
-    except protobuf.DecodeError as e:
+        m = shapes.Series.FromString(payload)
+    except shapes.DecodeError as e:
         raise DecodeError(DecodeReason.MALFORMED, f"not a protobuf TimeSeries: {e}") from None
     pairs = [(x.name, x.value) for x in m.labels]
     return Parsed(None, pairs, [(x.timestamp, x.value) for x in m.samples], len(m.histograms))

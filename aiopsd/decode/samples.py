@@ -103,12 +103,32 @@ def decode_samples(records: Sequence[LogRecord], index: SeriesIndex) -> Columns:
     for name, group in groupby(records, key=_format_of):
         part = list(group)
         try:
-            sample_format(name).decode(part, first, index, out)
+            out.join(_decoded(sample_format(name), part, first, index))
         except DecodeError as e:
             for record in part:
                 out.refuse(record, e.reason, e.detail)
         first += len(part)
     return Columns(*out.columns(), out.rejects)
+
+
+def _decoded(decoder: SampleFormat, part: Sequence[LogRecord], first: int, index: SeriesIndex) -> Batch:
+    """What these records hold. One on which the decoder fails costs itself: a log cannot be passed around a record.
+
+    Rows do not depend on how often the decoder was asked: series get theirs in the order of their first sight.
+    """
+    out = Batch()
+    try:
+        decoder.decode(part, first, index, out)
+    except DecodeError:
+        raise
+    except Exception as e:  # decoders may be plug-ins; loud: a refused record is logged, counted and a dead letter
+        out = Batch()
+        if len(part) == 1:
+            out.refuse(part[0], DecodeReason.DECODER, f"the decoder failed, which is a bug: {e!r:.300}")
+            return out
+        for i, record in enumerate(part):
+            out.join(_decoded(decoder, [record], first + i, index))
+    return out
 
 
 def _format_of(record: LogRecord) -> str:

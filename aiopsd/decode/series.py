@@ -22,8 +22,10 @@ from aiopsd.model import Labels, labels_text
 from aiopsd.services import ServiceMapper
 
 NAME = "__name__"
+TEMPORALITY = "__temporality__"  # label of a series whose samples say how fast it counted: "delta" (as in Prometheus)
 MAX_LABELS = 128  # of one series; Grafana Mimir's default is 30
 MAX_KEY = 16_384  # bytes of a raw key: what one series may cost in memory
+ROUTES = 131_072  # series whose partition is remembered, some 25 MB
 MAX_ALIASES = 8  # further spellings of one series that are remembered; beyond, each sample pays the slow way
 
 _CHUNK = 65_536  # keys of one chunk of a snapshot
@@ -77,8 +79,13 @@ def shown(labels: Mapping[str, str]) -> str:
     return f"{{{text if len(text) <= 300 else text[:300] + '...'}}}"
 
 
+_SHORT = [bytes((n,)) for n in range(128)]  # most are lengths of labels
+
+
 def varint(n: int) -> bytes:
     """Protobuf's variable-length form of a number that is not negative."""
+    if n < 128:
+        return _SHORT[n]
     out = bytearray()
     while n > 0x7F:
         out.append(n & 0x7F | 0x80)
@@ -271,6 +278,7 @@ class SeriesIndex:
     def __init__(self, services: ServiceMapper) -> None:
         self.services = services
         self.rows: dict[bytes, int] = {}
+        self.spelled: dict[bytes, bytes] = {}  # bytes that a format knows a series by -> a key of `rows`; a cache
         self._keys: list[bytes] = []  # row -> its first key, the same object as in `rows`; b"" for a free row
         self._aliases: dict[int, list[bytes]] = {}
         self._digests = _Digests()
@@ -315,20 +323,30 @@ class SeriesIndex:
         Raises:
             DecodeError: see `parse_key`; nothing has changed then. MALFORMED: the key has another shape.
         """
-        return self._place(key, parse_key(key))
+        labels = parse_key(key)
+        return self._place(key, labels, pack(labels))
 
-    def row_of(self, labels: Labels) -> int:
-        """Row of a label set as `checked` returns it, for decoders of formats without a raw key."""
+    def row_of(self, labels: Labels, spelling: bytes = b"") -> int:
+        """Row of a label set as `checked` returns it, for decoders of formats without a raw key.
+
+        With a `spelling`, bytes that stand for these labels and no others, `spelled` knows the key from now on. What
+        was evicted meanwhile has a key there that `rows` does not hold.
+        """
         key = pack(labels)
         if len(key) > MAX_KEY:
             raise DecodeError(
                 DecodeReason.LABELS, f"series {shown(labels)}: {len(key)} bytes of labels, at most {MAX_KEY} are taken"
             )
         row = self.rows.get(key)
-        return self._place(key, labels) if row is None else row
+        if row is None:
+            row = self._place(key, labels, key)
+        if spelling:
+            if len(self.spelled) > 1024 + 2 * len(self.rows):  # of series that are gone, mostly
+                self.spelled.clear()
+            self.spelled[spelling] = self._keys[row] if self._keys[row] == key else key  # the same object: no copy
+        return row
 
-    def _place(self, key: bytes, labels: Labels) -> int:
-        canonical = pack(labels)
+    def _place(self, key: bytes, labels: Labels, canonical: bytes) -> int:
         row = self.rows.get(canonical) if canonical != key else None
         digest = -1
         if row is None and (canonical != key or self._digests):

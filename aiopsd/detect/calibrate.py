@@ -7,7 +7,7 @@ model's statistic. A model is foreign code: what it raises is counted, and one t
 import collections
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -71,6 +71,40 @@ class Strange(msgspec.Struct, frozen=True, kw_only=True):
     interval: float  # s since the row's sample before
     feature: str  # of a vector: the strangest, where the model can tell
     recent: list[tuple[float, float]]
+
+
+class _Said(NamedTuple):
+    """A statistic, and what its row knew before it learned the sample; the envelope adds the rest of a `Strange`."""
+
+    pos: int
+    row: int
+    slot: int
+    ts: float
+    value: float
+    statistic: float
+    normal: Expected
+    expected: bool
+    gap: float
+    nats: tuple[float, float]
+    recent: list[tuple[float, float]]
+
+    def strange(self, evidence: float, *, news: bool, usual: float) -> Strange:
+        return Strange(
+            pos=self.pos,
+            row=self.row,
+            ts=self.ts,
+            evidence=evidence,
+            news=news,
+            statistic=self.statistic,
+            usual=usual,
+            value=self.value,
+            expected=self.expected,
+            normal=self.normal.value,
+            scale=self.normal.scale,
+            interval=self.gap,
+            feature=self.normal.feature,
+            recent=self.recent,
+        )
 
 
 class _Row:
@@ -160,10 +194,7 @@ class ModelDetector:
 
         `vectors`: what the models see instead of each value and its lags.
         """
-        at: list[int] = []
-        slots: list[int] = []
-        raws: list[float] = []
-        context: list[tuple[Expected, bool, float, tuple[float, float], list[tuple[float, float]]]] = []
+        said: list[_Said] = []
         for pos, (row, t, v) in enumerate(zip(rows.tolist(), ts.tolist(), values.tolist(), strict=True)):
             if not math.isfinite(v):
                 continue
@@ -173,52 +204,24 @@ class ModelDetector:
             if t <= state.last:
                 continue
             x = self._x(state, v) if vectors is None else vectors[pos]
-            raw, expected = self._look(state, t, x)
-            state.recent.append((t, v))
-            if raw is not None:
-                at.append(pos)
-                slots.append(state.slot)
-                raws.append(raw)
-                state.said += 1
-                if state.said == 1:
-                    state.since = t
-                if state.said == self.policy.warm:
-                    state.ready = t
-                normal = expected or Expected(value=state.level.mean)
-                if normal.scale <= 0:
-                    normal = msgspec.structs.replace(normal, scale=state.level.scale)
-                gap = t - state.last
-                context.append((normal, expected is not None, gap, self._nats(state, t), list(state.recent)))
+            one = self._ask(state, pos, row, t, v, x)
+            if one is not None:
+                said.append(one)
             self._learn(state, t, x, v)
         scores = np.zeros(len(rows))
-        strange: list[Strange] = []
-        if at:
-            outcome = self._bank.step(np.array(slots, np.intp), ts[at], np.array(raws))
-            scores[at] = outcome.scores
-            b = outcome.breaks
-            columns = (b.pos.tolist(), b.evidence.tolist(), b.held.tolist(), b.high.tolist())
-            for i, far, held, usual in zip(*columns, strict=True):
-                pos, (normal, expected_it, gap, nats, recent) = at[i], context[i]
-                evidence = self._worth(far, nats)
-                if far > MENTION and evidence > MENTION:
-                    strange.append(
-                        Strange(
-                            pos=pos,
-                            row=int(rows[pos]),
-                            ts=float(ts[pos]),
-                            evidence=evidence,
-                            news=held > 0,
-                            statistic=raws[i],
-                            usual=usual,
-                            value=float(values[pos]),
-                            expected=expected_it,
-                            normal=normal.value,
-                            scale=normal.scale,
-                            interval=gap,
-                            feature=normal.feature,
-                            recent=recent,
-                        )
-                    )
+        if not said:
+            return scores, []
+        at = [one.pos for one in said]
+        raws = np.array([one.statistic for one in said])
+        outcome = self._bank.step(np.array([one.slot for one in said], np.intp), ts[at], raws)
+        scores[at] = outcome.scores
+        b = outcome.breaks
+        columns = (b.pos.tolist(), b.evidence.tolist(), b.held.tolist(), b.high.tolist())
+        strange = []
+        for i, far, held, usual in zip(*columns, strict=True):
+            evidence = self._worth(far, said[i].nats)
+            if far > MENTION and evidence > MENTION:
+                strange.append(said[i].strange(evidence, news=held > 0, usual=usual))
         return scores, strange
 
     def score(self, rows: Rows, ts: F64, values: F64) -> F64:
@@ -269,6 +272,34 @@ class ModelDetector:
     @staticmethod
     def _x(state: _Row, v: float) -> Vector:
         return {"x": v} | {f"x{i + 1}": lag for i, lag in enumerate(state.lags)}
+
+    def _ask(self, state: _Row, pos: int, row: int, t: float, v: float, x: Vector) -> _Said | None:
+        """What the model says of a sample that it has not learned, and what its row knows by then; None: nothing."""
+        raw, expected = self._look(state, t, x)
+        state.recent.append((t, v))
+        if raw is None:
+            return None
+        state.said += 1
+        if state.said == 1:
+            state.since = t
+        if state.said == self.policy.warm:
+            state.ready = t
+        normal = expected or Expected(value=state.level.mean)
+        if normal.scale <= 0:
+            normal = msgspec.structs.replace(normal, scale=state.level.scale)
+        return _Said(
+            pos=pos,
+            row=row,
+            slot=state.slot,
+            ts=t,
+            value=v,
+            statistic=raw,
+            normal=normal,
+            expected=expected is not None,
+            gap=t - state.last,
+            nats=self._nats(state, t),
+            recent=list(state.recent),
+        )
 
     def _look(self, state: _Row, t: float, x: Vector) -> tuple[float | None, Expected | None]:
         """What the model says; nothing while it is new, and where it fails."""

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from aiopsd.config import SignalRule
+from aiopsd.decode.series import TEMPORALITY
 from aiopsd.matchers import Match
 
 NAME = "__name__"
@@ -44,6 +46,9 @@ _WORDS: tuple[tuple[str, str, frozenset[str]], ...] = (
 _COUNTED = _WORDS[0][2] | _WORDS[-1][2]
 _LOW = _set("free idle remaining headroom apdex")  # of these there can only be too little
 _SPLIT = re.compile(r"[^a-zA-Z0-9]+|(?<=[a-z])(?=[A-Z])")
+# What Prometheus writes of each scrape tells of the scraper as much as of the target; `up`, beside them, is news.
+_OF_A_SCRAPE = _set("""scrape_duration_seconds scrape_samples_scraped scrape_samples_post_metric_relabeling
+    scrape_series_added scrape_timeout_seconds scrape_sample_limit scrape_body_size_bytes""")
 _COUNTER = ("_total", "_count", "_sum", "_bucket")
 
 
@@ -56,14 +61,18 @@ def by_name(metric: str) -> Signal:
     'errors'
     >>> by_name("request_duration_seconds_sum"), by_name("elb_request_count_sum")
     (Signal(kind='other', harm='both', counter=True), Signal(kind='traffic', harm='both', counter=False))
+    >>> by_name("scrape_duration_seconds").harm, by_name("up").harm
+    ('none', 'low')
     >>> by_name("value")
     Signal(kind='other', harm='both', counter=False)
     """
+    if metric in _OF_A_SCRAPE:
+        return Signal(harm="none")
     words = {w.lower() for w in _SPLIT.split(metric) if w}
     base = metric.removesuffix("_sum")
     if base != metric and set(_SPLIT.split(base.lower())[-1:]) & _COUNTED:
         # what is counted has no running sum as what is measured has: it is the sum of a period (CloudWatch's exporters)
-        return msgspec.structs.replace(by_name(base), counter=False)
+        return replace(by_name(base), counter=False)
     counter = metric.endswith(_COUNTER)
     if metric.endswith("_bucket"):
         # a dozen more times what the histogram's count and sum say already: they would outvote the service's others
@@ -103,7 +112,8 @@ class Signals:
             if len(self._cache) >= 100_000:
                 self._cache.clear()  # a sender that invents names must not fill the memory
             possible = self._cache[metric] = tuple(self._possible(metric))
-        return next(signal for rest, signal in possible if rest is None or rest(labels))
+        signal = next(signal for rest, signal in possible if rest is None or rest(labels))
+        return replace(signal, counter=False) if TEMPORALITY in labels else signal
 
     def _possible(self, metric: str) -> Iterator[tuple[Match | None, Signal]]:
         named = by_name(metric)

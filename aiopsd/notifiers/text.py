@@ -85,12 +85,11 @@ def change(item: Notification) -> str:
     """What is new since the last notification, as a sentence; "" in an incident's first one."""
     incident = item.incident
     if item.reason is NotifyReason.ACKNOWLEDGED and incident is not None:
-        until = f" until {when(incident.ack_until)}" if incident.ack_until else ""
+        until = f" until {clock(incident.ack_until, item.stamp)}" if incident.ack_until else ""
         return f"Acknowledged by {incident.acked_by or 'somebody'}{until}."
     if item.reason is NotifyReason.MERGED:
-        into = (
-            f"incident {incident.merged_into}" if incident is not None and incident.merged_into else "another incident"
-        )
+        other = f"incident {incident.merged_into}" if incident is not None and incident.merged_into else ""
+        into = item.into or other or "another incident"
         return f"Merged into {into}, which goes on as {item.supersedes}."
     if item.reason is NotifyReason.ALL_RESOLVED:
         return _ended(item)
@@ -238,8 +237,9 @@ def facts(item: Notification) -> Iterator[tuple[str, str]]:
         else:
             yield "Probable cause", "not known yet"
         for name, key in (("First look", "first look"), ("Owner", "owner")):
-            if said := advice(item.alerts, incident.root, key):
-                yield name, said
+            said, whose = advice(item.alerts, incident.root, key)
+            if said:
+                yield name, f"{said} (of {whose})" if whose else said
         if incident.services:
             yield "Affected", services(incident.services)
     started = started_at(item)
@@ -261,12 +261,16 @@ def started_at(item: Notification) -> float:
 
 
 def runbook(item: Notification) -> str:
-    """Of the cause's alerts, else the incident's, else the first alert's; "" when it is no http(s) link."""
-    root = item.incident.root if item.incident is not None else None
-    own = [a for a in item.alerts if root is not None and a.service == root.service]
-    given = [advice(own, None, "runbook"), item.incident.runbook if item.incident is not None else ""]
-    given += [a.annotations.get("runbook_url", "") for a in item.alerts]
-    return next((url for url in given if _is_link(url)), "")
+    """Of the cause's alerts, else the incident's, else another alert's; "" when it is no http(s) link."""
+    return _runbook(item)[0]
+
+
+def _runbook(item: Notification) -> tuple[str, str]:
+    incident = item.incident
+    found, whose = advice(item.alerts, incident.root if incident is not None else None, "runbook")
+    if incident is not None and (not found or (whose and incident.runbook not in ("", found))):
+        found, whose = incident.runbook, ""
+    return (found, whose) if _is_link(found) else ("", "")
 
 
 def link(item: Notification) -> str:
@@ -280,8 +284,9 @@ def link(item: Notification) -> str:
 def links(item: Notification) -> list[tuple[str, str]]:
     """(name, address) of where to look, most useful first; http(s) only."""
     root = item.incident.root if item.incident is not None else None
-    dashboard = advice(item.alerts, root, "dashboard")
-    found = [("Incident", link(item)), ("Runbook", runbook(item)), ("Dashboard", dashboard)]
+    found = [("Incident", link(item))]
+    for name, (url, whose) in (("Runbook", _runbook(item)), ("Dashboard", advice(item.alerts, root, "dashboard"))):
+        found.append((f"{name} of {whose}" if whose else name, url))
     found += [(f"{c.kind.capitalize()} {c.version}".strip(), c.link) for c in root.changes[:1]] if root else []
     return [(name, url) for name, url in found if _is_link(url)]
 

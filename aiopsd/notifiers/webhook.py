@@ -78,6 +78,7 @@ def event(item: Notification, alerts: Iterable[Alert], left: int) -> dict[str, A
             "status": text.status(item),
             "dedup_key": item.dedup_key,
             "supersedes": item.supersedes,
+            "into": item.into,
             "receiver": item.receiver,
             "group_key": item.group_key,
             "group_labels": item.group_labels,

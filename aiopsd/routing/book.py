@@ -195,11 +195,11 @@ class Book:
             heir.grid, heir.due = group.grid, None
             self.arm(heir, self.next_tick(heir, stamp))
 
-    def living_key(self, incident: Incident) -> str:
-        """dedup_key of the incident into which this one was merged, to the end of the chain."""
+    def living(self, incident: Incident) -> tuple[str, str]:
+        """(dedup_key, title) of the incident into which this one was merged, to the end of the chain."""
         while (into := self.incidents.get(incident.merged_into)) is not None:
             incident = into
-        return self.keys.get(incident.id, incident.dedup_key)
+        return self.keys.get(incident.id, incident.dedup_key), incident.title
 
     def muted_by(self, group: Group, alert: Alert, stamp: float) -> tuple[str, ...]:
         """Names of the time intervals that mute each route by which an alert came here; (): one of them may tell."""

@@ -118,12 +118,12 @@ class Flusher:
         ordered = sorted(
             shown, key=lambda a: rank.get(a.fingerprint, 1 if a.state is AlertState.FIRING else 2)
         )  # stable: within a rank, in order of arrival
-        dedup_key, supersedes = group.dedup_key, ""
+        dedup_key, supersedes, into = group.dedup_key, "", ""
         if group.incident and incident is not None:
             dedup_key = self._book.keys.get(incident.id, incident.dedup_key)
             if reason is NotifyReason.MERGED and log is not None:
                 dedup_key = log.dedup_key
-                supersedes = self._book.living_key(incident)
+                supersedes, into = self._book.living(incident)
         seq = log.seq + 1 if log is not None else 1
         return Notification(
             id=content_id("notification", group.key, group.receiver, integration, seq, repr(stamp)),
@@ -139,6 +139,7 @@ class Flusher:
             changed=tuple(changed[:ALERT_LIMIT]),
             incident=incident,
             supersedes=supersedes,
+            into=into,
             external_url=self._external_url,
             truncated=max(0, len(ordered) - ALERT_LIMIT),
         )

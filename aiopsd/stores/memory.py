@@ -194,8 +194,9 @@ class MemoryStore:
     async def silences(self) -> list[Silence]:
         return [self.contents.silences[key] for key in sorted(self.contents.silences)]
 
-    async def timeline(self, incident: str = "", *, limit: int = 1000) -> list[AuditEntry]:
+    async def timeline(self, incident: str = "", *, limit: int = 1000, before: float | None = None) -> list[AuditEntry]:
         entries = [e for e in self.contents.audit if not incident or e.incident == incident]
+        entries = entries if before is None else [e for e in entries if e.stamp < before]
         return entries[-limit:] if limit > 0 else []
 
     async def prune(self, before: float) -> int:

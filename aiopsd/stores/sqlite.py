@@ -413,9 +413,13 @@ class SqliteStore(Connections):
         """By id."""
         return await self._read("SELECT body FROM silence ORDER BY id", (), _silence)
 
-    async def timeline(self, incident: str = "", *, limit: int = 1000) -> list[AuditEntry]:
-        """The newest `limit` entries, oldest first; with `incident`, only its."""
-        where, args = ("incident = ?", [incident]) if incident else ("1", [])
+    async def timeline(self, incident: str = "", *, limit: int = 1000, before: float | None = None) -> list[AuditEntry]:
+        """See `protocols.Store.timeline`."""
+        where, args = "1", list[str | float]()
+        if incident:
+            where, args = f"{where} AND incident = ?", [*args, incident]
+        if before is not None:
+            where, args = f"{where} AND stamp < ?", [*args, before]
         newest = await self._read(
             f"SELECT body FROM audit WHERE {where} ORDER BY seq DESC LIMIT ?", [*args, limit], _audit
         )

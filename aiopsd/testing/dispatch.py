@@ -162,6 +162,7 @@ class Play:
         old = self.incidents.get(key)
         if old is None:
             old = Incident(id=key, dedup_key=f"key-{key}", started_at=alert.starts_at, opened_at=at, updated_at=at)
+            old = replace(old, title=f"trouble {key}")
         if old.state is IncidentState.RESOLVED:
             old = replace(old, state=IncidentState.OPEN, reopened=old.reopened + 1, acked_at=0.0, ack_until=0.0)
         fps = old.alerts if alert.fingerprint in old.alerts else (*old.alerts, alert.fingerprint)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 from markupsafe import Markup, escape
 
+from aiopsd.evidence import readings
 from aiopsd.model import Evidence, Incident, Node
 from aiopsd.topology import Topology
 
@@ -40,6 +41,21 @@ def number(value: float) -> str:
     if value and abs(value) < 1e-4:
         return f"{value:.2e}"
     return f"{value:.3g}"
+
+
+def figures(e: Evidence, *values: float) -> list[str]:
+    """Values of a signal, each with the unit that the name of its metric tells: one unit for all.
+
+    >>> figures(Evidence(service="a", metric="wait_seconds"), 0.0312, 0.0104)
+    ['31.2 ms', '10.4 ms']
+    >>> figures(Evidence(service="a", metric="waiting", rate=True), 12e3)
+    ['12k/s']
+    """
+    if all(map(math.isfinite, values)):
+        numbers, unit = readings(e.metric, values, rate=e.rate, digits=3)
+        if unit.removesuffix("/s"):
+            return [f"{n}{unit}" for n in numbers]
+    return [number(v) + ("/s" if e.rate else "") for v in values]
 
 
 def clock(ts: float) -> str:
@@ -89,7 +105,7 @@ def series(evidence: Evidence) -> Markup:
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return Markup("")
     plane = _Plane(evidence, points)
-    label = f"{evidence.metric} of {evidence.service}, last value {number(points[-1][1])}"
+    label = f"{evidence.metric} of {evidence.service}, last value {figures(evidence, points[-1][1])[0]}"
     out = [
         f'<svg class="series" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(label)}">',
         f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{WIDTH - _LEFT - _RIGHT:g}" '
@@ -98,7 +114,7 @@ def series(evidence: Evidence) -> Markup:
         f'<path class="line" d="{plane.path(points)}"/>',
         _break(evidence, plane, points),
         f'<circle class="last" cx="{plane.x(points[-1][0])}" cy="{plane.y(points[-1][1])}" r="3"/>',
-        _scale(plane, points),
+        _scale(evidence, plane, points),
         "</svg>",
     ]
     return Markup("".join(out))
@@ -111,7 +127,7 @@ def _band(evidence: Evidence, plane: _Plane) -> str:
     return (
         f'<rect class="band" x="{_LEFT}" y="{plane.y(plane.ceiling)}" width="{WIDTH - _LEFT - _RIGHT:g}" '
         f'height="{max(2.5, plane.y(plane.floor) - plane.y(plane.ceiling)):.1f}">'
-        f"<title>normal: {number(evidence.low)} to {number(evidence.high)}</title></rect>"
+        f"<title>normal: {' to '.join(figures(evidence, evidence.low, evidence.high))}</title></rect>"
     )
 
 
@@ -138,12 +154,13 @@ def _break(evidence: Evidence, plane: _Plane, points: Sequence[Sample]) -> str:
     return out
 
 
-def _scale(plane: _Plane, points: Sequence[Sample]) -> str:
+def _scale(evidence: Evidence, plane: _Plane, points: Sequence[Sample]) -> str:
     """The range of values on the left, of moments below."""
     out = ""
+    top, bottom = figures(evidence, plane.high, plane.low)
     for text, left, down, anchor in (
-        (number(plane.high), _LEFT - 6, plane.y(plane.high) + 3.5, "end"),
-        (number(plane.low), _LEFT - 6, plane.y(plane.low) + 3.5, "end"),
+        (top, _LEFT - 6, plane.y(plane.high) + 3.5, "end"),
+        (bottom, _LEFT - 6, plane.y(plane.low) + 3.5, "end"),
         (clock(plane.first), _LEFT, HEIGHT - 6, "start"),
         (f"{clock(points[-1][0])} UTC" if not plane.missing else "", WIDTH - _RIGHT, HEIGHT - 6, "end"),
     ):

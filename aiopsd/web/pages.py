@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,23 @@ import jinja2
 from aiohttp import web
 from msgspec.structs import replace
 
-from aiopsd.incidents import Move, rank_of, span
+from aiopsd.evidence import about
+from aiopsd.incidents import ADVICE, Move, advice, rank_of, span
 from aiopsd.matchers import matcher_text
-from aiopsd.model import AckIncident, Evidence, Incident, IncidentState, ResolveIncident, Verdict, labels_text
+from aiopsd.model import (
+    AckIncident,
+    Alert,
+    Candidate,
+    Evidence,
+    Incident,
+    IncidentState,
+    ResolveIncident,
+    Verdict,
+    labels_text,
+)
 from aiopsd.projection import LIVE
 from aiopsd.web import drawing
-from aiopsd.web.api.incidents import alerts_of, command, deliveries_of, find_incident, timeline_of
+from aiopsd.web.api.incidents import alerts_of, command, deliveries_of, find_incident, followed, say, timeline_of
 from aiopsd.web.api.maintenance import windows
 from aiopsd.web.api.views import resolves_at
 from aiopsd.web.site import SITE, Problem, Site, moment
@@ -32,6 +44,7 @@ CSP = (
     "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+KINDS = ("cause", "split", "merge", "noise")
 SESSION = "aiopsd_session"
 ACTOR = "aiopsd_actor"
 RULER = {  # channel -> what was out of its range, where it is not the value itself
@@ -42,6 +55,7 @@ RULER = {  # channel -> what was out of its range, where it is not the value its
     "online": "as its own model sees it",
 }
 MOST_EVIDENCE = 12  # drawings on one page; the API has the rest
+MOST_OTHERS = 50  # incidents that one may be merged with by the page, the newest; the API takes any
 MOST_OPEN = 200  # rows of the first page, the worst; the API has the rest
 MOST_ALERTS = 500  # rows of the page of alerts; the API has the rest
 MOST_ROWS = 200  # of the outbox, counted for the first page; above it says 200+
@@ -75,7 +89,11 @@ def safe_url(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * min(1.0, max(0.0, share)):.0f}%"
+    """
+    >>> percent(0.97), percent(0.004), percent(0.0)
+    ('97%', '<1%', '0%')
+    """
+    return "<1%" if 0.0 < share < 0.005 else f"{100 * min(1.0, max(0.0, share)):.0f}%"
 
 
 def level(severity: str) -> str:
@@ -96,6 +114,7 @@ def environment() -> jinja2.Environment:
         span=span, iso=iso, safe_url=safe_url, percent=percent, number=drawing.number, level=level, path=_quote
     )
     env.globals.update(labels_text=labels_text, matcher_text=matcher_text)
+    env.globals.update(figures=drawing.figures, advice_of=advice, about=about)
     return env
 
 
@@ -120,6 +139,7 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
             now=now,
             waits=waits,
             stamp=lambda ts: stamp(ts, now),
+            kind_of=partial(kind_of, site),
             token_wanted=site.config.http.token is not None and not session_ok(request),
             actor=unquote(request.cookies.get(ACTOR, "")),
             **values,
@@ -134,6 +154,29 @@ def render(request: web.Request, template: str, *, status: int = 200, **values: 
 
 
 # --------------------------------------------------------------------------- reading
+
+
+def kind_of(site: Site, root: Candidate) -> str:
+    """What a cause is, as the graph has it: the ranking tells hosts and what is outside from services, and no more."""
+    if root.kind == "unknown":
+        return "not in the graph"
+    return site.topology().kind(root.service) or root.kind if root.kind == "service" else root.kind
+
+
+def hushed(site: Site, alert: Alert, now: float) -> list[tuple[str, str]]:
+    """(word, by whom or what) of each reason for which nobody is told of a firing alert now."""
+    silences, sources = site.muted(alert, now)
+    found = [s for i in silences if (s := site.projection.silence(i)) is not None]
+    words = [f"{s.created_by}: {s.comment}" if s.comment else s.created_by for s in found]
+    louder = [a for i in sources if (a := site.projection.alert(i)) is not None]
+    names = [f"{a.labels.get('alertname', 'alert')} of {a.service}" for a in louder]
+    said = [("silenced", silences, words), ("inhibited", sources, names), ("muted", (), list(site.asleep(alert, now)))]
+    return [(word, ", ".join(by)) for word, ids, by in said if ids or by]
+
+
+def titles(site: Site, incidents: Iterable[str]) -> dict[str, str]:
+    """What incidents are called; "" for one that is past its retention."""
+    return {i: found.title if (found := site.projection.incident(i)) is not None else "" for i in incidents}
 
 
 async def index(request: web.Request) -> web.Response:
@@ -156,6 +199,7 @@ async def index(request: web.Request) -> web.Response:
         live=live[:MOST_OPEN],
         opened=len(live),
         done=done[:15],
+        titles=titles(site, (i.merged_into for i in done[:15])),
         planned=[w for w in windows(site) if w.ends_at > now],
         firing=figures["alerts"]["firing"],
         folded=sum(i.firing for i in live),
@@ -175,9 +219,10 @@ async def alerts(request: web.Request) -> web.Response:
     return render(
         request,
         "alerts.html",
-        alerts=[(a, site.group(a), any(site.muted(a, now)) or bool(site.asleep(a, now))) for a in shown],
+        alerts=[(a, site.group(a), hushed(site, a, now)) for a in shown],
         firing=len(firing),
         alone=sum(not a.incident for a in firing),
+        titles=titles(site, (a.incident for a in shown)),
     )
 
 
@@ -191,6 +236,8 @@ async def incident(request: web.Request) -> web.Response:
     firing = Counter(a.service for a in alerts if a.state == "firing")
     view = drawing.neighbourhood(site.topology(), item, firing)
     shown = evidence_of(item, [e for a in alerts for e in a.evidence])
+    said = request.query.get("said", "")
+    others = [i for i in site.projection.incidents(states=LIVE) if i.id != item.id]
     return render(
         request,
         "incident.html",
@@ -198,10 +245,14 @@ async def incident(request: web.Request) -> web.Response:
         resolves_at=resolves_at(site, item),
         open=item.state in LIVE,
         root=item.root,
-        alerts=alerts,
+        alerts=[(a, hushed(site, a, site.clock()) if a.state == "firing" else []) for a in alerts],
         timeline=entries[-MOST_LINES:][::-1],
         earlier=max(0, len(entries) - MOST_LINES),
         deliveries=deliveries,
+        verdicts=[e for e in entries if e.kind == "verdict"],
+        followed=await followed(site, int(said)) if said.isascii() and said.isdigit() else [],
+        others=sorted(others, key=lambda i: (-i.started_at, i.id))[:MOST_OTHERS],
+        advice={key: advice(alerts, item.root, key) for key in ADVICE},
         view=view,
         graph=drawing.graph(view),
         suspects=list(dict.fromkeys([*(r.service for r in item.roots if r.service), *item.services])),
@@ -269,30 +320,29 @@ async def act(request: web.Request) -> web.Response:
     comment = str(form.get("comment", "")).strip()[:2000]
     if not actor:
         raise Problem(400, "say who you are", where="actor")
-    incident_id = request.match_info["id"]
+    incident_id, after = request.match_info["id"], ""
     if request.match_info["verb"] == "ack":
         await command(site, incident_id, Move.ACK, AckIncident(incident=incident_id, actor=actor, comment=comment))
     elif request.match_info["verb"] == "verdict":
-        kind, service = str(form.get("kind", "")), str(form.get("service", ""))[:500]
-        if kind not in ("cause", "noise"):
-            raise Problem(400, "the page sends verdicts on causes and noise; the API takes all", where="kind")
-        if kind == "cause" and not service:
-            raise Problem(400, "name the service that was the cause", where="service")
-        await find_incident(site, incident_id)
+        kind = str(form.get("kind", ""))
+        if kind not in KINDS:
+            raise Problem(400, f"expected one of {', '.join(KINDS)}", where="kind")
         said = Verdict(
             request_id=uuid.uuid4().hex,
             incident=incident_id,
             kind=kind,
             actor=actor,
-            service=service if kind == "cause" else "",
+            service=str(form.get("service", ""))[:500] if kind == "cause" else "",
+            other=str(form.get("other", ""))[:100] if kind == "merge" else "",
+            fingerprints=tuple(str(f)[:100] for f in form.getall("fingerprint", [])) if kind == "split" else (),
             comment=comment,
         )
-        await site.submit([said])
+        after = f"?said={await say(site, said)}#said"
     else:
         await command(
             site, incident_id, Move.RESOLVE, ResolveIncident(incident=incident_id, actor=actor, comment=comment)
         )
-    back = web.Response(status=303, headers={"Location": f"{site.base}/incidents/{_quote(incident_id)}"})
+    back = web.Response(status=303, headers={"Location": f"{site.base}/incidents/{_quote(incident_id)}{after}"})
     cookie: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": request.secure}
     cookie["path"] = site.base or "/"
     back.set_cookie(ACTOR, quote(actor), max_age=90 * 86400, **cookie)

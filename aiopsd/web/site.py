@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +17,7 @@ from aiopsd import routing
 from aiopsd.config import Config
 from aiopsd.decode.times import EPOCH, LATEST
 from aiopsd.detect.maintenance import Maintenance
-from aiopsd.errors import Full, StoreError, StreamError
+from aiopsd.errors import Full, StoreError, StreamError, refused
 from aiopsd.metrics import Metrics
 from aiopsd.model import Alert, Body, Labels
 from aiopsd.projection import Projection
@@ -219,6 +220,9 @@ def inflate(body: bytes, limit: int) -> bytes:
             return out
 
 
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.+)`")
+
+
 def decode(body: bytes, kind: Any) -> Any:
     """JSON as `kind`.
 
@@ -228,8 +232,10 @@ def decode(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as e:
-        text, _, where = str(e).partition(" - at `$")
-        raise Problem(400, text, where=where.rstrip("`").lstrip(".")) from None
+        text, place = refused(e, kind)
+        field = _FIELD.fullmatch(text)  # msgspec says where the object is that lacks it, or has it too many
+        where = ".".join(filter(None, (place.removeprefix("$").lstrip("."), field[1] if field else "")))
+        raise Problem(400, text, where=where) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Problem(400, f"not JSON: {e}") from None
 

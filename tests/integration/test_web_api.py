@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiopsd.errors import ConfigError, Full
-from aiopsd.model import AckIncident, Edge, IncidentState, TopologyUpdate, Upsert, Verdict
+from aiopsd.model import AckIncident, Audit, AuditEntry, Edge, IncidentState, Tick, TopologyUpdate, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 from aiopsd.web import openapi
 from aiopsd.web.server import split_listen
@@ -197,6 +197,68 @@ async def test_the_timeline_holds_what_belongs_to_no_incident(shop: TestSite) ->
     assert (len(entries), entries[1]["incident"]) == (3, SHOP)
 
 
+async def test_the_timeline_is_searched_and_paged(site: TestSite) -> None:
+    """Who said what is found by kind, person and incident; pages join without a gap, within one moment, too."""
+    entries = [
+        AuditEntry(
+            incident=f"i{n % 2}", stamp=START + n // 7, kind="verdict" if n % 3 else "root", text=f"{n}", actor=who
+        )
+        for n, who in ((n, "ann" if n % 5 else "bob") for n in range(60))
+    ]
+    await site.door.keep([Audit(entry=e) for e in entries])
+
+    for query, wanted in (
+        ({}, entries),
+        ({"kind": "verdict"}, [e for e in entries if e.kind == "verdict"]),
+        (
+            {"kind": ["root", "silence"], "incident": "i1"},
+            [e for e in entries if (e.kind, e.incident) == ("root", "i1")],
+        ),
+        ({"actor": "bob", "kind": "verdict,root"}, [e for e in entries if e.actor == "bob"]),
+        ({"actor": "eve"}, []),
+    ):
+        found, cursor = [], ""
+        while True:
+            page = await site.json("/api/v1/timeline", **query, limit="4", **({"cursor": cursor} if cursor else {}))
+            assert len(page["timeline"]) <= 4
+            found += [e["text"] for e in page["timeline"]]
+            cursor = page["next"]
+            if not cursor:
+                break
+        assert found == [e.text for e in reversed(wanted)], query
+    assert (await site.json("/api/v1/timeline", status=400, cursor="x"))["where"] == "cursor"
+
+
+async def test_a_refused_body_names_the_field(site: TestSite) -> None:
+    """What is missing, unknown or no such word is named, and for a word what it may be."""
+    one = await opened(site)
+    for body, where, said in (
+        ({}, "actor", "missing"),
+        ({"actor": "me", "untl": 1}, "untl", "unknown"),
+        ({"actor": 5}, "actor", "str"),
+    ):
+        told = await site.post(f"/api/v1/incidents/{one}/ack", body, status=400)
+        assert (told["where"], said in told["message"]) == (where, True)
+    told = await site.post(f"/api/v1/incidents/{one}/verdict", {"kind": "root", "actor": "me"}, status=400)
+    assert told["message"] == "Invalid enum value 'root', expected one of: cause, split, merge, noise"
+    window = {"actor": "me", "matchers": [{"name": "a"}], "ends_at": "2100-01-01T00:00:00Z"}
+    assert (await site.post("/api/v1/maintenance", window, status=400))["where"] == "matchers[0].value"
+
+
+async def test_the_end_of_a_silence_is_told_as_one(site: TestSite) -> None:
+    """Who reads the timeline tells a silence that was asked for from one that was taken back."""
+    silence = {"comment": "swap", "createdBy": "maria", "startsAt": rfc3339(START), "endsAt": rfc3339(START + 3600)}
+    silence |= {"matchers": [{"name": "a", "value": "b", "isRegex": False}]}
+    key = (await site.post("/api/v2/silences", silence))["silenceID"]
+    site.clock.now += 60
+    async with site.http.delete(f"/api/v2/silence/{key}") as answer:
+        assert answer.status == 200
+
+    ended, asked = (await site.json("/api/v1/timeline", kind="silence"))["timeline"]
+    assert ended["text"] == f'{{a="b"}} ended: swap ({key})'
+    assert asked["text"].startswith('{a="b"} until ')
+
+
 # --------------------------------------------------------------------------- commands
 
 
@@ -270,6 +332,51 @@ async def test_verdicts_are_checked_and_kept(site: TestSite) -> None:
     assert other != one
 
 
+async def test_a_verdict_is_answered_with_what_it_changed(site: TestSite) -> None:
+    """Who says what was wrong reads what followed at once; of a name that nothing has, what it may have meant."""
+    edges = [{"caller": "web", "callee": "search"}, {"caller": "shop", "callee": "till"}]
+    await site.post("/api/v1/topology", {"source": "me", "edges": edges}, status=204)
+    one = await opened(site, "search")
+    assert await opened(site, "web") == one
+    site.clock.now += 5
+    await site.door.submit([Tick()])
+    path = f"/api/v1/incidents/{one}/verdict"
+
+    said = await site.post(path, {"kind": "cause", "service": "web", "actor": "ann"})
+    told = [d["text"] for d in said["decisions"]]
+    assert (said["cause"]["service"], said["hint"]) == ("web", "")
+    assert told[0] == "named web as the cause, where we named search"
+    assert told[1].startswith("probable root cause: web")
+    said = await site.post(path, {"kind": "cause", "service": "saerch", "actor": "ann"})
+    assert said["hint"] == "nothing here or in the graph is called saerch: did you mean search?"
+
+
+async def test_a_pod_is_shown_as_its_service(site: TestSite) -> None:
+    """An alert that no rule maps to a service is found under the one that its pod's name tells, and affects it."""
+    await site.post("/api/v1/topology", {"edges": [{"caller": "web", "callee": "search"}]}, status=204)
+    labels = {"alertname": "PodCrashLooping", "pod": "search-7d9f8b6c5d-x2x4z", "severity": "critical"}
+    await site.post("/api/v2/alerts", [{"labels": labels}])
+
+    (alert,) = (await site.json("/api/v1/alerts", service="search"))["alerts"]
+    assert alert["labels"] == labels
+    assert (await site.json(f"/api/v1/incidents/{alert['incident']}"))["services"] == ["search"]
+
+
+async def test_verdicts_say_in_the_timeline_what_they_were_about(site: TestSite) -> None:
+    """Who said that which incidents are one, and which alerts belong elsewhere, is read without looking up ids."""
+    one, other = await opened(site, "Slow"), await opened(site, "Full")
+    path = f"/api/v1/incidents/{one}/verdict"
+
+    said = await site.post(path, {"kind": "merge", "other": other, "actor": "ann"})
+    assert said["decisions"][0]["text"] == f"said that it is one with Full on Full ({other})"
+    living = said["merged_into"] or one
+    (alert,) = (await site.json("/api/v1/alerts", service="Full"))["alerts"]
+    body = {"kind": "split", "fingerprints": [alert["fingerprint"]], "actor": "ann"}
+    said = await site.post(f"/api/v1/incidents/{living}/verdict", body)
+    assert said["decisions"][0]["text"] == "said that these belong elsewhere: Full (Full)"
+    assert any(d["kind"] == "opened" for d in said["decisions"])
+
+
 # --------------------------------------------------------------------------- graph, outbox, status
 
 
@@ -277,6 +384,7 @@ async def test_the_graph_is_json_and_graphml(shop: TestSite) -> None:
     """Both forms hold every edge."""
     graph = await shop.json("/api/v1/topology")
     assert {"confidence", "first_seen", "last_seen", "stale_at", "sources"} <= set(graph["edges"][0])
+    assert datetime.fromisoformat(graph["edges"][0]["first_seen"]).timestamp() == START
     async with shop.http.get("/api/v1/topology", params={"format": "graphml"}) as answer:
         assert answer.content_type == "application/graphml+xml"
         root = ET.fromstring(await answer.text())
@@ -621,7 +729,7 @@ async def test_a_retried_announcement_is_one_window(site: TestSite) -> None:
         ({"actor": " "}, "actor"),
         ({"matchers": []}, "matchers"),
         ({"matchers": [{"name": "a", "value": "(", "is_regex": True}]}, "matchers[0].value"),
-        ({"matchers": [{"name": "a", "value": "b", "isRegex": True}]}, "matchers[0]"),
+        ({"matchers": [{"name": "a", "value": "b", "isRegex": True}]}, "matchers[0].isRegex"),
         ({"matchers": [{"name": "a", "value": ".*", "is_regex": True}]}, "matchers"),
         ({"ends_at": "2026-09-21T16:00:00"}, "ends_at"),
         ({"ends_at": "2026-09-21T14:00:00Z"}, "ends_at"),

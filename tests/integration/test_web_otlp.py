@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from aiopsd.decode import decode_samples
@@ -83,6 +83,35 @@ async def test_the_sdk_is_understood(site: TestSite, path: str, compression: Com
     assert found["queue_depth", "cart", None] == 7.0
     assert found["http_server_request_duration_seconds_count", "cart", None] == 1.0
     assert found["http_server_request_duration_seconds_bucket", "cart", "+Inf"] == 1.0
+
+
+async def test_deltas_of_the_sdk_are_rates(site: TestSite) -> None:
+    """With the preference for deltas the SDK says since when; what an up-and-down counter holds comes as it is."""
+
+    def send() -> None:
+        exporter = OTLPMetricExporter(
+            endpoint=f"{site.url}/v1/metrics",
+            preferred_temporality=dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA),
+        )
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+        provider = MeterProvider(metric_readers=[reader])
+        meter = provider.get_meter("test")
+        meter.create_counter("orders").add(3)
+        meter.create_histogram("took", unit="s").record(0.2)
+        meter.create_up_down_counter("open").add(2)
+        assert provider.force_flush()
+        provider.shutdown()
+
+    await asyncio.to_thread(send)
+
+    ix = index()
+    columns = decode_samples(records([body for body, _ in site.door.pushed], "otlp_proto"), ix)
+    found = dict(zip(map(ix.metric, columns.rows.tolist()), columns.values.tolist(), strict=True))
+    temporality = {ix.metric(row): ix.labels(row).get("__temporality__") for row in columns.rows.tolist()}
+    assert columns.rejects == []
+    assert found["orders_total"] > 0
+    assert found["took_seconds_count"] == pytest.approx(5 * found["took_seconds_sum"])
+    assert (found["open"], temporality["open"], temporality["orders_total"]) == (2.0, None, "delta")
 
 
 async def post(site: TestSite, data: bytes, headers: dict[str, str]) -> tuple[int, str, bytes, dict[str, str]]:

@@ -7,7 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from aiopsd.model import Audit, AuditEntry, Candidate, ChangeEvent, Evidence, IncidentState, Link, Upsert, Verdict
+from aiopsd.projection import LIVE
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
+from aiopsd.web.site import rfc3339
 
 SHOP = "4f1c09d2ab7e6531"
 PAGE = {"Accept": "text/html"}
@@ -232,6 +234,8 @@ async def test_the_page_takes_a_verdict(shop: TestSite) -> None:
         ({"actor": "ann", "kind": "noise"}, 200),
         ({"actor": "ann", "kind": "cause"}, 400),
         ({"actor": "ann", "kind": "split"}, 400),
+        ({"actor": "ann", "kind": "merge"}, 400),
+        ({"actor": "ann", "kind": "guess"}, 400),
         ({"kind": "noise"}, 400),
     ):
         async with shop.http.post(f"/incidents/{SHOP}/verdict", data=form, headers=OURS | PAGE) as answer:
@@ -239,6 +243,92 @@ async def test_the_page_takes_a_verdict(shop: TestSite) -> None:
     said = [b for b in shop.door.bodies if isinstance(b, Verdict)]
 
     assert [(v.kind, v.service, v.actor) for v in said] == [("cause", "payments", "ann"), ("noise", "", "ann")]
+
+
+async def test_the_page_splits_and_merges_and_says_what_came_of_it() -> None:
+    """Alerts that are marked go to an incident of their own, two incidents become one, and each answer says so."""
+    async with running() as site:
+        for name in ("Slow", "Full"):
+            site.clock.now += 1
+            alert = {"labels": {"alertname": name, "service": name, "severity": "critical"}}
+            await site.post("/api/v2/alerts", [alert])
+        first, second = sorted(site.projection.incidents(), key=lambda i: i.opened_at)
+        form = {"actor": "ann", "kind": "merge", "other": first.id}
+        async with site.http.post(f"/incidents/{second.id}/verdict", data=form, headers=OURS | PAGE) as answer:
+            shown = Parsed(await answer.text())
+            assert f"said that it is one with {first.title} ({first.id})" in shown.text
+            assert "ann merged them" in shown.text
+        (living,) = site.projection.incidents(states=LIVE)
+        shown = await page(site, f"/incidents/{living.id}")
+        marks = [v for tag, k, v in shown.attributes if tag == "input" and k == "value" and v in living.alerts]
+        assert sorted(marks) == sorted(living.alerts)
+
+        form = {"actor": "ann", "kind": "split", "fingerprint": marks[0]}
+        async with site.http.post(f"/incidents/{living.id}/verdict", data=form, headers=OURS | PAGE) as answer:
+            assert "What followed from it" in Parsed(await answer.text()).text
+        assert len(site.projection.incidents(states=LIVE)) == 2
+
+
+async def test_a_verdict_that_changes_nothing_says_so(shop: TestSite) -> None:
+    """An operator who confirms reads that it is kept, and that nothing moves now."""
+    form = {"actor": "ann", "kind": "noise"}
+    async with shop.http.post(f"/incidents/{SHOP}/verdict", data=form, headers=OURS | PAGE) as answer:
+        assert "Nothing changes here now; it counts the next time." in Parsed(await answer.text()).text
+
+
+async def test_where_to_look_first_is_on_the_page(shop: TestSite) -> None:
+    """Runbook, dashboard, owner and first look of the cause's alerts stand at the top, and with each alert."""
+    incident, alerts = shop_incident()
+    notes = {"dashboard": "https://g.example/db", "owner": "storage", "first_look": "pg_blocking_pids"}
+    await shop.door.keep([Upsert(item=replace(alerts[0], annotations=notes)), Upsert(item=incident)])
+    shown = await page(shop, f"/incidents/{SHOP}")
+
+    assert "Owner: storage" in shown.text
+    assert "First look: pg_blocking_pids" in shown.text
+    links = [v for tag, k, v in shown.attributes if tag == "a" and k == "href"]
+    assert links.count("https://g.example/db") == 2
+    assert "https://runbooks.example/payments-db" in links
+
+
+@pytest.mark.parametrize("where", ["alerts", "incident"])
+async def test_why_nobody_is_told_of_an_alert_stands_beside_it(where: str) -> None:
+    """Who silenced it and why, or which alert inhibits it: on the page of alerts and on the incident's."""
+    rule = "{source_matchers: [alertname=Down], target_matchers: [alertname=Slow], equal: [service]}"
+    async with running(f"inhibit_rules: [{rule}]") as site:
+        named = [{"labels": {"alertname": n, "service": "db", "severity": "critical"}} for n in ("Down", "Slow", "Hot")]
+        await site.post("/api/v2/alerts", named)
+        silence = {
+            "comment": "disk swap",
+            "createdBy": "maria",
+            "startsAt": rfc3339(START),
+            "endsAt": rfc3339(START + 60),
+        }
+        await site.post(
+            "/api/v2/silences", silence | {"matchers": [{"name": "alertname", "value": "Hot", "isRegex": False}]}
+        )
+        (incident,) = site.projection.incidents()
+        shown = await page(site, "/alerts" if where == "alerts" else f"/incidents/{incident.id}")
+
+    assert "silenced by maria: disk swap" in shown.text
+    assert "inhibited by Down of db" in shown.text
+    assert (shown.text.count("silenced by"), shown.text.count("inhibited by")) == (1, 1)
+
+
+async def test_a_cause_is_shown_as_what_the_graph_says_it_is(shop: TestSite) -> None:
+    """The ranking knows services, hosts and what is outside; a reader sees that it is a datastore."""
+    incident, _ = shop_incident()
+    roots = (replace(incident.roots[0], kind="service"), *incident.roots[1:])
+    await shop.door.keep([Upsert(item=replace(incident, roots=roots))])
+
+    assert "datastore payments-db" in (await page(shop, f"/incidents/{SHOP}")).text
+
+
+async def test_incidents_go_by_their_titles(shop: TestSite) -> None:
+    """The page of alerts names the incident of each, not a piece of its id."""
+    shown = await page(shop, "/alerts")
+
+    assert "payments-db: pg_stat_activity_waiting, 3 more affected" in shown.text
+    assert SHOP[:8] not in shown.text
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,7 @@ def test_both_paged_the_survivor_keeps_its_key_and_the_other_is_resolved(play: P
     resolve, update = play.notes()
     assert (1100, Action.RESOLVE, MERGED) == (resolve.stamp, resolve.action, resolve.reason)
     assert ("key-j", "key-i") == (resolve.dedup_key, resolve.supersedes)
+    assert resolve.into == "trouble i"
     assert (1330, NEW, "key-i") == (update.stamp, update.reason, update.dedup_key)
 
 

@@ -24,6 +24,7 @@ def complaint(path: Path) -> str:
         ("detect:\n  threshold: 0.5\n  memory: soon\n", "c.yaml:3: not a duration: 'soon'"),
         ("receivers: []\nroute:\n  receiver: nobody\n", "c.yaml:3: unknown receiver `nobody` - at `$.route.receiver`"),
         ("route: {\n", "c.yaml:2: not YAML"),
+        ("http:\n  {listen}: a\n", "c.yaml:2: a list or a mapping where a key is expected"),
         ("data_dir: 2026-13-45\n", "c.yaml:1: not YAML"),
         ("detect:\n  threshold: 7\n", "c.yaml:2: Expected `float` < 1.0 - at `$.detect.threshold`"),
         ("detect:\n  policies:\n    - match: {a: b}\n      growth: -1\n", "c.yaml:4: Expected `float` >= 0.0 - at"),
@@ -34,7 +35,7 @@ def complaint(path: Path) -> str:
         ),
         (
             "route:\n  routes:\n    - receiver: a\n      match: {a: 1}\nreceivers: [{name: a}]",
-            "c.yaml:4: Expected `str`, got `int`",
+            "c.yaml:4: Expected `str`, got `int` (quote it)",
         ),
         ("workers: -1\n", "c.yaml:1: Expected `int` >= 0 - at `$.workers`"),
     ],

@@ -109,6 +109,22 @@ def test_a_histogram_is_what_prometheus_would_have() -> None:
     ] == one(given)[0]
 
 
+def test_a_bound_that_is_no_number_is_written_as_prometheus_does() -> None:
+    """A histogram with NaN or infinity among its bounds is taken like any other: it stops nobody's stage."""
+    point = {
+        "timeUnixNano": NANOS,
+        "count": "3",
+        "explicitBounds": ["-Infinity", "NaN"],
+        "bucketCounts": ["0", "1", "2"],
+    }
+    given = body({"name": "h", "histogram": {"aggregationTemporality": CUMULATIVE, "dataPoints": [point]}})
+
+    for value, format in ((given, "otlp_json"), (wire(given), "otlp_proto")):
+        found, refused = one(value, format)
+        assert [] == refused
+        assert ["-Inf", "NaN", "+Inf"] == [dict(labels)["le"] for labels, _, _ in found if "le" in dict(labels)]
+
+
 def test_counters_summaries_and_exponential_histograms() -> None:
     """A monotonic sum is a counter, another a gauge; of what has no classic buckets count and sum are taken."""
     plain, cumulative = {"timeUnixNano": NANOS, "count": "2", "sum": 5.0}, {"aggregationTemporality": CUMULATIVE}
@@ -127,6 +143,31 @@ def test_counters_summaries_and_exponential_histograms() -> None:
         sample({"__name__": "rpc", "quantile": "0.5"}, TS, 2.0),
         sample({"__name__": "exp_count"}, TS, 2.0),
         sample({"__name__": "exp_sum"}, TS, 5.0),
+    ] == one(given)[0]
+
+
+def test_a_delta_is_the_rate_of_its_span() -> None:
+    """What grew between two times is taken per second, marked as such: counters, counts, sums and buckets alike."""
+    since = {"startTimeUnixNano": str(int((TS - 10) * 1e9))}
+    delta = {"aggregationTemporality": DELTA}
+    bars = {"timeUnixNano": NANOS, "count": "6", "sum": 1.5, "explicitBounds": [1], "bucketCounts": ["2", "4"]}
+    given = body(
+        {"name": "io", "unit": "By", "sum": delta | {"isMonotonic": True, "dataPoints": [number(50.0, a="b") | since]}},
+        {"name": "took", "histogram": delta | {"dataPoints": [bars | since]}},
+        {"name": "exp", "exponentialHistogram": delta | {"dataPoints": [bars | since | {"scale": 3}]}},
+        {"name": "gone", "sum": delta | {"isMonotonic": True, "dataPoints": [{"timeUnixNano": NANOS, "flags": 1}]}},
+    )
+
+    rate = {"__temporality__": "delta"}
+    assert [
+        sample({"__name__": "io_bytes_total", "a": "b"} | rate, TS, 5.0),
+        sample({"__name__": "took_count"} | rate, TS, 0.6),
+        sample({"__name__": "took_sum"} | rate, TS, 0.15),
+        sample({"__name__": "took_bucket", "le": "1"} | rate, TS, 0.2),
+        sample({"__name__": "took_bucket", "le": "+Inf"} | rate, TS, 0.6),
+        sample({"__name__": "exp_count"} | rate, TS, 0.6),
+        sample({"__name__": "exp_sum"} | rate, TS, 0.15),
+        sample({"__name__": "gone_total"} | rate, TS, STALE),
     ] == one(given)[0]
 
 
@@ -153,6 +194,11 @@ def test_a_point_without_a_value_ends_its_series() -> None:
     ("metric", "reason", "word"),
     [
         ({"name": "n", "sum": {"aggregationTemporality": DELTA, "dataPoints": [number(1.0)]}}, "unsupported", "delta"),
+        (
+            {"name": "n", "sum": {"aggregationTemporality": DELTA, "isMonotonic": True, "dataPoints": [number(1.0)]}},
+            "value",
+            "since when",
+        ),
         ({"name": "n", "gauge": {"dataPoints": [{"asDouble": 1.0}]}}, "timestamp", "time_unix_nano 0"),
         ({"name": "n", "gauge": {"dataPoints": [{"timeUnixNano": NANOS}]}}, "value", "without a value"),
         ({"name": "", "gauge": {"dataPoints": [number(1.0)]}}, "labels", "no metric name"),
@@ -202,10 +248,22 @@ def test_unknown_fields_are_passed_over() -> None:
     assert 0 == check_samples(b"", "otlp_proto").taken
 
 
+def _number(value: float, service: str, more: dict[str, Any]) -> dict[str, Any]:
+    point = number(value, **({"service": service} if service else {})) | more
+    return {k: v for k, v in point.items() if k != "asDouble" or "asInt" not in more}
+
+
 names = st.sampled_from(["a.b", "c", "9d", "-", "http.server.duration"])
 values = st.floats(allow_nan=False, allow_infinity=False, width=32)
+since = st.sampled_from([{}, {"startTimeUnixNano": str(int((TS - 10) * 1e9))}, {"startTimeUnixNano": NANOS}])
+odd = st.sampled_from([{}, {}, {"asInt": "-7"}, {"flags": 1}, {"flags": 2}, {"exemplars": [{"asDouble": 1.0}]}])
 points = st.builds(
-    lambda v, s: number(v, **({"service": s} if s else {})), values, st.sampled_from(["", "x", "y", "z"])
+    lambda v, s, since, odd: _number(v, s, since | odd), values, st.sampled_from(["", "x", "y", "z"]), since, odd
+)
+bars = st.builds(
+    lambda n, since: {"timeUnixNano": NANOS, "count": str(n), "explicitBounds": [0.5], "bucketCounts": [n, n]} | since,
+    st.integers(0, 9),
+    since,
 )
 kinds = st.one_of(
     st.builds(lambda p: {"gauge": {"dataPoints": p}}, st.lists(points, max_size=4)),
@@ -214,6 +272,11 @@ kinds = st.one_of(
         st.lists(points, max_size=4),
         st.sampled_from([DELTA, CUMULATIVE]),
         st.booleans(),
+    ),
+    st.builds(
+        lambda p, t: {"histogram": {"dataPoints": p, "aggregationTemporality": t}},
+        st.lists(bars, max_size=2),
+        st.sampled_from([DELTA, CUMULATIVE]),
     ),
 )
 metrics = st.builds(lambda n, u, k: {"name": n, "unit": u, **k}, names, st.sampled_from(["", "1", "s", "By/s"]), kinds)
@@ -249,6 +312,38 @@ def test_encodings_and_partitions_agree(resources: list[Any], partitions: int) -
                 service = ServiceMapper(ServicesConfig()).service(dict(labels))
                 homes.setdefault(service or repr(labels), set()).add(p)
         assert all(len(where) == 1 for where in homes.values())
+
+
+@given(requests)
+def test_who_is_known_is_read_as_who_is_new(resources: list[Any]) -> None:
+    """A series that was seen gives the same row and sample again, and after it was evicted a row of its own."""
+    value = wire(json.dumps({"resourceMetrics": resources}).encode())
+    ix = index()
+    first = decode_samples(records([value], "otlp_proto"), ix)
+    again = decode_samples(records([value], "otlp_proto"), ix)
+
+    assert first.rows.tolist() == again.rows.tolist()
+    assert samples(first, ix) == samples(again, ix) == one(value, "otlp_proto")[0]
+    assert first.rejects == again.rejects
+    ix.evict(first.rows.tolist()[::2])
+    ix.row_of({"__name__": "another"})
+    third = decode_samples(records([value], "otlp_proto"), ix)
+    assert samples(third, ix) == one(value, "otlp_proto")[0]
+
+
+def test_what_is_broken_inside_costs_itself() -> None:
+    """A data point, a name or a resource that is no protobuf or no UTF-8 is refused; the others are taken."""
+    request = ExportMetricsServiceRequest.FromString(
+        wire(body(*({"name": n, "gauge": {"dataPoints": [number(1.0, k="v")]}} for n in ("good", "bad"))))
+    )
+    whole = request.SerializeToString()
+    for broken, reason in (
+        (whole.replace(b"\x0a\x03bad", b"\x0a\x03b\xffd"), "labels"),
+        (whole[: whole.rindex(b"\x0a\x01k")] + b"\x0a\x01\xff" + whole[whole.rindex(b"\x0a\x01k") + 3 :], "malformed"),
+    ):
+        found, refused = one(broken, "otlp_proto")
+        assert [sample({"__name__": "good", "k": "v"}, TS, 1.0)] == found
+        assert [(reason, 1, False)] == [(r, n, w) for r, _, n, w in refused]
 
 
 @given(st.binary(max_size=200))

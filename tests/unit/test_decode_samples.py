@@ -8,6 +8,7 @@ import tomllib
 import types
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from aiopsd import plugins
 from aiopsd.config import ServicesConfig
 from aiopsd.decode import check_samples, decode_samples, split_samples
 from aiopsd.decode.columns import Batch
-from aiopsd.decode.samples import sample_format
+from aiopsd.decode.samples import _BUILT_IN, sample_format
 from aiopsd.decode.series import SeriesIndex, checked, pack
 from aiopsd.errors import DecodeError, DecodeReason
 from aiopsd.model import Checked, LogRecord
@@ -316,3 +317,28 @@ def test_rows_of_known_series_survive_a_bad_neighbour_in_the_batch() -> None:
 
     assert [0, 0] == columns.rows.tolist()
     assert [("timestamp", 1)] == [(r.reason, r.pos.offset) for r in columns.rejects]
+
+
+class Fragile:
+    """A decoder of somebody else: a record is the name of a metric, and on one name it fails, half done."""
+
+    def decode(self, records: Sequence[LogRecord], first: int, index: SeriesIndex, out: Batch) -> None:
+        for number, record in enumerate(records, first):
+            out.add([index.row_of({"__name__": record.value.decode()})], [TS], [1.0], [number])
+            if record.value == b"boom":
+                raise ValueError("cannot convert float NaN to integer")
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (1, 2, 3)])
+def test_a_record_on_which_a_decoder_fails_costs_itself(cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused as a whole and says what failed; its neighbours are read, and rows are the same in any batch."""
+    monkeypatch.setitem(_BUILT_IN, "fragile", Fragile())  # type: ignore[arg-type]  # decoding is all that is asked
+    given = records([b"a", b"boom", b"b", b"a"], "fragile")
+    ix = index()
+
+    parts = [decode_samples(given[a:b], ix) for a, b in pairwise((0, *cuts, len(given)))]
+
+    assert [0, 2, 0] == [row for part in parts for row in part.rows.tolist()]
+    (refused,) = [r for part in parts for r in part.rejects]
+    assert ("decoder", 1, True) == (refused.reason, refused.pos.offset, refused.whole)
+    assert "cannot convert float NaN" in refused.detail

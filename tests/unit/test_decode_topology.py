@@ -162,7 +162,10 @@ def test_an_id_comes_from_the_content() -> None:
             "cannot read 'soon' as an RFC 3339 time - at `$[1].ts`",
         ),
         (b'{"service":"a","ts":1767571200000}', "`ts` counts seconds, these look like milliseconds"),
-        (b'{"service":"a","ts":1,"kind":"explode"}', "Invalid enum value 'explode' - at `$.kind`"),
+        (
+            b'{"service":"a","ts":1,"kind":"explode"}',
+            "Invalid enum value 'explode', expected one of: deploy, config, scale, other - at `$.kind`",
+        ),
         (b'{"service":"a","ts":1,"sevrice":"b"}', "unknown field `sevrice`"),
     ],
 )

@@ -274,6 +274,21 @@ def test_a_metric_that_falls_the_harmless_way_is_no_event() -> None:
     assert [e.state for e in falling("whatever")][:1] == ["firing"]
 
 
+def test_a_counter_of_delta_temporality_is_a_rate_already() -> None:
+    """What it counted a second is watched as it comes and told as a rate: it is not counted a second time."""
+    rows = [
+        [(labels | {"__temporality__": "delta"}, ts, value) for labels, ts, value in group]
+        for group in shop(1600, range(1500, 1520), metrics=("errors_total",))
+    ]
+
+    event = next(e for e in said(stage().step(records(rows))) if e.state == "firing")
+
+    (evidence,) = event.evidence
+    assert (event.service, evidence.kind, evidence.rate) == ("pay", "errors", True)
+    assert evidence.level == pytest.approx(500, abs=50)
+    assert evidence.normal == pytest.approx(100, abs=10)
+
+
 def test_fixed_limit_with_hysteresis_and_duration() -> None:
     """A limit fires after its minimum duration, stays until the value is back inside `clear`, and resolves once."""
     text = """

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from aiopsd.detect.evidence import sentence
 from aiopsd.evidence import joined, judge, rate_ruler, rejudged
-from aiopsd.model import Evidence
+from aiopsd.model import Direction, Evidence
 
 T0 = 1_700_000_000.0
 
@@ -45,6 +45,13 @@ def test_harmless_directions_do_not_count() -> None:
     """A latency that falls is calm, an availability that falls is not."""
     assert judge([0, 1], [1, 0.1], 1.0, 0.1, "high", 1.0).deviation == 0.0
     assert judge([0, 1], [1, 0.1], 1.0, 0.1, "low", 1.0).deviation == pytest.approx(9.0)
+
+
+def test_the_direction_is_that_of_the_level_that_is_told() -> None:
+    """Judged since another time a signal may be off the other way: nobody reads `fell to 9, normal 1`."""
+    told = replace(series(1.0, 1.0, 1.0, 1.0, 9.0, 9.0), direction=Direction.LOW, harm="both")
+
+    assert rejudged(told, T0 - 60).direction == Direction.HIGH
 
 
 def test_a_share_of_requests_has_a_ruler_of_its_own() -> None:

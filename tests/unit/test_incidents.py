@@ -49,6 +49,19 @@ def test_a_cause_is_named_with_what_it_shows_itself() -> None:
     assert title(speaker([slow, down], cause), ("web", "db"), cause) == "db: Down, 1 more affected"
 
 
+def test_a_rule_that_somebody_wrote_goes_before_a_metric() -> None:
+    """Its name is known to who is paged; a metric speaks where there is no such alert of the cause."""
+    evidence = (Evidence(service="db", metric="locks", direction="high", score=0.9),)
+    cause = Candidate(service="db", metric="locks", evidence=evidence, confidence=0.9)
+    odd = alert(labels={"alertname": "AiopsdAnomaly"}, anomaly=True, evidence=evidence)
+    down = alert(labels={"alertname": "Down"})
+    slow = alert(labels={"alertname": "Slow"}, service="web")
+
+    assert title(speaker([slow, odd, down], cause), ("db", "web"), cause) == "db: Down, 1 more affected"
+    assert title(speaker([slow, odd], cause), ("db", "web"), cause) == "db: locks high, 1 more affected"
+    assert title(speaker([slow], cause), ("db", "web"), cause) == "db: locks high, 1 more affected"
+
+
 def test_a_silent_cause_is_not_said_to_show_what_others_show() -> None:
     """What a provider or a zone does not say itself is said of whom it is seen at."""
     slow = alert(labels={"alertname": "Errors"}, service="payments")
@@ -67,11 +80,12 @@ def test_a_change_stands_in_the_title() -> None:
 
 
 def test_advice_is_the_causes_own_where_there_is_some() -> None:
-    """Somebody else's runbook is better than none, and worse than the cause's."""
+    """Somebody else's runbook is better than none, worse than the cause's, and never passed off as that."""
     theirs = alert(service="web", annotations={"runbook_url": "https://r/web"})
     own = alert(annotations={"runbook": "https://r/db"})
     cause = Candidate(service="db")
 
-    assert advice([theirs, own], cause, "runbook") == "https://r/db"
-    assert advice([theirs], cause, "runbook") == "https://r/web"
-    assert advice([], cause, "runbook") == ""
+    assert advice([theirs, own], cause, "runbook") == ("https://r/db", "")
+    assert advice([theirs], cause, "runbook") == ("https://r/web", "web")
+    assert advice([theirs], None, "runbook") == ("https://r/web", "")
+    assert advice([], cause, "runbook") == ("", "")

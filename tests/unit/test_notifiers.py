@@ -157,7 +157,13 @@ CASES = {
         changed=(),
     ),
     "merged": note(
-        Action.RESOLVE, NotifyReason.MERGED, incident=MERGED, alerts=(), changed=(), supersedes="aiopsd-other"
+        Action.RESOLVE,
+        NotifyReason.MERGED,
+        incident=MERGED,
+        alerts=(),
+        changed=(),
+        supersedes="aiopsd-other",
+        into="orders-db: Down, 2 more affected",
     ),
     "labels": note(**LABELS),
 }
@@ -272,6 +278,16 @@ def test_a_page_says_what_to_do_first() -> None:
 
     assert ("First look: pg_blocking_pids" in said, "Owner: storage" in said, "other" in said) == (True, True, False)
     assert text.links(note(alerts=(other, own)))[1:] == [("Runbook", "https://r/db"), ("Dashboard", "https://g/db")]
+
+
+def test_what_others_advise_is_said_to_be_theirs() -> None:
+    """Who is sent to `df -h` reads that it is for redis, where cart is the probable cause."""
+    theirs = {"first_look": "df -h", "owner": "storage", "dashboard": "https://g/redis"}
+    page = note(alerts=(alert("DiskFull", "redis", annotations=theirs),), incident=replace(INCIDENT, runbook=""))
+
+    facts = dict(text.facts(page))
+    assert (facts["First look"], facts["Owner"]) == ("df -h (of redis)", "storage (of redis)")
+    assert text.links(page)[1:] == [("Dashboard of redis", "https://g/redis")]
 
 
 def test_a_change_is_told_with_its_version_author_and_link() -> None:

@@ -94,6 +94,20 @@ def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
     assert found[0].metric == "cpu"
 
 
+def test_a_trouble_of_one_vertex_weighs_what_it_does_beside_one_that_has_nothing_to_do_with_it() -> None:
+    """All its kinds of signal, and the names that history finds at origins."""
+    calls, page = graph("web>pay pay>db cron>batch"), alert("pay")  # who has no caller may be called by pay
+    evidence = [signal("pay", "latency", 30), signal("pay", "errors", 8), signal("pay", "resource", 5, metric="cpu")]
+    known = Knowledge(origin={"Slow": 1.5})
+
+    alone = rank([page], calls, evidence, onset=T0, page=page, feedback=known)
+    beside = rank([page, alert("batch", 5)], calls, evidence, onset=T0, page=page, feedback=known)
+
+    assert names(alone) == ["pay"]
+    pay = next(c for c in beside if c.service == "pay")
+    assert (alone[0].score, alone[0].reason, alone[0].chain) == (pay.score, pay.reason, pay.chain)
+
+
 def test_who_fell_silent_is_told_in_the_words_of_its_alert() -> None:
     """A cause that shows no number outside of its range says what its alert says, not that it deviates."""
     flat = signal("pay", "latency", 0.1, channel="no-data")

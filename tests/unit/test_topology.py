@@ -28,6 +28,26 @@ def test_one_source_never_erases_what_another_says() -> None:
     assert graph.callees("a") == ("b",)
 
 
+def test_what_runs_runs_on_a_node() -> None:
+    """An edge tells the kind of its callee where nobody says it, before or after other edges named it; words win."""
+    runs = TopologyUpdate(
+        source="mesh",
+        edges=(
+            Edge(caller="web", callee="n1"),
+            Edge(caller="web", callee="n1", kind="runs_on"),
+            Edge(caller="n1", callee="z1", kind="located_in"),
+            Edge(caller="db", callee="disk", kind="runs_on"),
+        ),
+        nodes=(Node(name="disk", kind="datastore"),),
+    )
+    graph = Topology(100.0)
+    graph.apply(edges("traces", "probe>z1"), 1.0)
+    graph.apply(runs, 2.0)
+
+    assert [graph.kind(n) for n in ("web", "n1", "z1", "disk")] == ["service", "node", "zone", "datastore"]
+    assert [graph.kind(n) for n in ("probe", "db")] == ["service", "service"]
+
+
 def test_removed_edges_leave_and_count() -> None:
     """`removed` takes back what the same source said, and the version tells that the graph changed."""
     graph = Topology(100.0)
@@ -304,12 +324,15 @@ def test_walks_of_a_deep_graph_are_kept_in_a_bounded_memory() -> None:
 def test_load_comes_from_above_in_shares() -> None:
     """Callers call alike: each vertex above one has a share of its load, by all paths; small shares are left out."""
     graph = Topology(100.0)
-    graph.apply(edges("mesh", "web>cart", "web>pay", "cart>db", "pay>db", "job>db", "db>disk", "a>b", "b>a"), 1.0)
+    graph.apply(
+        edges("mesh", "web>cart", "web>pay", "cart>db", "pay>db", "job>db", "db>disk", "a>b", "b>a", "b>c"), 1.0
+    )
 
     assert graph.senders("cart") == {"web": 1.0}
     assert graph.senders("db") == {"web": pytest.approx(2 / 3)}
     assert graph.senders("disk") == {"db": 1.0, "web": pytest.approx(2 / 3)}
     assert graph.senders("a") == {"b": 1.0}
+    assert graph.senders("c") == {"b": 1.0, "a": 1.0}
     assert graph.loaded("web") == {v: graph.senders(v)["web"] for v in ("cart", "pay", "db", "disk")}
     assert graph.loaded("job") == {}
 

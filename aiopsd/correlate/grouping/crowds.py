@@ -133,6 +133,11 @@ class Crowds:
             claim,
         )
 
+    def free(self, trouble: Trouble) -> bool:
+        """Whether nothing that shows alerts explains a trouble."""
+        mark = self._marks.get(trouble.id)
+        return mark is not None and mark.free
+
     def _shares(self, trouble: Trouble, parent: Trouble) -> bool:
         """Whether two have no more in common than something that says nothing."""
         link = self.graph.around(trouble.vertex).get(parent.vertex)

@@ -267,7 +267,7 @@ class Forest:
         if trouble.parent == parent.id:
             return
         if why:
-            self._say(trouble, why)
+            self.say(trouble, why)
         self.unlink(trouble)
         trouble.parent = parent.id
         parent.children[trouble.id] = None
@@ -336,7 +336,7 @@ class Forest:
         self.link(other, parent if parent is not None else trouble)
         return other
 
-    def _say(self, trouble: Trouble, why: str) -> None:
+    def say(self, trouble: Trouble, why: str) -> None:
         """Its alerts stay in their incident for another reason."""
         if trouble.alerts:
             here = "" if self.s.groups[trouble.group].quiet else trouble.group
@@ -356,7 +356,7 @@ class Forest:
             target = s.groups[parent.group]
             self.link(trouble, parent)
         if self.shift(list(below.values()), source, target, why).id == source.id or source.id not in s.groups:
-            self._say(trouble, why)  # two incidents became one for its sake
+            self.say(trouble, why)  # two incidents became one for its sake
 
     def with_silent(self, chosen: Sequence[Trouble], source: Group) -> Sequence[Trouble]:
         """These troubles of an incident, or all of it when only silent ones would stay behind."""

@@ -31,6 +31,7 @@ class Link(NamedTuple):
     up: int  # steps from it to this one
     shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
     ground: bool = False  # this one stands on it: its trouble breaks what runs there, whatever that then shows
+    load: float = 0.0  # share of this one's load that it sends; 0: little
 
 
 HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, (), True), Link(0, 1, ())
@@ -46,6 +47,7 @@ class Spot(NamedTuple):
     common: dict[str, Sequence[str]]  # of what it calls, layers apart, what others call, too -> all its callers
     links: dict[str, Link]  # everything that may pass trouble to it or share a cause with it, itself included
     looks: dict[str, Link]  # of those the ones whose troubles it is weighed against; a host waits for its members
+    beside: frozenset[str]  # of those the ones that have no more in common with it than what both depend on
 
 
 class Graph:
@@ -224,7 +226,7 @@ class Graph:
         links = {**looks, **dict.fromkeys(members, ABOVE)}
         called = self.topology.callees(host)
         callees = dict.fromkeys((*called, *hosts))
-        return Spot(True, tuple(hosts), callees, members, self._common(called), links, looks)
+        return Spot(True, tuple(hosts), callees, members, self._common(called), links, looks, frozenset())
 
     def _common(self, called: Sequence[str]) -> dict[str, Sequence[str]]:
         callers = {callee: self.topology.callers(callee) for callee in called if not self.is_host(callee)}
@@ -235,6 +237,7 @@ class Graph:
         below = walk(vertex, self.hops, topology.callees)
         below.update(dict.fromkeys(hosts, 1))
         above = walk(vertex, self.hops, topology.callers)
+        senders = topology.senders(vertex)
         shared: dict[str, list[tuple[str, int]]] = {}
         for callee, distance in below.items():
             if distance == 1 and not self.is_host(callee):
@@ -243,13 +246,20 @@ class Graph:
                     if other != vertex:
                         shared.setdefault(other, []).append((callee, max(0, len(callers) - 2)))
         links = {
-            other: Link(below.get(other, 0), above.get(other, 0), tuple(shared.get(other, ())), other in hosts)
-            for other in dict.fromkeys((*below, *above, *shared))
+            other: Link(
+                below.get(other, 0),
+                above.get(other, 0),
+                tuple(shared.get(other, ())),
+                other in hosts,
+                senders.get(other, 0.0),
+            )
+            for other in dict.fromkeys((*below, *above, *shared, *senders))
         }
         called = topology.callees(vertex)
         callees = dict.fromkeys((*called, *hosts))
         callers_of = dict.fromkeys(topology.callers(vertex))
-        return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links)
+        beside = frozenset(shared.keys() - below.keys() - above.keys() - senders.keys())
+        return Spot(False, tuple(hosts), callees, callers_of, self._common(called), links, links, beside)
 
     def near(self, spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:
         """Hot troubles around a spot that began within HORIZON of `onset`, in order of their birth.
@@ -270,22 +280,15 @@ class Graph:
     ) -> list[tuple[Trouble, Link]]:
         troubles = self.s.troubles
         low, high = onset - HORIZON, onset + HORIZON
-        out: list[tuple[Trouble, Link]] = []
+        found: dict[int, tuple[Trouble, Link]] = {}
         for index in indexes:
             for other in index.keys() & looks.keys():
                 link = looks[other]
                 for tid in index[other]:
                     trouble = troubles[tid]
                     if low <= trouble.onset <= high:
-                        out.append((trouble, link))
-        if len(out) > 1:
-            out.sort(key=birth)
-        return out
-
-
-def birth(item: tuple[Trouble, Link]) -> int:
-    """Order of troubles."""
-    return item[0].id
+                        found[tid] = trouble, link
+        return [found[tid] for tid in sorted(found)]
 
 
 def folded(host: str) -> str:

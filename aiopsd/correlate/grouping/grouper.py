@@ -40,6 +40,7 @@ from aiopsd.correlate.grouping.state import (
     set_timer,
 )
 from aiopsd.correlate.grouping.strangers import Strangers
+from aiopsd.correlate.grouping.surges import Surges
 from aiopsd.correlate.grouping.thoughts import KEEP_ENDED, Thoughts
 from aiopsd.correlate.place import measured, name_of, place_of
 from aiopsd.correlate.rootcause import Knowledge
@@ -77,8 +78,9 @@ class Grouper:
         self.lessons = Lessons(s, self.graph, self.memory, self.odds, self.strangers, self.passages, self.forest)
         self.hindsight = Hindsight(s, self.graph, self.memory, self.strangers, self.forest)
         self.layers = Layers(s, self.graph, self.odds, self.crowds, self.forest, self.thoughts)
+        self.surges = Surges(s, self.graph, self.odds, self.crowds, self.forest, self.layers)
         self.second = Second(
-            s, self.graph, self.memory, self.odds, self.strangers, self.forest, self.thoughts, self.layers
+            s, self.graph, self.memory, self.odds, self.strangers, self.forest, self.thoughts, self.layers, self.surges
         )
 
     def place(self, alert: Alert, stamp: float) -> Placement:
@@ -119,7 +121,7 @@ class Grouper:
             item.told, item.opened = self.forest.free_id(item), True
         item.said = reason
         if item.told:
-            self.second.join_mates(item)
+            self.second.join_mates(item, look.spot.hosts)
         self.second.fresh = (item, look, known) if not s.waiting else None
         s.waiting.append(item)
         return Placement(item.told, reason, item.opened, (), score)
@@ -185,6 +187,7 @@ class Grouper:
             self.layers.again(trouble)
             if trouble.apart != self.topology.version or trouble.echo_of >= 0:
                 self.thoughts.recheck(trouble)
+            self.surges.look(trouble)
             following, after = LATER[kind]
             set_timer(self.s, trouble.born + after, following, tid)
         elif kind == SETTLE_TIMER:

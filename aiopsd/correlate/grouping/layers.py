@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from aiopsd.correlate.grouping.crowds import SLOT, SLOTS, Crowds
 from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
-from aiopsd.correlate.grouping.graph import Graph, Link
+from aiopsd.correlate.grouping.graph import Graph, Link, Spot
 from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
 from aiopsd.correlate.grouping.odds import SILENT, SPAN, Odds
 from aiopsd.correlate.grouping.passages import HOP_MEAN, read
@@ -43,9 +43,9 @@ class Layers:
         self.forest = forest
         self.thoughts = thoughts
 
-    def new(self, trouble: Trouble, near: Sequence[tuple[Trouble, Link]]) -> None:
+    def new(self, trouble: Trouble, spot: Spot, near: Sequence[tuple[Trouble, Link]]) -> None:
         """A trouble came: it may be the one too many for chance, or that of the cause that others waited for."""
-        if self.graph.is_host(trouble.vertex):
+        if spot.is_host:
             slot = int(trouble.onset // SLOT)
             for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
                 self.thoughts.recheck(member)
@@ -119,15 +119,15 @@ class Layers:
             for guess in self.crowds.claims(host, first, last):
                 value -= max(0.0, self._odds(guess.vertex, first, last))
             if not self.graph.is_host(host):
-                value -= self._untold(host, first, last)
+                value -= self.untold(self.crowds.members(host, first, last))
         return value
 
-    def _untold(self, at: str, first: int, last: int) -> float:
+    def untold(self, members: Sequence[Trouble]) -> float:
         """Nats by which a guess must be likelier for what it hides: all incidents that it makes one but the largest.
 
         As where one trouble moves (`Thoughts`): each weighs by the vertices in trouble of which nobody would be told.
         """
-        groups = dict.fromkeys(member.group for member in self.crowds.members(at, first, last))
+        groups = dict.fromkeys(member.group for member in members)
         sizes = sorted(len(self.s.groups[gid].troubles) for gid in groups)
         return sum(map(math.log, sizes[:-1]))
 
@@ -139,15 +139,19 @@ class Layers:
         k = crowd.size
         if k < 2:
             return 0.0
-        n, every = max(k, self.graph.fan(host) - crowd.explained), max(SPREAD, len(self.graph.topology))
+        n = max(k, self.graph.fan(host) - crowd.explained)
         follow = math.lgamma(FOLLOWS + k) + math.lgamma(STAYS + n - k) - math.lgamma(FOLLOWS + STAYS + n) - _BETA
-        elsewhere = self.crowds.everywhere(first, last) - k
-        expected = BURST * SPAN / BURST_SPAN * max(0.0, 1.0 - n / every)
-        worse = max(0.0, math.log((1.0 + elsewhere) / (1.0 + expected)))
         rate = math.log(SPAN * (ORIGIN + self.memory.burst_rate(1)))
         if not self.graph.is_host(host):  # which seldom speak for themselves
             rate += math.log(SILENT / (1.0 + self._spoke(host)))
+        worse = self.worse(self.crowds.everywhere(first, last) - k, n, SPAN)
         return rate + follow + crowd.worth + self._alike(crowd.names) - k * worse
+
+    def worse(self, elsewhere: int, here: int, span: float) -> float:
+        """Log of how many times as many as usual began `elsewhere` within a span (s), where `here` might have."""
+        every = max(SPREAD, len(self.graph.topology))
+        expected = BURST * span / BURST_SPAN * max(0.0, 1.0 - here / every)
+        return max(0.0, math.log((1.0 + elsewhere) / (1.0 + expected)))
 
     def _spoke(self, vertex: str) -> float:
         """In how many troubles a vertex spoke for itself: who has alerts is less likely to be in trouble without."""

@@ -23,6 +23,8 @@ AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again w
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
+STEEP = 3  # load breaks what has a part of its load from there as often as this power of the part
+LOADED_MEAN, LOADED_SCALE = 20.0, 75.0  # s; from the sender's trouble, if it shows any, to what its load broke
 SPAN = 150.0  # s; troubles of what runs on one node or zone that fails begin within it
 APART = -10.0  # nats; how far a difference of ends can count against one cause
 ASTRAY = 0.01  # chance that an alert ends at another time than its cause: it flaps, its rule is another one
@@ -78,7 +80,7 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        d, u, shared, ground = link
+        d, u, shared, ground, load = link
         if d or shared:
             since = max(other.onset, other.born - LATE)
             silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
@@ -109,6 +111,10 @@ class Odds:
             how = "ran down"
             if other.echo_of >= 0:
                 best += self.news(other)
+        if load and other.load:
+            w = self.loaded(gap, other.load, load) + self.fell(names)
+            if w > best:
+                best, how = w, "loaded"
         if shared:
             z = gap / SHARED_SCALE
             far = -2.0 * math.log1p(z * z / 3.0) + _SHARED_CONST
@@ -123,6 +129,11 @@ class Odds:
                     if w > best:
                         best, how = w, "shared"
         return best, how
+
+    @staticmethod
+    def loaded(gap: float, chance: float, share: float) -> float:
+        """Log-likelihood that load from a vertex broke what has this share of its load from there, so much later."""
+        return math.log(chance * share**STEEP) + delay(gap, LOADED_MEAN, LOADED_SCALE)
 
     @staticmethod
     def news(other: Trouble) -> float:

@@ -33,6 +33,8 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
         return f"{a} {on} on {b}, of which {other.followers} others got into trouble within minutes"
     if how == "climbed":
         return f"{a} depends on {b}{_steps(link.down)} and started {when}{_usually(graph, other, vertex, link.down)}"
+    if how == "loaded":
+        return f"{a} gets most of its load from {b}, as others that began within minutes"
     if how == "ran down":
         usually = _usually(graph, other, vertex, link.up, up=False)
         return f"{b} depends on {a}{_steps(link.up)}, and {a} started {when}{usually}"

@@ -1,6 +1,7 @@
 """What arrives within one second has no order: a first placement at once, and all of it by onset when it is over."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -12,6 +13,7 @@ from aiopsd.correlate.grouping.odds import Odds
 from aiopsd.correlate.grouping.reasons import alone_reason, why
 from aiopsd.correlate.grouping.state import Revision, State, Trouble, Waiting, drop_in
 from aiopsd.correlate.grouping.strangers import Strangers
+from aiopsd.correlate.grouping.surges import Surges
 from aiopsd.correlate.grouping.thoughts import STICK, Thoughts
 
 SPELLS = 16  # troubles of one vertex at a time beyond which an alert that comes and goes makes no further ones
@@ -38,6 +40,7 @@ class Second:
         forest: Forest,
         thoughts: Thoughts,
         layers: Layers,
+        surges: Surges,
     ) -> None:
         self.s = s
         self.graph = graph
@@ -47,11 +50,12 @@ class Second:
         self.forest = forest
         self.thoughts = thoughts
         self.layers = layers
+        self.surges = surges
         self.mates: dict[str, Waiting] = {}  # vertex -> first of this second that was told of an incident
         self.fresh: tuple[Waiting, Look, Known] | None = None  # what `place` found, if nothing has changed since
         for item in s.waiting:
             if item.told:
-                self.join_mates(item)
+                self.join_mates(item, graph.hosts(item.vertex))
 
     def arrive(self, stamp: float) -> None:
         s = self.s
@@ -100,8 +104,8 @@ class Second:
             return Known(False, why(self.graph, item.vertex, item.onset, parent, how))
         return Known(*alone_reason(self.memory, item, look.votes))
 
-    def join_mates(self, item: Waiting) -> None:
-        for place in (item.vertex, *self.graph.hosts(item.vertex)):
+    def join_mates(self, item: Waiting, hosts: Sequence[str]) -> None:
+        for place in (item.vertex, *hosts):
             self.mates.setdefault(place, item)
 
     def mate(self, vertex: str) -> Waiting | None:
@@ -186,7 +190,8 @@ class Second:
                 if w > other.value - NEARLY:
                     self.thoughts.recheck(other)
         if how != "same":
-            self.layers.new(trouble, look.near)
+            self.layers.new(trouble, look.spot, look.near)
+            self.surges.look(trouble)
 
     def flaps(self, trouble: Trouble) -> bool:
         """Whether what fires again goes on with its last spell: the first spells are troubles of their own.

@@ -74,6 +74,7 @@ class Trouble(msgspec.Struct):
     deps: int = 0  # how many its vertex depends on
     followers: int = 0  # how many of them are in trouble about as long
     apart: int = -1  # version of the graph in which nothing near it was in trouble since it began; -1: something was
+    load: float = 0.0  # chance that load which it sends breaks what gets all its load from there; 0: it sends none
     pinned: bool = False  # an operator decided
     traced: bool = False  # the evidence named the trouble it hangs on
     taught: bool = False  # where it came from and went has been learned

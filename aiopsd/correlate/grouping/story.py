@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
+from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link, Spot
 from aiopsd.correlate.grouping.memory import Memory
-from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, delay
+from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, Odds, delay
 from aiopsd.correlate.grouping.passages import HOP_MEAN, HOP_SCALE
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 from aiopsd.correlate.grouping.strangers import Strangers, share
@@ -46,6 +46,7 @@ class Part(NamedTuple):
     ends: tuple[float, ...]  # of what ended and has not fired again
     firing: int
     gain: float  # log-odds of the names it began with as those of a cause
+    load: float  # chance that load which it sends breaks what gets all its load from there
 
 
 class Story:
@@ -76,7 +77,7 @@ class Story:
         for v, part in self.parts.items():
             self.ends[v] = self._ends(part)
             self.silence[v] = self._silence(v)
-            self.passed[v] = self._explain(v, graph.around(v))
+            self.passed[v] = self._explain(v, graph.spot(v))
 
     def settle(self) -> None:
         """Find out anew when most of it ended."""
@@ -131,7 +132,8 @@ class Story:
 
     def _put(self, v: str, old: Part | None, troubles: tuple[Trouble, ...]) -> None:
         put, parts, passed = self._set, self.parts, self.passed
-        links = self.graph.around(v)
+        spot = self.graph.spot(v)
+        links, beside = spot.links, spot.beside
         if troubles:
             new = self._part(troubles)
             put(parts, v, new)
@@ -139,25 +141,34 @@ class Story:
             if old is not None and old.onset == new.onset:
                 return
             put(self.silence, v, self._silence(v))
-            put(passed, v, self._explain(v, links))
+            put(passed, v, self._explain(v, spot))
         else:
             for table in (parts, self.ends, self.silence, passed):
                 put(table, v, None)
-        for callee in self._inside(self.graph.callees(v)):
+        for callee in self._inside(spot.callees):
             put(self.silence, callee, self._silence(callee))
         for other, (value, by, _) in list(passed.items()):
             if other == v:
                 continue
             if by == v:
-                put(passed, other, self._explain(other, self.graph.around(other)))
+                put(passed, other, self._explain(other, self.graph.spot(other)))
             elif not troubles:
                 continue
-            elif (link := links.get(other)) is not None:
-                w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared), value)
+            elif (link := self._link(other, v, links)) is not None:
+                if value > _SHARED_TOP and other in beside and not link.load:
+                    continue
+                w, how = self._from(other, parts[other].onset, v, link, value)
                 if w > value:
                     put(passed, other, (w, v, how))
             elif value == STRANGE:
                 put(passed, other, self._stray(parts[other].troubles[0]))
+
+    def _link(self, v: str, other: str, links: dict[str, Link]) -> Link | None:
+        """How `other` stands to `v`, where `links` are those of `other`."""
+        if self.parts[other].load:
+            return self.graph.around(v).get(other)  # load reaches further than `links` do
+        link = links.get(v)
+        return link and Link(link.up, link.down, link.shared)
 
     def _inside(self, among: "dict[str, None] | dict[str, Link]") -> set[str]:
         """Of some vertices those that are in the story; for what does not depend on their order."""
@@ -188,7 +199,7 @@ class Story:
         if not seen:
             inner += SILENT
         ends = tuple(end for end, _ in seen.values() if end >= 0.0)
-        return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain)
+        return Part(troubles, onset, inner, ends, len(seen) - len(ends), gain, max(t.load for t in troubles))
 
     def _ends(self, part: Part) -> float:
         """How its ends fit those of the others."""
@@ -219,15 +230,27 @@ class Story:
             - _BETA
         )
 
-    def _explain(self, v: str, links: dict[str, Link]) -> tuple[float, str, str]:
+    def _explain(self, v: str, spot: Spot) -> tuple[float, str, str]:
+        best = self._source(v, self.parts[v].onset, spot)
+        return best if best[1] else self._stray(self.parts[v].troubles[0])
+
+    def _source(self, v: str, onset: float, spot: Spot) -> tuple[float, str, str]:
+        """What of the story explains a trouble of `v` best, by a path; "" when nothing does.
+
+        Most of what is around shares a callee with it and no more: where a call explains it better than any of these
+        could, they need not be looked at.
+        """
         best = (STRANGE, "", "")
-        onset = self.parts[v].onset
-        for other in self._inside(links):
-            if other != v:
-                w, how = self._from(v, onset, other, links[other], best[0])
+        inside = self._inside(spot.links)
+        inside.discard(v)
+        for others in (inside - spot.beside, inside & spot.beside):
+            for other in others:
+                w, how = self._from(v, onset, other, spot.links[other], best[0])
                 if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
                     best = (w, other, how)
-        return best if best[1] else self._stray(self.parts[v].troubles[0])
+            if best[0] > _SHARED_TOP:
+                break
+        return best
 
     def _stray(self, trouble: Trouble) -> tuple[float, str, str]:
         """What explains a trouble that has no path from any other: the one it hangs on, or one of the first."""
@@ -253,7 +276,7 @@ class Story:
         Of what is less likely than `least` it is enough to say so.
         """
         gap = onset - self.parts[other].onset
-        d, u, shared, _ = link
+        d, u, shared, _, load = link
         best, how = -99.0, ""
         steps, climbs = d or u, d > 0
         if steps:
@@ -267,6 +290,10 @@ class Story:
         elif steps:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
+        if load and self.parts[other].load:
+            w = Odds.loaded(gap, self.parts[other].load, load)
+            if w > best:
+                best, how = w, "loaded"
         if shared and least <= _SHARED_TOP and best < _SHARED_TOP:
             top = SHARED + delay(gap, 0.0, SHARED_SCALE)
             quiet = [rest for callee, rest in shared if callee not in self.parts] if top >= least else ()
@@ -293,9 +320,11 @@ class Story:
 
     def lived(self, troubles: Sequence[Trouble]) -> bool:
         """Whether all of these began while this incident lasted, or shortly before or after."""
-        first = min(part.onset for part in self.parts.values()) - HORIZON
-        last = self.middle + OVER if self.middle >= 0.0 else math.inf
-        return all(first <= trouble.onset <= last for trouble in troubles)
+        onsets = [trouble.onset for trouble in troubles]
+        if self.middle >= 0.0 and max(onsets) > self.middle + OVER:
+            return False
+        first = min(onsets)
+        return any(part.onset - HORIZON <= first for part in self.parts.values())  # as nearly always the first part's
 
     def holds(self, trouble: Trouble) -> float:
         """How well a trouble of this story fits: where it came from and how it ended; unscaled, for comparison."""
@@ -303,11 +332,7 @@ class Story:
 
     def offers(self, trouble: Trouble) -> float:
         """How well a trouble of another story would fit here."""
-        links = self.graph.around(trouble.vertex)
-        best = STRANGE
-        for other in self._inside(links):
-            if other != trouble.vertex:
-                best = max(best, self._from(trouble.vertex, trouble.onset, other, links[other], best)[0])
+        best = self._source(trouble.vertex, trouble.onset, self.graph.spot(trouble.vertex))[0]
         if best == STRANGE:
             best = self._stray(trouble)[0]
         if trouble.vertex in self.parts:

@@ -72,6 +72,8 @@ def _chain(
 
     A page about the cause itself is no symptom of it: what it made of others is what is worth seeing.
     """
+    if goal not in callers:
+        return ()
     best: dict[str, tuple[float, str]] = {goal: (1.0, "")}  # vertex -> (product of shares to the goal, next vertex)
     front = [goal]
     for _ in range(8):

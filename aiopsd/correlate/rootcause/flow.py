@@ -20,11 +20,11 @@ def shares_of(
     u: str, kind: str, vertices: Mapping[str, Vertex], graph: Graph, traffic: Mapping[str, float], heard: Heard
 ) -> dict[str, float]:
     """What part of the symptom of `u` each callee explains; silent vertices are looked through."""
-    mine = vertices[u].symptoms[kind]
-    parts: dict[str, float] = {}
     suspects = graph.suspects(u)
     if not suspects:
         return {}
+    mine = vertices[u].symptoms[kind]
+    parts: dict[str, float] = {}
     front = [(c, 1.0) for c in suspects]
     seen = {u}
     for _ in range(LOOK_THROUGH):

@@ -58,6 +58,8 @@ def _signs(vertices: Mapping[str, Vertex], known: Knowledge) -> dict[str, list[t
     alike = set().union(*(who for who in places.values() if len(who) > 1))
     found: dict[str, list[tuple[float, float]]] = {}
     for vertex_name, vertex in vertices.items():
+        if not vertex.alerts:
+            continue
         common = len(alike) - (vertex_name in alike)
         own = len(vertices) - 1 - common
         novel = math.log((common + 0.5) / (own + 0.5))

@@ -150,9 +150,10 @@ def _add_own(total: dict[str, float], vertices: Mapping[str, Vertex], sent: Mapp
         if vertex.own is not None:
             total[name] += vertex.own.strength
         total[name] += 0.01 * vertex.weak if vertex.symptoms or vertex.own else vertex.weak
-        sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
-        total[name] += ORIGIN_WORTH * max(0.0, vertex.passes) * (1.0 - share)
-        total[sender] += ORIGIN_WORTH * max(0.0, vertex.passes) * share
+        if vertex.passes > 0.0:
+            sender, share = sent.get(name, (name, 0.0))  # where trouble climbs from, load ran down to before
+            total[name] += ORIGIN_WORTH * vertex.passes * (1.0 - share)
+            total[sender] += ORIGIN_WORTH * vertex.passes * share
 
 
 def _leave_to_others(

@@ -76,10 +76,12 @@ def _from_above_or_outside(
     standing: int,
 ) -> None:
     """Many that nothing below them explains, within minutes: the load of somebody above, or what is in no graph."""
+    if kind != ALERT:
+        return
     # who is in no graph shares nothing with anybody for want of a graph, not for want of a cause in it
     drawn = [u for u in blame if u not in taken and graph.drawn(u)]
     loose = [u for u in drawn if sum(shares.get(u, {}).values()) < LOOSE]
-    if kind != ALERT or not loose:
+    if not loose:
         return
     began = {u: vertices[u].symptoms[kind].onset for u in drawn}
     middle = sorted(began.values())[len(began) // 2]

@@ -69,6 +69,11 @@ class Causes:
             self._ranking[incident_id] = due
             self._ledger.timer(due, RANK, incident_id)
 
+    def rank_now(self, incident_id: str) -> None:
+        """Rank it at once, whether that was wanted for later or not."""
+        self._ranking.pop(incident_id, None)
+        self.rank(incident_id)
+
     def want_all(self) -> None:
         """Rank every active incident soon."""
         for incident in list(self._ledger.incidents.values()):
@@ -83,9 +88,9 @@ class Causes:
 
     def overdue(self, incident_id: str) -> bool:
         """Its page is due before its ranking: whether it had to be ranked now."""
-        if self._ranking.pop(incident_id, None) is None:
+        if incident_id not in self._ranking:
             return False
-        self.rank(incident_id)
+        self.rank_now(incident_id)
         self._ledger.flush()
         return True
 
@@ -136,7 +141,7 @@ class Causes:
             ledger.audit(
                 incident_id,
                 "root",
-                f"probable root cause: {after.service or 'unknown upstream'} (confidence {after.confidence:.2f})",
+                f"probable root cause: {after.service or 'unknown upstream'} ({after.confidence:.0%} sure)",
                 reason=after.reason,
             )
         if not over:

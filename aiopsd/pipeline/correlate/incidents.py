@@ -129,7 +129,9 @@ class Incidents:
             target = ledger.incidents.get(target_id)
             if target is None:
                 target = self._opened(target_id, started, math.ceil(ledger.now) - 1)  # the second that is over
-                ledger.audit(target_id, "opened", f"split from {revision.source}", reason=revision.reason)
+                of = ledger.incidents.get(revision.source)
+                origin = called(of) if of is not None else revision.source
+                ledger.audit(target_id, "opened", f"split from {origin}", reason=revision.reason)
             if any(a.state is AlertState.FIRING for a in moved):
                 target = replace(target, state=lifecycle.move(target.state, Move.ALERT), resolved_at=0.0)
             fps = tuple(dict.fromkeys((*target.alerts, *(a.fingerprint for a in moved))))
@@ -138,7 +140,8 @@ class Incidents:
         for source in [ledger.incidents[i] for i in left if i in ledger.incidents and i != target_id]:
             gone = {a.fingerprint for a in moved if ledger.living(a.incident) == source.id}
             ledger.put(ledger.recounted(source, tuple(fp for fp in source.alerts if fp not in gone)))
-            text = f"{len(gone)} alerts moved to {target_id or 'no incident'}"
+            where = called(ledger.incidents[target_id]) if target_id in ledger.incidents else "no incident"
+            text = f"{len(gone)} alert{'s' if len(gone) != 1 else ''} moved to {where}"
             ledger.audit(source.id, "split", text, revision.reason)
             self._settle(source.id)
         self._pages.regrouped(a.fingerprint for a in moved)
@@ -182,8 +185,8 @@ class Incidents:
         ledger.put(source)
         ledger.put(target)
         ledger.timer(ledger.now + self.config.retention, FORGET_INCIDENT, source_id)
-        ledger.audit(source_id, "merged", f"merged into {target_id}", reason=reason)
-        ledger.audit(target_id, "merged", f"{source_id} merged into this incident", reason=reason)
+        ledger.audit(source_id, "merged", f"merged into {called(target)}", reason=reason)
+        ledger.audit(target_id, "merged", f"{called(source)} merged into this incident", reason=reason)
         self._pages.regrouped(source.alerts)
         self._pages.tell(source_id, NotifyReason.MERGED)
         self._pages.tell(target_id)
@@ -301,6 +304,11 @@ class Incidents:
             timer = (incident.quiet_since + self.config.resolve_after, QUIET, incident.id)
             if incident.quiet_since and incident.state in ACTIVE and timer not in set_:
                 ledger.timer(*timer)
+
+
+def called(incident: Incident) -> str:
+    """An incident in the timeline of another: by its title, and the id to find it by."""
+    return f"{incident.title} ({incident.id})" if incident.title else incident.id
 
 
 def name(alert: Alert) -> str:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from aiopsd.config import Config, trainers
 from aiopsd.correlate.grouping import Placement
+from aiopsd.correlate.place import place_of
 from aiopsd.correlate.verdicts import drawn, withdrawn
 from aiopsd.evidence import about
 from aiopsd.matchers import Matchers
@@ -48,7 +49,7 @@ from aiopsd.model import (
     fingerprint,
 )
 from aiopsd.pipeline.correlate.causes import Causes, shown
-from aiopsd.pipeline.correlate.incidents import Incidents
+from aiopsd.pipeline.correlate.incidents import Incidents, called, name
 from aiopsd.pipeline.correlate.ledger import (
     ACK,
     ASK,
@@ -335,6 +336,8 @@ class CorrelateStage:
             generator_url=given.generator_url,
             timeout=timeout,
         )
+        if not alert.service and (vertex := place_of(alert, self.topology).vertex) in self.topology:
+            alert = replace(alert, service=vertex)  # no rule maps it, but a pod's name, say, tells where it sits
         self._fires(alert, late)
 
     def _again(self, old: Alert, given: AlertIn, starts: float, ends: float, timeout: bool) -> None:
@@ -484,7 +487,8 @@ class CorrelateStage:
     def _silenced(self, written: Iterable[Silence], actor: str) -> None:
         for silence in written:
             self._ledger.out.append(Upsert(item=silence))
-            self._ledger.audit("", "silence", _asked(silence, f"until {_clock(silence.ends_at)}"), actor=actor)
+            state = f"until {_clock(silence.ends_at)}" if silence.ends_at > self.now else "ended"
+            self._ledger.audit("", "silence", _asked(silence, state), actor=actor)
 
     def _on_put_maintenance(self, command: PutMaintenance) -> None:
         window = self.parts.maintenance.put(command, self.now)
@@ -505,16 +509,29 @@ class CorrelateStage:
     def _on_verdict(self, verdict: Verdict) -> None:
         ledger = self._ledger
         incident_id = ledger.living(verdict.incident)
-        text = f"{verdict.kind} {verdict.service}".strip()
-        ledger.audit(incident_id, "verdict", text, verdict.comment, verdict.actor)
         incident = ledger.incidents.get(incident_id)
         named = [incident.root.service] if incident is not None and incident.root is not None else []
         meant = replace(verdict, incident=incident_id, other=ledger.living(verdict.other))
+        ledger.audit(incident_id, "verdict", self._in_words(meant, named), verdict.comment, verdict.actor)
         if incident is not None:
             self._learn(incident, meant)
         self._life.revise(self.grouper.verdict(meant, self.now, named))
-        if incident_id in ledger.incidents:
-            self._causes.want(incident_id)
+        for touched in {ledger.living(incident_id): None, ledger.living(meant.other): None}:
+            self._causes.rank_now(touched)  # who said it sees in the answer what came of it
+
+    def _in_words(self, verdict: Verdict, named: Sequence[str]) -> str:
+        """What was said, against what we had decided."""
+        if verdict.kind == "cause":
+            ours = named[0] or "something upstream" if named else "nobody"
+            against = "as we did" if named == [self.topology.resolve(verdict.service)] else f"where we named {ours}"
+            return f"named {verdict.service} as the cause, {against}"
+        if verdict.kind == "merge":
+            other = self.incidents.get(verdict.other)
+            return f"said that it is one with {called(other) if other is not None else verdict.other}"
+        if verdict.kind == "split":
+            gone = [name(a) for fp in verdict.fingerprints if (a := self.alerts.get(fp)) is not None]
+            return f"said that these belong elsewhere: {', '.join(gone)}"
+        return "said that nobody needed it: its alerts open no incident any more when they come alone"
 
     def _learn(self, incident: Incident, verdict: Verdict) -> None:
         """What the verdict says of the next time: who is to be named, what the graph lacks or has too much."""

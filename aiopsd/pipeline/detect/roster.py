@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiopsd.decode.series import SeriesIndex
+from aiopsd.decode.series import NAME, TEMPORALITY, SeriesIndex
 from aiopsd.detect.bank import COUNTER, HARM_BOTH, HARM_HIGH, HARM_LOW, Mask, RangeBank, Rows
 from aiopsd.detect.evidence import Series
 from aiopsd.detect.signals import Signal, Signals
@@ -64,13 +64,14 @@ class Roster:
 
     def describe(self, row: int) -> Series:
         """Who the row is, in the words of evidence."""
+        labels = self.index.labels(row)
         return Series(
             service=self.name(row),
-            metric=self.index.metric(row),
-            labels=self.index.labels(row),
+            metric=labels[NAME],
+            labels=labels,
             kind=_KINDS[self._kind[row]],
             harm=_HARM_NAME[int(self._bank.flags[row]) & HARM_BOTH],
-            counter=bool(self._bank.flags[row] & COUNTER),
+            counter=bool(self._bank.flags[row] & COUNTER) or TEMPORALITY in labels,
         )
 
     def harms(self, row: int) -> bool:

@@ -318,6 +318,9 @@ async def store_answers_queries_in_order(case: StoreCase) -> None:
     assert [e.offset for e in await store.timeline("i1")] == [1, 3, 5]
     assert [e.offset for e in await store.timeline("i1", limit=2)] == [3, 5]
     assert list(range(7)) == [e.offset for e in await store.timeline()]
+    third = (await store.timeline())[3].stamp
+    assert [e.offset for e in await store.timeline(before=third, limit=2)] == [1, 2]
+    assert [e.offset for e in await store.timeline("i1", before=third)] == [1]
     await store.stop()
 
 

@@ -1,8 +1,8 @@
 """Incidents: listed, whole, and what operators do with them: acknowledge, resolve, say what was wrong."""
 
-import base64
 import math
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Literal
 
 import msgspec
@@ -12,10 +12,11 @@ from aiopsd.incidents import IllegalMove, Move, move
 from aiopsd.model import AckIncident, Alert, AuditEntry, Incident, IncidentState, ResolveIncident, Verdict
 from aiopsd.projection import LIVE
 from aiopsd.protocols import OutboxRow
-from aiopsd.web.api.requests import MOST, number_of, read_request, request_id, seconds
+from aiopsd.web.api.requests import MOST, cursor_of, number_of, read_cursor, read_request, request_id, seconds
 from aiopsd.web.api.views import (
     IncidentDetail,
     IncidentList,
+    VerdictView,
     alert_view,
     candidate_view,
     delivery_view,
@@ -83,17 +84,6 @@ async def command(site: Site, incident_id: str, what: Move, body: AckIncident | 
 # --------------------------------------------------------------------------- reading
 
 
-def cursor_of(incident: Incident) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((incident.opened_at, incident.id))).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> tuple[float, str]:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=tuple[float, str])
-    except (ValueError, msgspec.DecodeError):
-        raise Problem(400, "cursor: take it from `next` of the previous answer", where="cursor") from None
-
-
 async def get_incidents(request: web.Request) -> web.Response:
     """GET /api/v1/incidents: newest first; `state` (repeatable or with commas), `service`, `limit`, `cursor`."""
     site = request.app[SITE]
@@ -102,7 +92,7 @@ async def get_incidents(request: web.Request) -> web.Response:
     if unknown:
         raise Problem(400, f"state={unknown[0][:40]!r}: expected one of {', '.join(STATES)}", where="state")
     service, limit = request.query.get("service", ""), number_of(request, "limit", 100, MOST)
-    after = read_cursor(request.query["cursor"]) if request.query.get("cursor") else None
+    after = read_cursor(request, tuple[float, str])
     found: list[Incident] = []
     if states and all(s in LIVE for s in states):
         found = [
@@ -120,7 +110,7 @@ async def get_incidents(request: web.Request) -> web.Response:
                 break
             ask *= 2
     page = found[:limit]
-    more = cursor_of(page[-1]) if len(found) > limit else ""
+    more = cursor_of(page[-1].opened_at, page[-1].id) if len(found) > limit else ""
     return answer(IncidentList(incidents=[incident_view(site, i) for i in page], next=more))
 
 
@@ -189,36 +179,68 @@ async def post_resolve(request: web.Request) -> web.Response:
     return answer(incident_view(site, await command(site, key, Move.RESOLVE, body)))
 
 
-async def post_verdict(request: web.Request) -> web.Response:
-    """POST /api/v1/incidents/{id}/verdict: kept, audited, and used by later decisions."""
-    site, key = request.app[SITE], request.match_info["id"]
-    given: VerdictRequest = await read_request(request, VerdictRequest)
-    await find_incident(site, key)
-    if given.kind == "cause" and not given.service:
+async def say(site: Site, verdict: Verdict) -> int:
+    """Submit an operator's verdict; the offset of its record, which what follows from it names.
+
+    Raises:
+        Problem: 404 unknown incident; 400 something that the kind needs is missing, or names what is not there.
+    """
+    incident = await find_incident(site, verdict.incident)
+    if verdict.kind == "cause" and not verdict.service:
         raise Problem(400, "name the service that was the cause", where="service")
-    if given.kind == "merge":
-        if not given.other or given.other == key:
+    if verdict.kind == "merge":
+        if not verdict.other or verdict.other == incident.id:
             raise Problem(400, "name the other incident", where="other")
-        if site.projection.incident(given.other) is None and await site.store.incident(given.other) is None:
-            raise Problem(400, f"no incident {given.other!r}", where="other")
-    if given.kind == "split":
-        members = {a.fingerprint for a in await alerts_of(site, key)}
-        strange = [f for f in given.fingerprints if f not in members]
-        if strange or not given.fingerprints:
+        if site.projection.incident(verdict.other) is None and await site.store.incident(verdict.other) is None:
+            raise Problem(400, f"no incident {verdict.other!r}", where="other")
+    if verdict.kind == "split":
+        members = {a.fingerprint for a in await alerts_of(site, incident.id)}
+        strange = [f for f in verdict.fingerprints if f not in members]
+        if strange or not verdict.fingerprints:
             told = f"alert {strange[0]!r} is not of this incident" if strange else "name the alerts to split off"
             raise Problem(400, told, where="fingerprints")
-    await site.submit(
-        [
-            Verdict(
-                request_id=request_id(request),
-                incident=key,
-                kind=given.kind,
-                actor=given.actor.strip(),
-                service=given.service,
-                other=given.other,
-                fingerprints=given.fingerprints,
-                comment=given.comment,
-            )
-        ]
+        if members == set(verdict.fingerprints):
+            raise Problem(400, "these are all of its alerts: leave one here, or say `noise`", where="fingerprints")
+    return await site.submit([verdict])
+
+
+def hint_of(site: Site, incident: Incident, service: str) -> str:
+    """What to say of a name that nothing has: it lies outside of the graph, or is misspelled; "" for a known one."""
+    graph = site.topology()
+    names = {*graph.names, *incident.services, *(r.service for r in incident.roots)}
+    if not service or service in names or graph.resolve(service) in names:
+        return ""
+    near = get_close_matches(service, sorted(names), 1)
+    return f"nothing here or in the graph is called {service}{f': did you mean {near[0]}?' if near else ''}"
+
+
+async def followed(site: Site, offset: int) -> list[AuditEntry]:
+    """The decisions that followed from one record of the journal, oldest first; those of long ago are not found."""
+    return [e for e in await site.store.timeline() if e.offset == offset]
+
+
+async def post_verdict(request: web.Request) -> web.Response:
+    """POST /api/v1/incidents/{id}/verdict: kept, audited, used by later decisions; answers with what it changed."""
+    site, key = request.app[SITE], request.match_info["id"]
+    given: VerdictRequest = await read_request(request, VerdictRequest)
+    offset = await say(
+        site,
+        Verdict(
+            request_id=request_id(request),
+            incident=key,
+            kind=given.kind,
+            actor=given.actor.strip(),
+            service=given.service,
+            other=given.other,
+            fingerprints=given.fingerprints,
+            comment=given.comment,
+        ),
     )
-    return answer(incident_view(site, await find_incident(site, key)))
+    incident = await find_incident(site, key)
+    return answer(
+        VerdictView(
+            **incident_fields(site, incident),
+            decisions=[timeline_view(e) for e in await followed(site, offset)],
+            hint=hint_of(site, incident, given.service),
+        )
+    )

@@ -1,8 +1,11 @@
 """How things stand: what fires, what was decided, the graph and its changes, what waits to be sent, the status."""
 
+import math
+
 from aiohttp import web
 
-from aiopsd.web.api.requests import MOST, number_of
+from aiopsd.model import AuditEntry
+from aiopsd.web.api.requests import MOST, cursor_of, number_of, read_cursor
 from aiopsd.web.api.views import (
     AlertList,
     Outbox,
@@ -14,6 +17,9 @@ from aiopsd.web.api.views import (
     topology_change_view,
 )
 from aiopsd.web.site import SITE, Problem, answer, moment
+
+CHUNK = 1000  # entries of the timeline that are read at once
+SCANNED = 50_000  # ... and looked through for one answer: an actor who never said anything costs no more
 
 
 async def get_alerts(request: web.Request) -> web.Response:
@@ -34,9 +40,35 @@ async def get_alerts(request: web.Request) -> web.Response:
 
 
 async def get_timeline(request: web.Request) -> web.Response:
-    """GET /api/v1/timeline: the newest decisions of all incidents and of none (silences, topology), newest first."""
-    entries = await request.app[SITE].store.timeline(limit=number_of(request, "limit", 100, MOST))
-    return answer(Timeline(timeline=[timeline_view(e) for e in reversed(entries)]))
+    """GET /api/v1/timeline: decisions of all incidents and of none (silences, topology), newest first; `incident`,
+    `kind` (repeatable or with commas), `actor`, `limit`, `cursor`."""
+    site, limit = request.app[SITE], number_of(request, "limit", 100, MOST)
+    kinds = {k for given in request.query.getall("kind", []) for k in given.split(",") if k}
+    incident, actor = request.query.get("incident", ""), request.query.get("actor", "")
+    stamp, shown = read_cursor(request, tuple[float, int]) or (math.inf, 0)
+    found: list[AuditEntry] = []
+    before, read, more = math.nextafter(stamp, math.inf), 0, True
+    while more and len(found) <= limit + shown and read < SCANNED:
+        ask = CHUNK
+        while True:  # entries of one moment are read together, however many they are
+            rows = await site.store.timeline(incident, limit=ask, before=before)
+            more = len(rows) == ask
+            whole = [e for e in rows if e.stamp > rows[0].stamp] if more else rows
+            if whole or not more:
+                break
+            ask *= 2
+        read += len(rows)
+        before = whole[0].stamp if whole else before
+        found += [e for e in reversed(whole) if (not kinds or e.kind in kinds) and (not actor or e.actor == actor)]
+    found = found[shown:]
+    page = found[:limit]
+    following = ""
+    if len(found) > limit:
+        same = sum(e.stamp == page[-1].stamp for e in page) + (shown if page[-1].stamp == stamp else 0)
+        following = cursor_of(page[-1].stamp, same)
+    elif more:  # enough was looked through for one answer
+        following = cursor_of(math.nextafter(before, -math.inf), 0)
+    return answer(Timeline(timeline=[timeline_view(e) for e in page], next=following))
 
 
 async def get_topology(request: web.Request) -> web.Response:
@@ -45,7 +77,10 @@ async def get_topology(request: web.Request) -> web.Response:
     graph = site.topology()
     kind = request.query.get("format", "json")
     if kind == "json":
-        return answer(graph.to_json(site.learned))
+        data = graph.to_json(site.learned)
+        for edge in data["edges"]:
+            edge.update({name: moment(edge[name] or 0.0) for name in ("first_seen", "last_seen", "stale_at")})
+        return answer(data)
     if kind == "graphml":
         return web.Response(text=graph.to_graphml(site.learned), content_type="application/graphml+xml")
     raise Problem(400, f"format={kind[:40]!r}: expected json or graphml", where="format")

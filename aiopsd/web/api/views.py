@@ -180,6 +180,16 @@ class IncidentDetail(IncidentView, frozen=True, kw_only=True):
     deliveries: list[DeliveryView]
 
 
+class VerdictView(IncidentView, frozen=True, kw_only=True):
+    """The incident after a verdict, and the decisions that followed from it at once; the verdict is the first.
+
+    `hint` says when nothing has the name that was given, which may be misspelled; else it is "".
+    """
+
+    decisions: list[TimelineView]
+    hint: str
+
+
 class IncidentList(View, frozen=True, kw_only=True):
     """`next` is the cursor of the following page, "" on the last."""
 
@@ -195,7 +205,10 @@ class AlertList(View, frozen=True, kw_only=True):
 
 
 class Timeline(View, frozen=True, kw_only=True):
+    """`next` is the cursor of the following page, of what came before; "" on the last."""
+
     timeline: list[TimelineView]
+    next: str
 
 
 class EdgeView(View, frozen=True, kw_only=True):
