@@ -25,6 +25,7 @@ END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
 SPAN = 150.0  # s; troubles of what runs on one node or zone that fails begin within it
 APART = -10.0  # nats; how far a difference of ends can count against one cause
+LINGERS = math.log(0.1 / 1200.0)  # 1/s; of what a node or zone breaks a tenth shows at any time while that lasts
 ASTRAY = 0.01  # chance that an alert ends at another time than its cause: it flaps, its rule is another one
 FLAPS = 0.3  # chance that an end was not the last one
 
@@ -78,7 +79,7 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        d, u, shared, ground = link
+        d, u, shared, ground, ways = link
         if d or shared:
             since = max(other.onset, other.born - LATE)
             silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
@@ -93,8 +94,10 @@ class Odds:
             else:
                 z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
                 best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+                if ways > 1:
+                    best += math.log(ways)
             if ground:
-                best += self.fell(names)
+                best = self.fell(names) + (max(best, math.log(crosses) + LINGERS) if gap > 0.0 else best)
             how = "climbed"
             if other.echo_of >= 0:
                 best += self.news(other)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link
 from aiopsd.correlate.grouping.memory import Memory
-from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, delay
+from aiopsd.correlate.grouping.odds import LINGERS, SAME_MEAN, SAME_SCALE, delay
 from aiopsd.correlate.grouping.passages import HOP_MEAN, HOP_SCALE
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 from aiopsd.correlate.grouping.strangers import Strangers, share
@@ -76,7 +76,7 @@ class Story:
         for v, part in self.parts.items():
             self.ends[v] = self._ends(part)
             self.silence[v] = self._silence(v)
-            self.passed[v] = self._explain(v, graph.around(v))
+            self.passed[v] = self._explain(v, graph.looks(v))
 
     def settle(self) -> None:
         """Find out anew when most of it ended."""
@@ -139,7 +139,7 @@ class Story:
             if old is not None and old.onset == new.onset:
                 return
             put(self.silence, v, self._silence(v))
-            put(passed, v, self._explain(v, links))
+            put(passed, v, self._explain(v, self.graph.looks(v)))
         else:
             for table in (parts, self.ends, self.silence, passed):
                 put(table, v, None)
@@ -149,11 +149,11 @@ class Story:
             if other == v:
                 continue
             if by == v:
-                put(passed, other, self._explain(other, self.graph.around(other)))
+                put(passed, other, self._explain(other, self.graph.looks(other)))
             elif not troubles:
                 continue
-            elif (link := links.get(other)) is not None:
-                w, how = self._from(other, parts[other].onset, v, Link(link.up, link.down, link.shared), value)
+            elif other in links and (link := self.graph.looks(other).get(v)) is not None:
+                w, how = self._from(other, parts[other].onset, v, link, value)
                 if w > value:
                     put(passed, other, (w, v, how))
             elif value == STRANGE:
@@ -237,8 +237,9 @@ class Story:
         others = [part.troubles[0] for part in islice(self.parts.values(), FIRST)]
         if parent is not None and parent.vertex in self.parts:
             others.append(self.parts[parent.vertex].troubles[0])
+        known = self.graph.around(trouble.vertex)  # itself, too; what runs on a host is no stranger to it
         for other in others:
-            if other.vertex != trouble.vertex and not share(trouble.under, other.under):
+            if other.vertex not in known and not share(trouble.under, other.under):
                 w, how = self.strangers.weight(trouble.vertex, trouble.texts, trouble.onset, other)
                 if w > best[0]:
                     best = (w, other.vertex, how)
@@ -253,7 +254,7 @@ class Story:
         Of what is less likely than `least` it is enough to say so.
         """
         gap = onset - self.parts[other].onset
-        d, u, shared, _ = link
+        d, u, shared, ground, ways = link
         best, how = -99.0, ""
         steps, climbs = d or u, d > 0
         if steps:
@@ -264,9 +265,13 @@ class Story:
             best = math.log(share) + top - 2.0 * math.log1p(z * z / 3.0)
             if not climbs:
                 best += DOWN
+            elif ground and gap > 0.0:
+                best = max(best, math.log(share) + LINGERS)
         elif steps:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
+            if ways > 1:
+                best += math.log(ways)
         if shared:
             top = SHARED + delay(gap, 0.0, SHARED_SCALE)
             quiet = [rest for callee, rest in shared if callee not in self.parts] if top >= least else ()
@@ -303,7 +308,7 @@ class Story:
 
     def offers(self, trouble: Trouble) -> float:
         """How well a trouble of another story would fit here."""
-        links = self.graph.around(trouble.vertex)
+        links = self.graph.looks(trouble.vertex)
         best = STRANGE
         for other in self._inside(links):
             if other != trouble.vertex:
