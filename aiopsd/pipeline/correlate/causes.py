@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.place import name_of
 from aiopsd.correlate.rootcause import Heard, Knowledge, rank, recognised
+from aiopsd.correlate.verdicts import named
 from aiopsd.evidence import joined
 from aiopsd.model import (
     Alert,
@@ -128,7 +129,7 @@ class Causes:
             text = "the ranking failed; the causes shown are the last ones"
             ledger.audit(incident_id, "root", text, reason=repr(e))
             return
-        roots = self._parts.verdicts.corrected(roots, shown(alerts), ledger.now)
+        roots = named(self._parts.verdicts.corrected(roots, shown(alerts), ledger.now), incident)
         if not roots or roots == incident.roots:
             return
         before, after = incident.root, roots[0]
