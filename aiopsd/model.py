@@ -479,6 +479,8 @@ class Incident(Noun, frozen=True, kw_only=True, tag="incident"):
     roots: tuple[Candidate, ...] = ()
     changes: tuple[str, ...] = ()  # ids of change events considered
     runbook: str = ""
+    said: str = ""  # the cause that an operator named for it
+    said_by: str = ""
 
     @property
     def root(self) -> Candidate | None:

@@ -17,6 +17,7 @@ from aiopsd.errors import ConfigError, Full
 from aiopsd.model import AckIncident, Audit, AuditEntry, Edge, IncidentState, Tick, TopologyUpdate, Upsert, Verdict
 from aiopsd.testing.web import START, TestSite, running, shop_effects, shop_incident, shop_topology
 from aiopsd.web import openapi
+from aiopsd.web.api import state
 from aiopsd.web.server import split_listen
 from aiopsd.web.site import Gate, Problem, rfc3339
 
@@ -197,8 +198,13 @@ async def test_the_timeline_holds_what_belongs_to_no_incident(shop: TestSite) ->
     assert (len(entries), entries[1]["incident"]) == (3, SHOP)
 
 
-async def test_the_timeline_is_searched_and_paged(site: TestSite) -> None:
-    """Who said what is found by kind, person and incident; pages join without a gap, within one moment, too."""
+@pytest.mark.parametrize(("chunk", "most"), [(state.CHUNK, state.SCANNED), (5, 12)])
+async def test_the_timeline_is_searched_and_paged(
+    site: TestSite, monkeypatch: pytest.MonkeyPatch, chunk: int, most: int
+) -> None:
+    """Who said what is found by kind, person and incident; pages join without a gap, however little is read at once."""
+    monkeypatch.setattr(state, "CHUNK", chunk)
+    monkeypatch.setattr(state, "SCANNED", most)
     entries = [
         AuditEntry(
             incident=f"i{n % 2}", stamp=START + n // 7, kind="verdict" if n % 3 else "root", text=f"{n}", actor=who

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from aiopsd.correlate.grouping.odds import Odds
+from aiopsd.correlate.grouping.story import Story
 from aiopsd.testing.grouping import Desk
 
 CALLS = " ".join(f"s{i}>db{i}" for i in range(60))
@@ -218,3 +219,49 @@ def test_the_cost_of_an_alert_does_not_grow_with_its_zone(monkeypatch: pytest.Mo
 
     assert each[1] <= each[0] * 1.2
     assert each[1] < 12.0
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_zone_that_is_still_down_breaks_more(over: bool) -> None:
+    """Ten minutes after a zone fell another of its members does, too: of its incident, unless most of that is over."""
+    desk = settled()
+    fell = [desk.fire(NEXT + 4.0 * k, f"s{i}", "PacketLoss", zone="z0") for k, i in enumerate(ZONE[:14])]
+    if over:
+        desk.end(NEXT + 500.0, *fell)
+    desk.until(NEXT + 600.0)
+    late = desk.fire(NEXT + 700.0, f"s{ZONE[16]}", "PacketLoss", zone="z0")
+    other = desk.fire(NEXT + 705.0, "s6", "PacketLoss", zone="z1")
+    desk.until(NEXT + 1000.0)
+
+    assert desk.together(late, fell[0]) is not over
+    assert desk.of(other) not in (desk.of(late), desk.of(fell[0]))
+
+
+def test_what_calls_into_a_fallen_zone_is_of_its_incident() -> None:
+    """A caller elsewhere of what runs in the zone and says nothing: two steps from the zone's trouble, and told so."""
+    desk = settled(calls=f"{CALLS} front>s{ZONE[15]} front>s{ZONE[16]}")
+    first = desk.fire(NEXT, "front", "PacketLoss")
+    fell = [desk.fire(NEXT + 4.0 + 3.0 * k, f"s{i}", "PacketLoss", zone="z0") for k, i in enumerate(ZONE[:14])]
+    desk.until(NEXT + 400.0)
+
+    assert desk.together(first, *fell)
+    assert "what front calls runs on z0" in desk.reasons[first]
+
+
+def test_what_fell_with_a_zone_does_not_explain_it() -> None:
+    """The story of a zone fault does not have the zone's trouble run down from a service, however it is told."""
+    desk = settled()
+    for k, i in enumerate(ZONE[:14]):
+        desk.fire(NEXT + 4.0 * k, f"s{i}", "PacketLoss", zone="z0")
+    desk.until(NEXT + 300.0)
+    g = desk.grouper
+    (zone,) = (t for t in g.s.troubles.values() if t.vertex == "z0")
+    members = [t for t in g.s.troubles.values() if t.group == zone.group and t is not zone]
+
+    whole = Story(g.s, g.graph, g.memory, g.strangers, [zone, *members])
+    grown = Story(g.s, g.graph, g.memory, g.strangers, [zone])
+    for member in members:
+        grown.add(member)
+
+    assert members
+    assert whole.passed["z0"][1:] == grown.passed["z0"][1:] == ("", "")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aiopsd.correlate.rootcause import Knowledge, confidence, rank
+from aiopsd.correlate.rootcause import Knowledge, confidence, rank, recognised
 from aiopsd.model import Alert, Candidate, ChangeEvent, Edge, Evidence, Node, TopologyUpdate
 from aiopsd.topology import Topology
 
@@ -642,3 +642,31 @@ def test_a_known_caller_speaks_against_an_unknown_one() -> None:
     page = alert("web")
 
     assert names(rank([page], graph("web>cart shop>pay"), evidence, onset=T0, page=page))[0] == "web"
+
+
+def test_a_share_of_requests_is_known_by_its_bound() -> None:
+    """A metric without a telling name that is at 100 and never above at most services is what succeeds: less harms."""
+
+    def nameless(service: str, *last: float, top: float = 100.0) -> Evidence:
+        recent = history(top, *last)
+        return signal(service, "other", 3, metric="m07", normal=top, level=last[-1], scale=5.0, recent=recent)
+
+    served = [nameless("web", 97.0, 96.0), nameless("cart", 90.0, 91.0), nameless("mail", 100.0, 100.00000001)]
+    free = [nameless(name, 100.0, 103.0) for name in ("web", "cart", "mail")]
+    small = [nameless(name, 0.0, 100.0, top=0.0) for name in ("web", "cart", "mail")]
+
+    known = recognised(served, T0 - 450.0)
+    assert [(e.kind, e.harm) for e in known] == [("availability", "low")] * 3
+    assert [e.deviation > 9 for e in known] == [True, True, False]  # of a tenth of a point, not of what it had learned
+    assert recognised(free, T0) == free
+    assert recognised(small, T0) == small
+
+
+def test_who_would_show_it_and_does_not_is_well() -> None:
+    """A callee whose latency is known and calm is no silent cause, whether or not anybody counts its requests."""
+    alerts = [alert("web"), alert("shop", 5)]
+    calls = graph("web>auth shop>auth")
+    calm = [signal("auth", "latency", 0.1, metric="mean", level=0.1, normal=0.1)]
+
+    assert names(rank(alerts, calls, onset=T0))[0] == "auth"
+    assert "auth" not in names(rank(alerts, calls, calm, onset=T0))

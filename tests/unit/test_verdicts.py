@@ -7,7 +7,18 @@ import pytest
 
 from aiopsd.config import Config
 from aiopsd.correlate.verdicts import HALF_LIFE, MOST, Verdicts
-from aiopsd.model import AlertBatch, AlertIn, Candidate, Edge, JournalRecord, Tick, TopologyUpdate, Verdict, fingerprint
+from aiopsd.model import (
+    AlertBatch,
+    AlertIn,
+    Candidate,
+    ChangeEvent,
+    Edge,
+    JournalRecord,
+    Tick,
+    TopologyUpdate,
+    Verdict,
+    fingerprint,
+)
 from aiopsd.pipeline import correlate
 from aiopsd.topology import OPERATOR
 from simulations import feedback
@@ -113,6 +124,33 @@ class Desk:
 
     def say(self, at: float, kind: str, incident: str, **more: Any) -> None:
         self.step(Verdict(request_id=str(at), kind=kind, incident=incident, actor="ann", **more), at)
+
+
+def test_the_cause_that_an_operator_named_stands_first() -> None:
+    """For that incident, suspect or not, with the person's name; through later rankings, a merge and a restart."""
+    desk = Desk()
+    one, *_ = desk.fire(1e9 + 100, "carrier", "shipping")
+    (other,) = desk.fire(1e9 + 250, "ledger")
+    desk.say(1e9 + 380, "cause", other, service="depot")
+    named = desk.stage.incidents[other].roots
+    desk.say(1e9 + 400, "merge", one, other=other)
+    desk.stage = correlate.build(Config(), desk.stage.snapshot())
+    desk.step(ChangeEvent(id="c", ts=1e9 + 90, service="carrier", kind="deploy"), 1e9 + 410)
+    desk.step(Tick(), 1e9 + 420)
+    (last,) = [i for i in desk.stage.incidents.values() if i.state == "open"]
+
+    assert (named[0].service, named[0].reason) == ("depot", "ann named it")
+    assert named[0].confidence == 0.95
+    assert 0.0 < sum(c.confidence for c in named[1:]) <= 0.05 + 1e-9
+    assert last.root is not None
+    assert (last.root.service, last.root.reason) == ("depot", "ann named it")
+    assert last.roots[1].changes  # it was ranked since
+
+    desk.say(1e9 + 450, "cause", last.id, service="carrier")
+    changed = desk.stage.incidents[last.id].root
+    assert changed is not None
+    assert changed.service == "carrier"
+    assert changed.reason.startswith("ann named it; ")
 
 
 def test_a_merge_draws_an_edge_and_a_split_takes_it_back() -> None:

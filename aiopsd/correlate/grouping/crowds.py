@@ -223,7 +223,8 @@ class Crowds:
 
     def everywhere(self, first: int, last: int) -> int:
         """How many began anywhere from one slot to another that nothing explains."""
-        return sum(self._everywhere.get(slot, 0) for slot in range(first, last + 1))
+        began = self._everywhere
+        return sum([began[slot] for slot in range(first, last + 1) if slot in began])
 
     def crowd(self, at: str, first: int, last: int) -> Crowd:
         """What depends on `at` and began from one slot to another."""

@@ -7,6 +7,7 @@ neighbours of each other, and an outage of it would cost the square of their num
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.began import Began
@@ -21,6 +22,7 @@ POPULAR = 100  # callers above which a callee is a layer, too
 PLACES_MOST = 32  # nodes and zones of one vertex, those named last: more replicas than that share no node's fate
 FORGOTTEN = 7 * 86400.0  # s after which a node or zone that no alert of a vertex named again is no longer its own
 SWEEP = 86400.0  # s between two looks for what is forgotten
+WITNESSES = 32  # of what hangs on a trouble that says nothing, those that are asked whether it is over
 UNSEEN = 2  # vertices on a node or zone that only labels of alerts know, for each that has alerted: well ones are mute
 
 
@@ -32,6 +34,7 @@ class Link(NamedTuple):
     shared: tuple[tuple[str, int], ...]  # what both depend on directly, and how many others do
     ground: bool = False  # this one stands on it: its trouble breaks what runs there, whatever that then shows
     load: float = 0.0  # share of this one's load that it sends; 0: little
+    ways: int = 1  # callees of this one that stand on it, each of which may bring its trouble here
 
 
 HERE, BELOW, ABOVE = Link(0, 0, ()), Link(1, 0, (), True), Link(0, 1, ())
@@ -101,7 +104,7 @@ class Graph:
             if vertex in self.hosted:
                 self._forget_links()  # a node got its zone, and so did all that runs on it
                 return
-            self._spots.pop(vertex, None)
+            self._move_spots(vertex)
             for name in (host, *self._layers(host)):
                 if (spot := self._spots.get(name)) is not None:
                     spot.callers[vertex] = None
@@ -116,7 +119,13 @@ class Graph:
         if vertex in self.hosted or host not in self.hosted:
             self._forget_links()
             return
-        for name in (vertex, host, *self._layers(host)):
+        self._move_spots(vertex)
+        for name in (host, *self._layers(host)):
+            self._spots.pop(name, None)
+
+    def _move_spots(self, vertex: str) -> None:
+        """A vertex runs elsewhere, too: so does what calls it call something there."""
+        for name in (vertex, *self.topology.callers(vertex)):
             self._spots.pop(name, None)
 
     def sweep(self) -> None:
@@ -196,6 +205,10 @@ class Graph:
         """Every vertex that may pass trouble to this one, or share a cause with it; itself included."""
         return self.spot(vertex).links
 
+    def looks(self, vertex: str) -> dict[str, Link]:
+        """Of these the ones whose trouble it may have: what runs on a node or zone does not break it."""
+        return self.spot(vertex).looks
+
     def callees(self, vertex: str) -> dict[str, None]:
         """What a vertex depends on: what it calls, what it runs on."""
         return self.spot(vertex).callees
@@ -228,6 +241,15 @@ class Graph:
         callees = dict.fromkeys((*called, *hosts))
         return Spot(True, tuple(hosts), callees, members, self._common(called), links, looks, frozenset())
 
+    def _ways(self, called: Sequence[str]) -> dict[str, int]:
+        """On what these callees stand, of nodes, zones and other layers -> how many of them do."""
+        out: dict[str, int] = {}
+        for callee in called:
+            if not self.is_host(callee):
+                for host in self._layers(callee):
+                    out[host] = out.get(host, 0) + 1
+        return out
+
     def _common(self, called: Sequence[str]) -> dict[str, Sequence[str]]:
         callers = {callee: self.topology.callers(callee) for callee in called if not self.is_host(callee)}
         return {callee: theirs for callee, theirs in callers.items() if len(theirs) > 1}
@@ -236,6 +258,9 @@ class Graph:
         topology, hosts = self.topology, self._layers(vertex)
         below = walk(vertex, self.hops, topology.callees)
         below.update(dict.fromkeys(hosts, 1))
+        ways = self._ways(topology.callees(vertex)) if self.hops > 1 else {}
+        for host in ways:
+            below.setdefault(host, 2)
         above = walk(vertex, self.hops, topology.callers)
         senders = topology.senders(vertex)
         shared: dict[str, list[tuple[str, int]]] = {}
@@ -247,11 +272,12 @@ class Graph:
                         shared.setdefault(other, []).append((callee, max(0, len(callers) - 2)))
         links = {
             other: Link(
-                below.get(other, 0),
-                above.get(other, 0),
-                tuple(shared.get(other, ())),
-                other in hosts,
-                senders.get(other, 0.0),
+                down=below.get(other, 0),
+                up=above.get(other, 0),
+                shared=tuple(shared.get(other, ())),
+                ground=other in hosts,
+                load=senders.get(other, 0.0),
+                ways=ways.get(other, 1),
             )
             for other in dict.fromkeys((*below, *above, *shared, *senders))
         }
@@ -267,13 +293,31 @@ class Graph:
         Of a node or zone only its own and those of what it stands on: all that runs there looks at it, not it at them.
         """
         hot, looks = self.s.hot, spot.looks
-        if hot.keys().isdisjoint(looks.keys()):
-            return []  # as nearly always
-        return self._near(looks, (hot,), onset)
+        near = [] if hot.keys().isdisjoint(looks.keys()) else self._near(looks, (hot,), onset)
+        return self._with_lasting(near, spot, onset)
+
+    def _with_lasting(self, near: list[tuple[Trouble, Link]], spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:
+        """Besides, what began longer ago on that on which it stands, and has not ended: it breaks more all the time."""
+        kept, troubles = self.s.kept, self.s.troubles
+        if not spot.hosts or kept.keys().isdisjoint(spot.hosts):
+            return near
+        lasting = [
+            (trouble, spot.looks[host])
+            for host in spot.hosts
+            for tid in kept.get(host, ())
+            if (trouble := troubles[tid]).onset < onset - HORIZON and self.lasts(trouble, onset)
+        ]
+        return sorted((*near, *lasting), key=lambda found: found[0].id) if lasting else near
+
+    def lasts(self, trouble: Trouble, until: float) -> bool:
+        """Whether a trouble went on until then; one that says nothing as long as most of what fell with it at first."""
+        troubles = self.s.troubles
+        shown = [trouble] if trouble.names else [troubles[tid] for tid in islice(trouble.children, WITNESSES)]
+        return 2 * sum(t.ended < 0.0 or t.ended > until for t in shown) > len(shown)
 
     def near_kept(self, spot: Spot, onset: float) -> list[tuple[Trouble, Link]]:
         """The same of all troubles that are kept."""
-        return self._near(spot.looks, self.began.about(onset), onset)
+        return self._with_lasting(self._near(spot.looks, self.began.about(onset), onset), spot, onset)
 
     def _near(
         self, looks: dict[str, Link], indexes: Iterable[Mapping[str, dict[int, None]]], onset: float

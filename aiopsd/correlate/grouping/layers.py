@@ -22,7 +22,7 @@ from aiopsd.correlate.grouping.memory import BURST, BURST_SPAN, ORIGIN, SPREAD
 from aiopsd.correlate.grouping.odds import SILENT, SPAN, Odds
 from aiopsd.correlate.grouping.passages import HOP_MEAN, read
 from aiopsd.correlate.grouping.reasons import why
-from aiopsd.correlate.grouping.state import State, Trouble
+from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 from aiopsd.correlate.grouping.thoughts import Thoughts
 
 FOLLOWS, STAYS = 1.2, 1.8  # weights of a Beta prior: how many of what runs on a host follow it into trouble
@@ -46,12 +46,25 @@ class Layers:
     def new(self, trouble: Trouble, spot: Spot, near: Sequence[tuple[Trouble, Link]]) -> None:
         """A trouble came: it may be the one too many for chance, or that of the cause that others waited for."""
         if spot.is_host:
-            slot = int(trouble.onset // SLOT)
-            for member in self.crowds.members(trouble.vertex, slot - SLOTS, slot + SLOTS):
-                self.thoughts.recheck(member)
+            self._around(trouble)
         if near:
             self._take_over(trouble, near)
         self._rise(trouble)
+
+    def _around(self, host: Trouble) -> None:
+        """A node or zone has a trouble: what began about then on it, or calls what runs there, is thought over."""
+        s = self.s
+        about = [
+            trouble
+            for vertex in s.hot
+            if vertex != host.vertex and host.vertex in self.graph.looks(vertex)
+            for tid in s.hot[vertex]
+            if abs((trouble := s.troubles[tid]).onset - host.onset) < SPAN + SLOT
+        ]
+        about.sort(key=by_onset)
+        for trouble in about:
+            if trouble.id in s.troubles and trouble.parent != host.id:
+                self.thoughts.recheck(trouble)
 
     def again(self, trouble: Trouble) -> None:
         """A while later: labels of others may have told where it runs, and others may have come."""
@@ -172,17 +185,26 @@ class Layers:
     def _collect(self, trouble: Trouble, host: str, first: int, last: int) -> None:
         """Hang a trouble on that of a host; if the host has none yet, a silent one with all that began with it."""
         s = self.s
-        for tid in s.hot.get(host, ()):
-            if abs(s.troubles[tid].onset - trouble.onset) < FOLLOW_SPAN:
-                self._hang([trouble], s.troubles[tid])
+        for known in [s.troubles[tid] for tid in s.kept.get(host, ())]:
+            if self._goes_on(known, trouble.onset):
+                self._hang([trouble], known)
                 return
         guesses = self.crowds.claims(host, first, last)
         members = self.crowds.members(host, first, last)
         middle = members[len(members) // 2].onset
-        self._hang(members, self.forest.raise_silent(host, middle - HOP_MEAN, members[0]))
+        root = self.forest.raise_silent(host, middle - HOP_MEAN, members[0])
+        self._hang(members, root)
         for guess in guesses:
             if not guess.children:
                 self.forest.dismiss(guess)
+        if self.graph.is_host(host):
+            self._around(root)
+
+    def _goes_on(self, known: Trouble, onset: float) -> bool:
+        """Whether a trouble of what several depend on explains what began at `onset`, so that no other is needed."""
+        if abs(known.onset - onset) < FOLLOW_SPAN:
+            return known.id in self.s.hot.get(known.vertex, ())
+        return self.graph.is_host(known.vertex) and known.onset < onset and self.graph.lasts(known, onset)
 
     def _hang(self, members: list[Trouble], root: Trouble) -> None:
         many = f"{root.followers} of what {self.graph.verb(root.vertex)} on {root.vertex} began within minutes"

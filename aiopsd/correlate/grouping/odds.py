@@ -27,6 +27,7 @@ STEEP = 3  # load breaks what has a part of its load from there as often as this
 LOADED_MEAN, LOADED_SCALE = 20.0, 75.0  # s; from the sender's trouble, if it shows any, to what its load broke
 SPAN = 150.0  # s; troubles of what runs on one node or zone that fails begin within it
 APART = -10.0  # nats; how far a difference of ends can count against one cause
+LINGERS = math.log(0.1 / 1200.0)  # 1/s; of what a node or zone breaks a tenth shows at any time while that lasts
 ASTRAY = 0.01  # chance that an alert ends at another time than its cause: it flaps, its rule is another one
 FLAPS = 0.3  # chance that an end was not the last one
 
@@ -80,7 +81,7 @@ class Odds:
         """
         best, how = -99.0, ""
         gap = onset - other.onset
-        d, u, shared, ground, load = link
+        d, u, shared, ground, load, ways = link
         if d or shared:
             since = max(other.onset, other.born - LATE)
             silent = 1.0 - math.exp(min(0.0, since - self.s.now) / FOLLOW)
@@ -95,8 +96,10 @@ class Odds:
             else:
                 z = (gap - HOP_MEAN * d) / _HOP_SCALES[d]
                 best = math.log(crosses) - 2.0 * math.log1p(z * z / 3.0) + _DOWN_CONST[d]
+                if ways > 1:
+                    best += math.log(ways)
             if ground:
-                best += self.fell(names)
+                best = self.fell(names) + (max(best, math.log(crosses) + LINGERS) if gap > 0.0 else best)
             how = "climbed"
             if other.echo_of >= 0:
                 best += self.news(other)

@@ -30,6 +30,7 @@ def why(graph: Graph, vertex: str, onset: float, other: Trouble, how: str) -> st
     link = graph.around(vertex).get(other.vertex, Link(0, 0, ()))
     if how == "climbed" and not other.names:
         on = graph.verb(other.vertex)
+        a = a if link.down == 1 else f"what {a} calls"
         return f"{a} {on} on {b}, of which {other.followers} others got into trouble within minutes"
     if how == "climbed":
         return f"{a} depends on {b}{_steps(link.down)} and started {when}{_usually(graph, other, vertex, link.down)}"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from aiopsd.correlate.grouping.graph import HORIZON, Graph, Link, Spot
 from aiopsd.correlate.grouping.memory import Memory
-from aiopsd.correlate.grouping.odds import SAME_MEAN, SAME_SCALE, Odds, delay
+from aiopsd.correlate.grouping.odds import LINGERS, SAME_MEAN, SAME_SCALE, Odds, delay
 from aiopsd.correlate.grouping.passages import HOP_MEAN, HOP_SCALE
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
 from aiopsd.correlate.grouping.strangers import Strangers, share
@@ -133,7 +133,6 @@ class Story:
     def _put(self, v: str, old: Part | None, troubles: tuple[Trouble, ...]) -> None:
         put, parts, passed = self._set, self.parts, self.passed
         spot = self.graph.spot(v)
-        links, beside = spot.links, spot.beside
         if troubles:
             new = self._part(troubles)
             put(parts, v, new)
@@ -154,21 +153,14 @@ class Story:
                 put(passed, other, self._explain(other, self.graph.spot(other)))
             elif not troubles:
                 continue
-            elif (link := self._link(other, v, links)) is not None:
-                if value > _SHARED_TOP and other in beside and not link.load:
+            elif (link := (seen := self.graph.spot(other)).looks.get(v)) is not None:
+                if value > _SHARED_TOP and v in seen.beside:
                     continue
                 w, how = self._from(other, parts[other].onset, v, link, value)
                 if w > value:
                     put(passed, other, (w, v, how))
             elif value == STRANGE:
                 put(passed, other, self._stray(parts[other].troubles[0]))
-
-    def _link(self, v: str, other: str, links: dict[str, Link]) -> Link | None:
-        """How `other` stands to `v`, where `links` are those of `other`."""
-        if self.parts[other].load:
-            return self.graph.around(v).get(other)  # load reaches further than `links` do
-        link = links.get(v)
-        return link and Link(link.up, link.down, link.shared)
 
     def _inside(self, among: "dict[str, None] | dict[str, Link]") -> set[str]:
         """Of some vertices those that are in the story; for what does not depend on their order."""
@@ -241,11 +233,11 @@ class Story:
         could, they need not be looked at.
         """
         best = (STRANGE, "", "")
-        inside = self._inside(spot.links)
+        inside = self._inside(spot.looks)
         inside.discard(v)
         for others in (inside - spot.beside, inside & spot.beside):
             for other in others:
-                w, how = self._from(v, onset, other, spot.links[other], best[0])
+                w, how = self._from(v, onset, other, spot.looks[other], best[0])
                 if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
                     best = (w, other, how)
             if best[0] > _SHARED_TOP:
@@ -260,8 +252,9 @@ class Story:
         others = [part.troubles[0] for part in islice(self.parts.values(), FIRST)]
         if parent is not None and parent.vertex in self.parts:
             others.append(self.parts[parent.vertex].troubles[0])
+        known = self.graph.around(trouble.vertex)  # itself, too; what runs on a host is no stranger to it
         for other in others:
-            if other.vertex != trouble.vertex and not share(trouble.under, other.under):
+            if other.vertex not in known and not share(trouble.under, other.under):
                 w, how = self.strangers.weight(trouble.vertex, trouble.texts, trouble.onset, other)
                 if w > best[0]:
                     best = (w, other.vertex, how)
@@ -276,7 +269,7 @@ class Story:
         Of what is less likely than `least` it is enough to say so.
         """
         gap = onset - self.parts[other].onset
-        d, u, shared, _, load = link
+        d, u, shared, ground, load, ways = link
         best, how = -99.0, ""
         steps, climbs = d or u, d > 0
         if steps:
@@ -287,9 +280,13 @@ class Story:
             best = math.log(share) + top - 2.0 * math.log1p(z * z / 3.0)
             if not climbs:
                 best += DOWN
+            elif ground and gap > 0.0:
+                best = max(best, math.log(share) + LINGERS)
         elif steps:
             z = (gap - HOP_MEAN * steps) / _SCALES[steps]
             best = (_CLIMB if climbs else _RUN)[steps] - 2.0 * math.log1p(z * z / 3.0)
+            if ways > 1:
+                best += math.log(ways)
         if load and self.parts[other].load:
             w = Odds.loaded(gap, self.parts[other].load, load)
             if w > best:

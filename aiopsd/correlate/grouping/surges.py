@@ -51,17 +51,24 @@ class Surges:
 
     def look(self, trouble: Trouble) -> None:
         """A trouble came, or was thought over: it may be the one too many for chance."""
+        senders = [u for u in self.topology.senders(trouble.vertex) if self._overloads(u)]
+        if not senders or not self._free(trouble):
+            return  # as nearly always
         slot = int(trouble.onset // SLOT)
-        if self.crowds.everywhere(slot - SLOTS, slot + SLOTS) < LEAST or not self._free(trouble):
+        if self.crowds.everywhere(slot - SLOTS, slot + SLOTS) < LEAST:
             return
         best, sender, least = None, "", RAISE
-        for u in self.topology.senders(trouble.vertex):
-            if len(self.topology.loaded(u)) >= LEAST and not self.graph.is_host(u):
-                surge = self._surge(u, trouble.onset)
-                if surge is not None and (gain := surge.value - self._believed(surge, u, trouble.onset)) > least:
-                    best, sender, least = surge, u, gain
+        for u in senders:
+            surge = self._surge(u, trouble.onset)
+            if surge is not None and (gain := surge.value - self._believed(surge, u, trouble.onset)) > least:
+                best, sender, least = surge, u, gain
         if best is not None:
             self._collect(sender, best)
+
+    def _overloads(self, u: str) -> bool:
+        """Whether enough of what gets its load from a vertex is in trouble at all."""
+        loaded = self.topology.loaded(u)
+        return len(loaded) >= LEAST and len(self.s.hot.keys() & loaded.keys()) >= LEAST and not self.graph.is_host(u)
 
     def _believed(self, surge: Surge, u: str, onset: float) -> float:
         """What speaks for other senders that say nothing, and on whom some of these hang now."""

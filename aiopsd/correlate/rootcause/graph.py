@@ -17,7 +17,7 @@ class Graph:
         grounds: node or zone -> its kind, by the labels of this incident.
         hosted: node or zone -> vertices that labels have placed there, before this incident too.
         loud: vertices that have something to say.
-        heard: vertices of which requests are counted: one that is not loud is well.
+        heard: vertices that tell how they serve: one that is not loud is well.
     """
 
     def __init__(

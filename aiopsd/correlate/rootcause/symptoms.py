@@ -78,7 +78,7 @@ class Heard:
         return self._levels.get(resource, 0.0)
 
     def said(self, topology: Topology, began: float, onset: float) -> tuple[dict[str, "Vertex"], dict[str, float]]:
-        """(vertices of which something loud is said, requests of each that counts them).
+        """(vertices of which something loud is said, requests of each that speaks of how it serves; 0: not counted).
 
         Judged since `began` where that is before `onset`, since which the evidence was judged.
         """
@@ -96,6 +96,8 @@ class Heard:
                 if e.kind == "traffic":
                     name = topology.resolve(e.service)
                     self._traffic[name] = max(self._traffic.get(name, 0.0), e.traffic or e.normal)
+                elif e.kind in SYMPTOMS:  # it would show if it was not well
+                    self._traffic.setdefault(topology.resolve(e.service), 0.0)
             self._key = key
         return self._vertices, self._traffic
 

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from aiopsd.config import CorrelateConfig
 from aiopsd.correlate.place import name_of
-from aiopsd.correlate.rootcause import Heard, Knowledge, rank
+from aiopsd.correlate.rootcause import Heard, Knowledge, rank, recognised
+from aiopsd.correlate.verdicts import named
 from aiopsd.evidence import joined
 from aiopsd.model import (
     Alert,
@@ -117,7 +118,7 @@ class Causes:
             roots = rank(
                 alerts,
                 self._parts.topology,
-                self._evidence(incident_id),
+                self._evidence(incident),
                 changes,
                 onset=incident.started_at,
                 page=next((a for a in alerts if not a.anomaly), alerts[0]),  # what a person is told of
@@ -128,7 +129,7 @@ class Causes:
             text = "the ranking failed; the causes shown are the last ones"
             ledger.audit(incident_id, "root", text, reason=repr(e))
             return
-        roots = self._parts.verdicts.corrected(roots, shown(alerts), ledger.now)
+        roots = named(self._parts.verdicts.corrected(roots, shown(alerts), ledger.now), incident)
         if not roots or roots == incident.roots:
             return
         before, after = incident.root, roots[0]
@@ -177,10 +178,11 @@ class Causes:
         neither = (1.0 - one.confidence) * (1.0 - other.confidence)
         return either / (either + neither) if either else 0.0
 
-    def _evidence(self, incident_id: str) -> Heard:
-        heard = self._heard.get(incident_id)
+    def _evidence(self, incident: Incident) -> Heard:
+        heard = self._heard.get(incident.id)
         if heard is None:
-            heard = self._heard[incident_id] = Heard(self._digests.get(incident_id, {}).values())
+            said = recognised(self._digests.get(incident.id, {}).values(), incident.started_at)
+            heard = self._heard[incident.id] = Heard(said)
         return heard
 
     # ------------------------------------------------------------------ questions

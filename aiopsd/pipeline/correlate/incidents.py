@@ -170,6 +170,8 @@ class Incidents:
                 state=state,
                 resolved_at=0.0 if state is not IncidentState.RESOLVED else target.resolved_at,
                 merged_from=(*target.merged_from, source_id),
+                said=(target if target.said else source).said,
+                said_by=(target if target.said else source).said_by,
                 started_at=started,
             ),
             tuple(dict.fromkeys((*target.alerts, *source.alerts))),

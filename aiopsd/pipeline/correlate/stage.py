@@ -515,6 +515,9 @@ class CorrelateStage:
         ledger.audit(incident_id, "verdict", self._in_words(meant, named), verdict.comment, verdict.actor)
         if incident is not None:
             self._learn(incident, meant)
+            if meant.kind == "cause" and meant.service:
+                said = self.topology.resolve(meant.service)
+                ledger.put(replace(incident, said=said, said_by=meant.actor))
         self._life.revise(self.grouper.verdict(meant, self.now, named))
         for touched in {ledger.living(incident_id): None, ledger.living(meant.other): None}:
             self._causes.rank_now(touched)  # who said it sees in the answer what came of it
@@ -541,7 +544,8 @@ class CorrelateStage:
         if verdict.kind == "cause" and verdict.service and incident.root is not None:
             true = self.topology.resolve(verdict.service)
             self.parts.verdicts.cause(incident.root.service, true, shown(members).get(true, ()), self.now)
-            self.parts.trust.learn(incident.root.confidence, incident.root.service == true)
+            if not incident.said:  # else the first cause is an operator's, not ours
+                self.parts.trust.learn(incident.root.confidence, incident.root.service == true)
         elif verdict.kind == "merge" and (other := self.incidents.get(verdict.other)) is not None:
             first, second = sorted((incident, other), key=lambda i: (i.started_at, i.opened_at, i.id))
             learned = drawn(self.topology, self._began_at(first), self._began_at(second), hops)

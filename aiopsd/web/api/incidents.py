@@ -207,7 +207,8 @@ async def say(site: Site, verdict: Verdict) -> int:
 def hint_of(site: Site, incident: Incident, service: str) -> str:
     """What to say of a name that nothing has: it lies outside of the graph, or is misspelled; "" for a known one."""
     graph = site.topology()
-    names = {*graph.names, *incident.services, *(r.service for r in incident.roots)}
+    suspects = {r.service for r in incident.roots if r.service != incident.said}
+    names = {*graph.names, *incident.services, *suspects}
     if not service or service in names or graph.resolve(service) in names:
         return ""
     near = get_close_matches(service, sorted(names), 1)

@@ -1,10 +1,12 @@
 """How things stand: what fires, what was decided, the graph and its changes, what waits to be sent, the status."""
 
 import math
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from aiopsd.model import AuditEntry
+from aiopsd.protocols import Store
 from aiopsd.web.api.requests import MOST, cursor_of, number_of, read_cursor
 from aiopsd.web.api.views import (
     AlertList,
@@ -39,35 +41,42 @@ async def get_alerts(request: web.Request) -> web.Response:
     return answer(AlertList(alerts=[alert_view(site, a, now) for a in page], next=more))
 
 
+async def _backwards(store: Store, incident: str, before: float) -> AsyncIterator[list[AuditEntry]]:
+    """The timeline from `before` on back, newest first, some CHUNK at a time; entries of one moment stay together."""
+    ask = CHUNK
+    while True:
+        rows = await store.timeline(incident, limit=ask, before=before)
+        last = len(rows) < ask
+        whole = rows if last else [e for e in rows if e.stamp > rows[0].stamp]
+        if whole:
+            yield whole[::-1]
+            before, ask = whole[0].stamp, CHUNK
+        else:
+            ask *= 2
+        if last:
+            return
+
+
 async def get_timeline(request: web.Request) -> web.Response:
     """GET /api/v1/timeline: decisions of all incidents and of none (silences, topology), newest first; `incident`,
     `kind` (repeatable or with commas), `actor`, `limit`, `cursor`."""
     site, limit = request.app[SITE], number_of(request, "limit", 100, MOST)
     kinds = {k for given in request.query.getall("kind", []) for k in given.split(",") if k}
     incident, actor = request.query.get("incident", ""), request.query.get("actor", "")
-    stamp, shown = read_cursor(request, tuple[float, int]) or (math.inf, 0)
+    stamp, shown = read_cursor(request, tuple[float, int]) or (math.inf, 0)  # so many of that moment were shown before
     found: list[AuditEntry] = []
-    before, read, more = math.nextafter(stamp, math.inf), 0, True
-    while more and len(found) <= limit + shown and read < SCANNED:
-        ask = CHUNK
-        while True:  # entries of one moment are read together, however many they are
-            rows = await site.store.timeline(incident, limit=ask, before=before)
-            more = len(rows) == ask
-            whole = [e for e in rows if e.stamp > rows[0].stamp] if more else rows
-            if whole or not more:
-                break
-            ask *= 2
-        read += len(rows)
-        before = whole[0].stamp if whole else before
-        found += [e for e in reversed(whole) if (not kinds or e.kind in kinds) and (not actor or e.actor == actor)]
+    read, following = 0, ""
+    async for entries in _backwards(site.store, incident, math.nextafter(stamp, math.inf)):
+        found += [e for e in entries if (not kinds or e.kind in kinds) and (not actor or e.actor == actor)]
+        read += len(entries)
+        if len(found) > limit + shown or read >= SCANNED:
+            following = cursor_of(math.nextafter(entries[-1].stamp, -math.inf), 0)
+            break
     found = found[shown:]
     page = found[:limit]
-    following = ""
     if len(found) > limit:
         same = sum(e.stamp == page[-1].stamp for e in page) + (shown if page[-1].stamp == stamp else 0)
         following = cursor_of(page[-1].stamp, same)
-    elif more:  # enough was looked through for one answer
-        following = cursor_of(math.nextafter(before, -math.inf), 0)
     return answer(Timeline(timeline=[timeline_view(e) for e in page], next=following))
 
 
