@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="simulations petshop", description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, type=Path, metavar="DIR")
     parser.add_argument("--late", type=float, default=0.0, metavar="MINUTES", help="the page comes so much later")
-    parser.add_argument("--stress", nargs="?", const="", metavar="NAME", help="perturbed; only those named like this")
+    stress.arguments(parser)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     try:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         print(f"no scenario with fault-free days in {args.data}")
         return 2
     if args.stress is not None:
-        table_of = stress.run([each for _, each in found], args.stress, quiet=args.json)
+        table_of = stress.run([each for _, each in found], args.stress, args.seeds, quiet=args.json)
         if args.json:
             print(json.dumps(table_of))
         return 0

@@ -42,7 +42,7 @@ def case(path: Path, edges: tuple[tuple[str, str], ...]) -> recorded.Case:
     labels = {"alertname": "objective missed", "service": "front-end", "severity": "critical"}
     return recorded.Case(
         name="/".join(path.parts[-3:-1]),
-        ground=path,
+        ground="/".join(path.parts[-3:]),
         normal=table(path.parent / "normal.csv"),
         fault=faulty,
         edges=edges,
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     """Exit code 0; 2 when the data cannot be read."""
     parser = argparse.ArgumentParser(prog="simulations sockshop", description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--stress", nargs="?", const="", metavar="NAME", help="perturbed; only those named like this")
+    stress.arguments(parser)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     try:
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
         return 2
     if args.stress is not None:
         first = {c.name.split("/")[0]: c for c in reversed(found)}
-        table_of = stress.run([first[name] for name in sorted(first)], args.stress, quiet=args.json)
+        table_of = stress.run([first[name] for name in sorted(first)], args.stress, args.seeds, quiet=args.json)
         if args.json:
             print(json.dumps(table_of))
         return 0

@@ -4,6 +4,7 @@ Each perturbation makes another case of a case, from a seed; the scorecards of r
 `--stress`. A rule that only fits the recording as it is falls with one of these.
 """
 
+import argparse
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from aiopsd.model import Node
+from simulations import storms
 from simulations.recorded import Case, Player, Table, figures, row
 
 Change = Callable[[Case, np.random.Generator], Case]
@@ -191,14 +193,20 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def run(cases: Sequence[Case], only: str = "", *, quiet: bool = False, seeds: int = 1) -> list[dict[str, Any]]:
-    """One row of figures for each perturbation whose name contains `only`, printed as it comes unless `quiet`."""
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """`--stress` and `--seeds`."""
+    parser.add_argument("--stress", nargs="?", const="", metavar="NAME", help="perturbed; only those named like this")
+    parser.add_argument("--seeds", type=storms.seeds, default=[0], metavar="FIRST-LAST", help="draws of --stress")
+
+
+def run(cases: Sequence[Case], only: str, seeds: Sequence[int], *, quiet: bool = False) -> list[dict[str, Any]]:
+    """One row of figures, over all seeds, for each perturbation whose name contains `only`; printed unless `quiet`."""
     out: list[dict[str, Any]] = []
     for name, change in CHANGES.items():
         if only not in name:
             continue
         rows = []
-        for seed in range(seeds):
+        for seed in seeds:
             player = Player()
             for case in cases:
                 # one seed a ground: cases that share fault-free data still share it afterwards
