@@ -39,7 +39,7 @@ _WORDS: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("latency", "high", _set("""latency latencies duration durations delay rtt ttfb elapsed seconds millis ms
         response_time responsetime p50 p75 p90 p95 p99 p999 quantile apdex""")),
     ("saturation", "high", _set("""queue queued pending backlog lag saturation pressure throttled throttling
-        inflight waiting blocked load utilization utilisation usage depth""")),
+        inflight waiting blocked load utilization utilisation usage used busy depth""")),
     ("traffic", "both", _set("""request requests rps qps throughput traffic call calls hits messages msgs rate
         connections sessions ops operations transactions orders count""")),
 )  # fmt: skip

@@ -94,6 +94,32 @@ def test_a_resource_at_the_callee_explains_its_callers_symptom() -> None:
     assert found[0].metric == "cpu"
 
 
+@pytest.mark.parametrize("kind", ["other", "traffic", "saturation"])
+def test_what_all_callers_in_trouble_call_is_the_cause_whatever_its_metric_means(kind: str) -> None:
+    """A store far outside its range goes before the silent node that two of its three callers run on."""
+    calls = "web>orders orders>db reports>db billing>db catalog>store orders>node reports>node catalog>node billing>n2"
+    callers = ("orders", "reports", "billing", "web")
+    evidence = [signal(s, "errors", 90, level=0.2, normal=0.01, scale=0.002) for s in callers]
+    evidence.append(signal("db", kind, 26, metric="m", level=100.0, normal=40.0, scale=2.3))
+    page = alert("orders", 0)
+
+    found = rank([page], graph(calls, node="node", n2="node"), evidence, onset=T0, page=page)
+
+    assert names(found)[0] == "db"
+    assert "calls db (m 100 (normally 40)" in found[0].chain[-1].text
+
+
+def test_fewer_requests_at_a_callee_are_its_callers_trouble() -> None:
+    """What is called less by those that fail does not speak for itself: it is as silent as one that says nothing."""
+    evidence = [signal(s, "errors", 90, level=0.2, normal=0.01, scale=0.002) for s in ("orders", "reports")]
+    evidence.append(signal("db", "traffic", 26, metric="requests", level=4.0, normal=40.0, scale=1.4))
+    page = alert("orders", 0)
+
+    found = rank([page], graph("orders>db reports>db orders>cache"), evidence, onset=T0, page=page)
+
+    assert names(found)[0] != "db"
+
+
 def test_a_trouble_of_one_vertex_weighs_what_it_does_beside_one_that_has_nothing_to_do_with_it() -> None:
     """All its kinds of signal, and the names that history finds at origins."""
     calls, page = graph("web>pay pay>db cron>batch"), alert("pay")  # who has no caller may be called by pay

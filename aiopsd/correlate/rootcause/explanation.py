@@ -148,7 +148,9 @@ def _link_text(u: str, c: str, edge: str, share: float, kind: str, vertices: Map
             f"{left} began with others that depend on nothing in common with it; something unknown explains {share:.0%}"
         )
     if its is None:
-        return f"{left} {how} {c}, which says nothing; it may explain {share:.0%}"
+        e = max(other.evidence, key=lambda item: item[0])[1] if other is not None and other.evidence else None
+        says = f" ({against_normal(signature(e), e)})" if e is not None else ", which says nothing"
+        return f"{left} {how} {c}{says}; it may explain {share:.0%}"
     gap = (mine.onset if mine is not None else its.onset) - its.onset
     when = f"{abs(gap):.0f} s {'earlier' if gap >= 0 else 'later'}"
     return f"{left} {how} {c} ({its.text}, {when}), which explains {share:.0%}"

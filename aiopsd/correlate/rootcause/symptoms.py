@@ -26,6 +26,7 @@ FALLS = 0.5  # worth of a resource that is used less than normal: seldom a cause
 SYMPTOMS = ("latency", "errors", "availability")
 RESOURCES = ("resource", "saturation")  # a vertex has them of its own; they do not travel along calls
 ALERT = "alert"  # the kind of a symptom of which there is only an alert
+CLEAR = (*SYMPTOMS, ALERT)
 STATISTICS = ("statistic", "stat", "quantile", "agg", "aggregation", "percentile")
 BACK = 3600.0  # s; how far before a page its trouble is looked for
 FILLED = 0.3  # of the usual level; a rise by more is what fills up
@@ -149,6 +150,13 @@ class Vertex:
         self.passes = 0.0  # log-odds that its alerts stand at an origin
         self.alerts: list[Alert] = []
         self.evidence: list[tuple[float, Evidence]] = []  # (gain, evidence)
+
+    @property
+    def unclear(self) -> bool:
+        """It shows something, but nothing of which anybody knows that it is trouble; fewer requests are others' trouble."""
+        if self.own is not None or not self.symptoms.keys().isdisjoint(CLEAR):
+            return False
+        return any(e.kind != "traffic" or e.level > e.normal for _, e in self.evidence)
 
     def copy(self) -> "Vertex":
         """One that may be added to."""

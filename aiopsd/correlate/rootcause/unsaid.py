@@ -1,4 +1,4 @@
-"""Causes that do not show themselves: what says nothing, what sends load from above, and what is in no graph."""
+"""Causes that do not show themselves: what says nothing clear, what sends load from above, and what is in no graph."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from aiopsd.correlate.rootcause.flow import HANDED, hand_to
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
 from aiopsd.correlate.rootcause.load import ALONE, surges
-from aiopsd.correlate.rootcause.symptoms import ALERT, Vertex
+from aiopsd.correlate.rootcause.symptoms import ALERT, CLEAR, Vertex
 
 SILENT = 0.3  # chance that what is the cause says nothing itself
 PASSED = 0.5  # chance that trouble of a callee shows in a caller
@@ -23,7 +23,7 @@ def silent_causes(
     vertices: Mapping[str, Vertex],
     graph: Graph,
 ) -> None:
-    """Several vertices in trouble together that depend on one that says nothing: by Bayes, is it the cause?
+    """Several vertices in trouble together that depend on one that says nothing clear: by Bayes, is it the cause?
 
     For it: its callers show trouble as callers of a failing callee do. Against it: each of them is in trouble on its
     own, or by what explains it already; and the callers that are well.
@@ -31,7 +31,7 @@ def silent_causes(
     over: dict[str, list[str]] = {}
     for u in blame:
         for c in graph.suspects(u):
-            if graph.silent(c):
+            if graph.silent(c) or (kind in CLEAR and c in vertices and vertices[c].unclear):
                 over.setdefault(c, []).append(u)
     found = []
     for c, callers in over.items():
