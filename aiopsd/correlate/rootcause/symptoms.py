@@ -153,7 +153,7 @@ class Vertex:
 
     @property
     def unclear(self) -> bool:
-        """It shows something, but nothing of which anybody knows that it is trouble; fewer requests are others' trouble."""
+        """It shows something, but nothing that is known to be trouble; fewer requests are others' trouble."""
         if self.own is not None or not self.symptoms.keys().isdisjoint(CLEAR):
             return False
         return any(e.kind != "traffic" or e.level > e.normal for _, e in self.evidence)
