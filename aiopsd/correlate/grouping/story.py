@@ -153,7 +153,7 @@ class Story:
                 put(passed, other, self._explain(other, self.graph.spot(other)))
             elif not troubles:
                 continue
-            elif (link := (seen := self.graph.spot(other)).looks.get(v)) is not None:
+            elif (link := sources(seen := self.graph.spot(other), parts[other].troubles).get(v)) is not None:
                 if value > _SHARED_TOP and v in seen.beside:
                     continue
                 w, how = self._from(other, parts[other].onset, v, link, value)
@@ -223,21 +223,23 @@ class Story:
         )
 
     def _explain(self, v: str, spot: Spot) -> tuple[float, str, str]:
-        best = self._source(v, self.parts[v].onset, spot)
-        return best if best[1] else self._stray(self.parts[v].troubles[0])
+        part = self.parts[v]
+        best = self._source(v, part.onset, spot, part.troubles)
+        return best if best[1] else self._stray(part.troubles[0])
 
-    def _source(self, v: str, onset: float, spot: Spot) -> tuple[float, str, str]:
+    def _source(self, v: str, onset: float, spot: Spot, troubles: Sequence[Trouble]) -> tuple[float, str, str]:
         """What of the story explains a trouble of `v` best, by a path; "" when nothing does.
 
         Most of what is around shares a callee with it and no more: where a call explains it better than any of these
         could, they need not be looked at.
         """
         best = (STRANGE, "", "")
-        inside = self._inside(spot.looks)
+        links = sources(spot, troubles)
+        inside = self._inside(links)
         inside.discard(v)
         for others in (inside - spot.beside, inside & spot.beside):
             for other in others:
-                w, how = self._from(v, onset, other, spot.looks[other], best[0])
+                w, how = self._from(v, onset, other, links[other], best[0])
                 if w > best[0] or (w == best[0] and how and self.parts[other].troubles[0].id < self._id(best[1])):
                     best = (w, other, how)
             if best[0] > _SHARED_TOP:
@@ -329,7 +331,7 @@ class Story:
 
     def offers(self, trouble: Trouble) -> float:
         """How well a trouble of another story would fit here."""
-        best = self._source(trouble.vertex, trouble.onset, self.graph.spot(trouble.vertex))[0]
+        best = self._source(trouble.vertex, trouble.onset, self.graph.spot(trouble.vertex), (trouble,))[0]
         if best == STRANGE:
             best = self._stray(trouble)[0]
         if trouble.vertex in self.parts:
@@ -363,6 +365,14 @@ class Story:
                 fault = gain + self.passed[v][0]
                 out += math.log1p(math.exp(min(50.0, noise - fault)))
         return out
+
+
+def sources(spot: Spot, troubles: Iterable[Trouble]) -> dict[str, Link]:
+    """Whose trouble may explain these of one vertex.
+
+    What runs on a host may burden it, and then the host says so; one that says nothing stands for a fault of its own.
+    """
+    return spot.links if not spot.is_host or any(t.names for t in troubles) else spot.looks
 
 
 _BETA = math.lgamma(FOLLOWS) + math.lgamma(STAYS) - math.lgamma(FOLLOWS + STAYS)
