@@ -248,6 +248,22 @@ def test_a_change_after_the_onset_is_no_cause() -> None:
     assert all(not c.changes for c in found)
 
 
+def test_a_change_counts_against_the_onset_of_its_own_service() -> None:
+    """An incident that began two minutes earlier, with a neighbour's noise, does not hide the deploy that broke it."""
+    change = ChangeEvent(id="c1", service="search", kind="deploy", ts=T0 + 110, version="v7")
+    evidence = [
+        signal("store", "resource", 6),
+        signal("search", "latency", 60, at=120.0),
+        signal("web", "latency", 50, at=125.0),
+    ]
+
+    found = rank((), graph("web>search search>store"), evidence, [change], onset=T0)
+
+    assert names(found)[0] == "search"
+    assert found[0].changes == (change,)
+    assert "deploy v7 0 min before" in found[0].reason
+
+
 def test_an_operators_word_counts_next_time() -> None:
     """A service confirmed as a cause before wins a tie."""
     evidence = [signal("cart", "latency", 20), signal("search", "latency", 20)]

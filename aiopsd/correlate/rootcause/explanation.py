@@ -9,7 +9,7 @@ from aiopsd.correlate.rootcause.certainty import confidence, share_of_rest, sign
 from aiopsd.correlate.rootcause.flow import LOOK_THROUGH
 from aiopsd.correlate.rootcause.graph import Graph
 from aiopsd.correlate.rootcause.knowledge import Knowledge
-from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, signature
+from aiopsd.correlate.rootcause.symptoms import Vertex, against_normal, onset_of, signature
 from aiopsd.model import VERBS, Alert, Candidate, ChangeEvent, Link
 from aiopsd.topology import Topology
 
@@ -188,7 +188,7 @@ def _reason(
             text += "; nothing that it depends on explains it" if explains else ""
     if moved:
         change = moved[0]
-        ago = max(0.0, onset - change.ts)
+        ago = max(0.0, onset_of(vertex, onset) - change.ts)
         text += f"; {change.kind}{' ' + change.version if change.version else ''} {ago / 60:.0f} min before the onset"
     return text
 

@@ -18,6 +18,7 @@ from aiopsd.correlate.rootcause.symptoms import (
     collect,
     fill_first,
     first_of,
+    onset_of,
     signature,
     since_when,
 )
@@ -73,7 +74,7 @@ def rank(
     for name in total:
         if name not in related:
             total[name] *= APART
-    near = changes_before(changes, topology, began)
+    near = changes_before(changes, topology, vertices, began)
     for name in total:
         total[name] = _weighed(total[name], name, near, known, topology)
     order = _ordered(total, vertices)
@@ -196,15 +197,16 @@ def _weighed(
 
 
 def changes_before(
-    changes: Sequence[ChangeEvent], topology: Topology, onset: float
+    changes: Sequence[ChangeEvent], topology: Topology, vertices: Mapping[str, Vertex], onset: float
 ) -> dict[str, tuple[float, list[ChangeEvent]]]:
-    """Vertex -> (how recent its latest change was before the onset, in (0, 1]; its changes, latest first)."""
+    """Vertex -> (how recent its latest change was before its trouble, in (0, 1]; its changes, latest first)."""
     out: dict[str, tuple[float, list[ChangeEvent]]] = {}
     for change in sorted(changes, key=lambda c: (-c.ts, c.id)):
-        if change.ts > onset + 60.0:
-            continue
         name = topology.resolve(change.service)
-        worth = math.exp(-max(0.0, onset - change.ts) / CHANGE_TAU)
+        began = onset_of(vertices.get(name), onset)
+        if change.ts > began + 60.0:
+            continue
+        worth = math.exp(-max(0.0, began - change.ts) / CHANGE_TAU)
         have = out.get(name)
         out[name] = (worth, [change]) if have is None else (max(worth, have[0]), [*have[1], change])
     return out

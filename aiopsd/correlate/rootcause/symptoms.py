@@ -326,6 +326,12 @@ def first_of(vertex: Vertex) -> float:
     return min(times, default=math.inf)
 
 
+def onset_of(vertex: Vertex | None, onset: float) -> float:
+    """When trouble of a vertex began: an incident may have begun elsewhere, but what shows nothing began with it."""
+    first = first_of(vertex) if vertex is not None else math.inf
+    return max(onset, first) if first < math.inf else onset
+
+
 def since_when(vertex: Vertex) -> float:
     """When its trouble may have begun: up to a sample before it was seen; infinite when it shows none."""
     times = [s.onset - s.step for s in vertex.symptoms.values()]
