@@ -8,7 +8,6 @@ from aiopsd.model import (
     AlertBatch,
     AlertIn,
     Anomaly,
-    Effect,
     Incident,
     IncidentState,
     JournalRecord,
@@ -29,20 +28,21 @@ class Room:
         self.stage = correlate.build(load(f"correlate: {{resolve_after: {resolve_after}}}"), resume)
         self.said: Incident | None = None
 
-    def _take(self, effects: list[Effect]) -> None:
-        for effect in effects:
+    def hear(self, at: float, body: AlertBatch | Anomaly | Tick) -> None:
+        """One record."""
+        for effect in self.stage.step([JournalRecord(offset=int(at), stamp=T0 + at, body=body)]):
             if isinstance(effect, Upsert) and isinstance(effect.item, Incident):
                 self.said = effect.item
 
     def alert(self, at: float, *, ends: float = 1e6) -> "Room":
         """The one alert is sent at `at`, with its end."""
         given = AlertIn(labels={"alertname": "Slow", "service": "db"}, starts_at=T0, ends_at=T0 + ends)
-        self._take(self.stage.step([self._record(at, AlertBatch(alerts=(given,), sender="prometheus"))]))
+        self.hear(at, AlertBatch(alerts=(given,), sender="prometheus"))
         return self
 
     def tick(self, at: float) -> "Room":
         """Time passed and nothing else did."""
-        self._take(self.stage.step([self._record(at, Tick())]))
+        self.hear(at, Tick())
         return self
 
     def restarted(self, resolve_after: str) -> "Room":
@@ -50,9 +50,6 @@ class Room:
         again = Room(resolve_after, self.stage.snapshot())
         again.said = self.said
         return again
-
-    def _record(self, at: float, body: AlertBatch | Anomaly | Tick) -> JournalRecord:
-        return JournalRecord(offset=int(at), stamp=T0 + at, body=body)
 
     @property
     def told(self) -> tuple[str, int, float]:
@@ -110,7 +107,7 @@ def test_each_series_over_a_limit_ends_by_itself() -> None:
             score=0.6,
             labels={"device": device, "rule": "disk-full"},
         )
-        room._take(room.stage.step([room._record(at, body)]))
+        room.hear(at, body)
 
     disk(0, "sda", "firing")
     disk(1, "sdb", "firing")
@@ -140,7 +137,7 @@ def test_what_two_sources_tell_lasts_until_both_told_its_end(second: tuple[str, 
             summary=f"no data in {where}" if state == "firing" else "speaks again",
             pos=SourcePos(source=where[0], partition=where[1], offset=int(at)),
         )
-        room._take(room.stage.step([room._record(at, body)]))
+        room.hear(at, body)
         if restarts:
             room = room.restarted("5m")
         (alert,) = room.stage.alerts.values()

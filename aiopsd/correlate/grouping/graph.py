@@ -258,7 +258,8 @@ class Graph:
         topology, hosts = self.topology, self._layers(vertex)
         below = walk(vertex, self.hops, topology.callees)
         below.update(dict.fromkeys(hosts, 1))
-        ways = self._ways(topology.callees(vertex)) if self.hops > 1 else {}
+        called = topology.callees(vertex)
+        ways = self._ways(called) if self.hops > 1 else {}
         for host in ways:
             below.setdefault(host, 2)
         above = walk(vertex, self.hops, topology.callers)
@@ -281,7 +282,6 @@ class Graph:
             )
             for other in dict.fromkeys((*below, *above, *shared, *senders))
         }
-        called = topology.callees(vertex)
         callees = dict.fromkeys((*called, *hosts))
         callers_of = dict.fromkeys(topology.callers(vertex))
         beside = frozenset(shared.keys() - below.keys() - above.keys() - senders.keys())

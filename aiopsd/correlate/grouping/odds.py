@@ -9,6 +9,7 @@ from aiopsd.correlate.grouping.memory import ORIGIN, Memory
 from aiopsd.correlate.grouping.passages import CROSS, DOWN, HOP_MEAN, HOP_SCALE, Passages
 from aiopsd.correlate.grouping.state import Group, State, Trouble
 from aiopsd.correlate.place import measured
+from aiopsd.correlate.rootcause.load import STEEP
 
 # Set on simulated storms (see simulations/storm.py); each is a physical quantity.
 CROSS_WEIGHT = 3.0  # callers of evidence that the usual chance of crossing is worth, of one trouble
@@ -23,7 +24,6 @@ AGAIN_LIVE, AGAIN_OVER = 0.5, 0.15  # chance that a resolved alert fires again w
 AGAIN_TAU, AGAIN_TAU_ALONE = 300.0, 120.0  # s; how soon it then does, in company and alone
 END_SCALE = 25.0  # s; troubles of one cause end about so far apart
 END_FREE = 1200.0  # s; ... and troubles of two causes so far
-STEEP = 3  # load breaks what has a part of its load from there as often as this power of the part
 LOADED_MEAN, LOADED_SCALE = 20.0, 75.0  # s; from the sender's trouble, if it shows any, to what its load broke
 SPAN = 150.0  # s; troubles of what runs on one node or zone that fails begin within it
 APART = -10.0  # nats; how far a difference of ends can count against one cause

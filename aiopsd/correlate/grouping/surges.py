@@ -18,12 +18,11 @@ from aiopsd.correlate.grouping.forest import FOLLOW_SPAN, Forest
 from aiopsd.correlate.grouping.graph import Graph
 from aiopsd.correlate.grouping.layers import Layers
 from aiopsd.correlate.grouping.memory import ORIGIN
-from aiopsd.correlate.grouping.odds import FOLLOW, SILENT, SPAN, STEEP, Odds
+from aiopsd.correlate.grouping.odds import FOLLOW, SILENT, SPAN, Odds
 from aiopsd.correlate.grouping.state import State, Trouble, by_onset
+from aiopsd.correlate.rootcause.load import LEAST, MOST, STEEP
 
-LEAST = 3  # troubles without any other cause, before load is thought of
 SENDS = 0.1  # chance that a fault is one that sends load down
-MOST = 0.95  # chance at most that load breaks something: rules are missing, alerts get lost
 BREAKS, BEARS = 1.2, 1.8  # weights of a Beta prior: how much of what has all its load from a sender breaks
 RAISE = 2.0  # nats by which one surge must be likelier than faults of their own
 

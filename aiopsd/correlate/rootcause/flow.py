@@ -34,7 +34,7 @@ def shares_of(
                 continue
             seen.add(c)
             other = vertices.get(c)
-            its = (other.symptoms.get(kind) or worst_of(other)) if other is not None else None
+            its = answer_of(other, kind) if other is not None else None
             if its is None:
                 if c not in traffic:  # else it speaks, and is well
                     further += [(d, dim * DIM) for d in graph.suspects(c)]
@@ -60,9 +60,10 @@ def shares_of(
     return {c: handed * f / tot for c, f in parts.items()}
 
 
-def worst_of(vertex: Vertex) -> Symptom | None:
-    """What it shows of whatever kind: first of all its own trouble."""
-    return vertex.own or max(vertex.symptoms.values(), key=lambda s: s.strength, default=None)
+def answer_of(vertex: Vertex, kind: str) -> Symptom | None:
+    """What it shows of this kind, else of whatever kind: first of all its own trouble."""
+    shown = vertex.symptoms
+    return shown.get(kind) or vertex.own or max(shown.values(), key=lambda s: s.strength, default=None)
 
 
 def ratio_of(mine: Symptom, its: Symptom, u: str, c: str, traffic: Mapping[str, float], heard: Heard) -> float | None:

@@ -7,7 +7,7 @@ the same; that it is the latter shows in what this one feels: the same kind of t
 import math
 from collections.abc import Collection, Mapping
 
-from aiopsd.correlate.rootcause.flow import HARDLY, LATE, LATE_SCALE, OWN_EXPLAINS, ratio_of, worst_of
+from aiopsd.correlate.rootcause.flow import HARDLY, LATE, LATE_SCALE, OWN_EXPLAINS, answer_of, ratio_of
 from aiopsd.correlate.rootcause.symptoms import Heard, Symptom, Vertex
 
 # Of what nothing explains, the share of what fits it and has no known caller. One call in ten, say, is missing in a
@@ -26,9 +26,7 @@ def missing_calls(
 ) -> None:
     """Let what nobody is known to call explain part of what `where`, the page's vertex, and its causes show."""
     felt = _felt(kind, where, shares, vertices) if orphans else {}
-    fits = {
-        c: its for c in orphans if c not in felt and (its := vertices[c].symptoms.get(kind) or worst_of(vertices[c]))
-    }
+    fits = {c: its for c in orphans if c not in felt and (its := answer_of(vertices[c], kind)) is not None}
     for u in felt:
         mine, parts = vertices[u].symptoms[kind], {}
         for c, its in fits.items():

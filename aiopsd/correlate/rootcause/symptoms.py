@@ -6,7 +6,7 @@ each service counts. Who is to blame is none of this module's business.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -150,6 +150,12 @@ class Vertex:
         self.passes = 0.0  # log-odds that its alerts stand at an origin
         self.alerts: list[Alert] = []
         self.evidence: list[tuple[float, Evidence]] = []  # (gain, evidence)
+
+    def shown(self) -> Iterator[Symptom]:
+        """All that it shows, of every kind."""
+        yield from self.symptoms.values()
+        if self.own is not None:
+            yield self.own
 
     @property
     def unclear(self) -> bool:
@@ -320,10 +326,7 @@ def fill_first(vertex: Vertex, heard: Heard) -> None:
 
 def first_of(vertex: Vertex) -> float:
     """When its trouble began; infinite when it shows none."""
-    times = [s.onset for s in vertex.symptoms.values()]
-    if vertex.own is not None:
-        times.append(vertex.own.onset)
-    return min(times, default=math.inf)
+    return min((s.onset for s in vertex.shown()), default=math.inf)
 
 
 def onset_of(vertex: Vertex | None, onset: float) -> float:
@@ -334,10 +337,7 @@ def onset_of(vertex: Vertex | None, onset: float) -> float:
 
 def since_when(vertex: Vertex) -> float:
     """When its trouble may have begun: up to a sample before it was seen; infinite when it shows none."""
-    times = [s.onset - s.step for s in vertex.symptoms.values()]
-    if vertex.own is not None:
-        times.append(vertex.own.onset - vertex.own.step)
-    return min(times, default=math.inf)
+    return min((s.onset - s.step for s in vertex.shown()), default=math.inf)
 
 
 def signature(e: Evidence) -> str:

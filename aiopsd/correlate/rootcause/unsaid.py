@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping
 
 from aiopsd.correlate.rootcause.flow import HANDED, hand_to
 from aiopsd.correlate.rootcause.graph import GROUND, Graph
-from aiopsd.correlate.rootcause.load import ALONE, surges
+from aiopsd.correlate.rootcause.load import ALONE, SILENT, surges
 from aiopsd.correlate.rootcause.symptoms import ALERT, CLEAR, Vertex
 
-SILENT = 0.3  # chance that what is the cause says nothing itself
 PASSED = 0.5  # chance that trouble of a callee shows in a caller
 LOOSE = 0.2  # a vertex of which less is explained stands alone
 TOGETHER = 150.0  # s; symptoms of one silent cause start within this

@@ -161,6 +161,7 @@ class Incidents:
         if source.state in ACTIVE:  # else its end has been counted
             self._pieces.ended(source_id, ledger.now, merged=True)
         started = min(source.started_at, target.started_at)
+        told = target if target.said else source
         state = target.state
         if state is IncidentState.RESOLVED and source.firing:
             state = lifecycle.move(state, Move.ALERT)
@@ -170,8 +171,8 @@ class Incidents:
                 state=state,
                 resolved_at=0.0 if state is not IncidentState.RESOLVED else target.resolved_at,
                 merged_from=(*target.merged_from, source_id),
-                said=(target if target.said else source).said,
-                said_by=(target if target.said else source).said_by,
+                said=told.said,
+                said_by=told.said_by,
                 started_at=started,
             ),
             tuple(dict.fromkeys((*target.alerts, *source.alerts))),
